@@ -1,0 +1,8 @@
+"""avseg: audio-visual segmentation. Mark, pixel by pixel, what sounds in a video."""
+
+from avseg.errors import AvsegError
+from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.mel import log_mel
+from avseg.models import build, list_models
+
+__all__ = ["AVSModel", "AvsegError", "Clip", "Prediction", "Target", "build", "list_models", "log_mel"]

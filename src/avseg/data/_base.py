@@ -1,0 +1,83 @@
+"""What a data set is: numbered samples of one ``Clip`` and its ``Target``, and the names of its classes."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import Dataset
+
+from avseg.interface import Clip, Target
+
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB in 0..1, which all backbones were trained with."""
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Pictures as a model wants them: (..., H, W, 3) uint8 → (..., 3, H, W) float32."""
+    rgb = frames.movedim(-1, -3).float() / 255.0
+    return (rgb - rgb.new_tensor(MEAN).view(3, 1, 1)) / rgb.new_tensor(STD).view(3, 1, 1)
+
+
+def denormalise(frames: Tensor) -> Tensor:
+    """The inverse of :func:`normalise`: (..., 3, H, W) float → (..., H, W, 3) uint8."""
+    rgb = frames * frames.new_tensor(STD).view(3, 1, 1) + frames.new_tensor(MEAN).view(3, 1, 1)
+    return (rgb * 255.0).round().clamp(0, 255).byte().movedim(-3, -1)
+
+
+class Sample(NamedTuple):
+    """One clip (B = 1) or a batch of them.
+
+    Attributes:
+        clip: What the model gets.
+        target: What it should say.
+        names: One unique, stable name per clip.
+    """
+
+    clip: Clip
+    target: Target
+    names: list[str]
+
+
+class AVSDataset(Dataset[Sample]):
+    """Base of all data sets. A subclass lives in ``data/<name>.py``.
+
+    Attributes:
+        class_names: Label → name. ``("background", "sounding")`` for one-class tasks.
+        classes: K of a model for this data: 1 when there are two names, else one per name.
+    """
+
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        """K, the output channels a model needs for this data."""
+        return 1 if len(self.class_names) == 2 else len(self.class_names)
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of clips."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Clip ``index``, with B = 1. The same index gives the same sample, in every process."""
+
+
+def collate(samples: list[Sample]) -> Sample:
+    """One batch from samples of equal size; shorter clips are padded with invalid, unlabelled frames."""
+    longest = max(s.clip.frames.shape[1] for s in samples)
+
+    def stack(tensors: list[Tensor]) -> Tensor:
+        padded = [pad(t, (0, 0) * (t.ndim - 2) + (0, longest - t.shape[1])) for t in tensors]
+        return torch.cat(padded)
+
+    clip = Clip(
+        stack([s.clip.frames for s in samples]),
+        stack([s.clip.audio for s in samples]),
+        stack([s.clip.valid for s in samples]),
+    )
+    target = Target(stack([s.target.masks for s in samples]), stack([s.target.labelled for s in samples]))
+    return Sample(clip, target, [name for s in samples for name in s.names])

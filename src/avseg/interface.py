@@ -1,0 +1,234 @@
+"""READ FIRST. The four records every part of avseg speaks in.
+
+``Clip`` → a model → ``Prediction``; ``Target`` is what the prediction should have been.
+
+Shape letters, here and everywhere: B clips, T frames per clip (one per second of sound), H × W pixels,
+K output channels of a model, D numbers of an audio embedding.
+
+A task with one class (AVSBench S4, MS3: "what sounds") has K = 1 and labels 0, 1. A task with several
+(AVSS, VPO) has one channel per class, channel 0 being the background. Label 255 is never scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avseg.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
+
+IGNORE = 255
+"""Label of pixels that neither train nor score."""
+
+
+class _Record:
+    """Moves the tensors of a dataclass; floating tensors alone change their type."""
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """A copy on ``device``, its floating tensors as ``dtype``."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, dtype if value.is_floating_point() else None)
+
+        return self._map(move)
+
+    def pin_memory(self) -> Self:
+        """A copy in page-locked memory (called by torch's DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Any) -> Self:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return type(self)(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+    def __repr__(self) -> str:
+        parts = []
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            parts.append(f"{f.name}={tuple(value.shape) if isinstance(value, Tensor) else value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False, init=False)
+class Clip(_Record):
+    """What a model sees and hears.
+
+    Attributes:
+        frames: (B, T, 3, H, W) pictures, RGB in 0..1 minus the ImageNet mean over its deviation.
+        audio: (B, T, 1, 96, 64) log-mel patches from :func:`avseg.log_mel`, (B, T, 2, 96, 64) for stereo, or
+            (B, T, D) embeddings, with which a model skips its audio encoder.
+        valid: (B, T) bool; False marks frames that were added as padding. All True when left out.
+
+    Raises:
+        ValueError: When ranks or leading sizes do not agree.
+    """
+
+    frames: Tensor
+    audio: Tensor
+    valid: Tensor
+
+    def __init__(self, frames: Tensor, audio: Tensor, valid: Tensor | None = None) -> None:
+        if valid is None:
+            valid = torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+        object.__setattr__(self, "frames", frames)
+        object.__setattr__(self, "audio", audio)
+        object.__setattr__(self, "valid", valid)
+        if frames.ndim != 5 or frames.shape[2] != 3:
+            raise ValueError(f"frames must be (B, T, 3, H, W), got {tuple(frames.shape)}")
+        if not (audio.ndim == 3 or (audio.ndim == 5 and audio.shape[2] in (1, 2))):
+            raise ValueError(f"audio must be log-mel (B, T, 1, 96, 64) or (B, T, D), got {tuple(audio.shape)}")
+        if valid.dtype != torch.bool:
+            raise ValueError(f"valid must be bool, got {valid.dtype}")
+        leading = tuple(frames.shape[:2]), tuple(audio.shape[:2]), tuple(valid.shape)
+        if len(set(leading)) != 1:
+            raise ValueError(f"frames, audio and valid must agree on (B, T), got {leading}")
+        if 0 in frames.shape:
+            raise ValueError(f"a clip needs at least one frame and one pixel, got {tuple(frames.shape)}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Target(_Record):
+    """What should have been predicted.
+
+    Attributes:
+        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored.
+        labelled: (B, T) bool; only these frames train. S4's first-frame supervision is
+            ``[True, False, False, False, False]``; MS3 and AVSS label all frames; padding is False.
+
+    Raises:
+        ValueError: When ranks, types or leading sizes do not agree.
+    """
+
+    masks: Tensor
+    labelled: Tensor
+
+    def __post_init__(self) -> None:
+        if self.masks.ndim != 4 or self.masks.dtype != torch.int64:
+            raise ValueError(f"masks must be (B, T, H, W) int64, got {tuple(self.masks.shape)} {self.masks.dtype}")
+        if self.labelled.dtype != torch.bool or self.labelled.shape != self.masks.shape[:2]:
+            raise ValueError(
+                f"labelled must be bool {tuple(self.masks.shape[:2])} like masks, "
+                f"got {tuple(self.labelled.shape)} {self.labelled.dtype}"
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(_Record):
+    """What a model answers.
+
+    Attributes:
+        logits: (B, T, K, H, W), before sigmoid (K = 1) or softmax (K > 1), at the size of the frames.
+        aux: Outputs of deeper stages, deepest last, each shaped like ``logits``; they train, nothing else.
+        scalars: Named numbers worth a curve, such as ``"keep_ratio/4"``.
+        maps: Named tensors worth a picture, (B, T, G, h, w) each, such as ``"attention/avga4"``; filled
+            when the model is called with ``maps=True``.
+        state: What a model's own loss needs besides; nobody else reads it.
+    """
+
+    logits: Tensor
+    aux: tuple[Tensor, ...] = ()
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
+    state: Any = None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(B, T, K, H, W): sigmoid for one class, softmax over K for several."""
+        return self.logits.sigmoid() if self.logits.shape[2] == 1 else self.logits.softmax(2)
+
+    @property
+    def masks(self) -> Tensor:
+        """(B, T, H, W): bool (probability > 0.5) for one class, int64 labels for several."""
+        return self.logits[:, :, 0] > 0 if self.logits.shape[2] == 1 else self.logits.argmax(2)
+
+
+class Adopted(NamedTuple):
+    """A foreign checkpoint in our terms.
+
+    Attributes:
+        config: The model's settings that reproduce the release.
+        classes: K.
+        state: The tensors under our key names; what the release never ran is left out.
+    """
+
+    config: Any
+    classes: int
+    state: dict[str, Tensor]
+
+
+class AVSModel(nn.Module, ABC):
+    """An audio-visual segmentation model. Subclasses are final: share code by calling it, not by inheriting.
+
+    A subclass lives in ``models/<name>.py``; the file name is the name for :func:`avseg.build`.
+
+    Attributes:
+        Config: Frozen dataclass declared inside the class; every field has a default, the paper's choice.
+        paper: arXiv id.
+        config: The instance's settings.
+        classes: K, from the data.
+    """
+
+    Config: ClassVar[type[Any]]
+    paper: ClassVar[str]
+
+    def __init__(self, config: Any, classes: int) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ConfigError(f"classes must be 1 (what sounds) or more (background + classes), got {classes}")
+        self.config = config
+        self.classes = classes
+
+    @property
+    def name(self) -> str:
+        """The name :func:`avseg.build` knows the model by."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    @abstractmethod
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        """Answer a clip.
+
+        Args:
+            clip: Any T, H, W.
+            target: Given in training alone, for models that fit something from labels. An answer must never
+                need it.
+            maps: Fill :attr:`Prediction.maps`.
+        """
+
+    @abstractmethod
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        """Named terms of the training objective, already weighted: their sum is minimised."""
+
+    @classmethod
+    def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
+        """What a checkpoint of the authors' release holds, or None if it is not one of this model's.
+
+        Args:
+            state: The state dict, without ``module.`` prefixes.
+        """
+        return None
+
+    @classmethod
+    def published(cls, config: Any) -> tuple[Any, int]:
+        """How the paper counted the cost of ``config``: the config it measured, and parameters that never run."""
+        return config, 0
+
+
+def make_config(model: type[AVSModel], settings: Mapping[str, Any]) -> Any:
+    """``model.Config`` from keyword settings.
+
+    Raises:
+        ConfigError: When a key is unknown (names the closest) or a value is refused by the config.
+    """
+    known = {f.name for f in dataclasses.fields(model.Config)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r} of {model.__name__}. {did_you_mean(key, known)}")
+    return model.Config(**settings)

@@ -1,0 +1,122 @@
+"""Waveform → the log-mel patches VGGish was trained on, in torch alone.
+
+Source of the numbers: Hershey et al., arXiv 1609.09430, and the public VGGish front end. 16 kHz mono; frames of
+25 ms every 10 ms, periodic Hann window, 512-point magnitude spectrum; 64 HTK-mel triangles from 125 to 7500 Hz;
+log(mel + 0.01); 96 such frames, 0.96 s, are one patch.
+"""
+
+from functools import cache
+from math import gcd
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+from torch import Tensor
+
+from avseg.errors import MediaError
+
+SAMPLE_RATE = 16_000
+"""Hz."""
+PATCH_SECONDS = 0.96
+BANDS = 64
+FRAMES = 96
+OFFSET = 0.01
+"""Added before the logarithm; silence is ln 0.01."""
+
+_WINDOW, _HOP, _FFT = 400, 160, 512
+_LOW, _HIGH = 125.0, 7500.0
+PATCH_SAMPLES = (FRAMES - 1) * _HOP + _WINDOW
+"""Samples one patch looks at: 0.975 s."""
+
+
+def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
+    """One channel at 16 kHz.
+
+    Args:
+        waveform: (n,) or (channels, n); floats in -1..1, or int16.
+        sample_rate: Hz.
+
+    Returns:
+        (m,) float32.
+
+    Raises:
+        MediaError: When the waveform is not of that form or holds NaN or infinity.
+    """
+    x = np.asarray(waveform)
+    if x.ndim not in (1, 2) or sample_rate <= 0:
+        raise MediaError(f"a waveform is (n,) or (channels, n) at a rate above 0 Hz, got {x.shape} at {sample_rate} Hz")
+    if x.dtype == np.int16:
+        x = x / 32768.0
+    elif not np.issubdtype(x.dtype, np.floating):
+        raise MediaError(f"a waveform is floating point in -1..1 or int16, got {x.dtype}")
+    x = x.astype(np.float64).reshape(-1, x.shape[-1]).mean(0)
+    if not np.isfinite(x).all():
+        raise MediaError("the waveform holds NaN or infinity: decode the sound again")
+    if sample_rate != SAMPLE_RATE and x.size:
+        step = gcd(sample_rate, SAMPLE_RATE)
+        x = resample_poly(x, SAMPLE_RATE // step, sample_rate // step)
+    return torch.from_numpy(x.astype(np.float32))
+
+
+@cache
+def _mel_matrix() -> Tensor:
+    """(257, 64) triangles, linear in mel, without area normalisation; the DC bin weighs nothing."""
+
+    def mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 1127.0 * np.log1p(hertz / 700.0)
+
+    bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
+    edges = np.linspace(*mel(np.array([_LOW, _HIGH])), BANDS + 2)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    weights[0] = 0.0
+    return torch.from_numpy(weights)
+
+
+def _spectrogram(x: Tensor) -> Tensor:
+    """(n,) at 16 kHz → (frames, 64) log-mel; no padding at the ends."""
+    if x.numel() < _WINDOW:
+        return x.new_zeros(0, BANDS, dtype=torch.float32)
+    windows = x.double().unfold(0, _WINDOW, _HOP) * torch.hann_window(_WINDOW, dtype=torch.float64)
+    magnitude = torch.fft.rfft(windows, _FFT).abs()
+    return torch.log(magnitude @ _mel_matrix() + OFFSET).float()
+
+
+def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
+    """Consecutive log-mel patches, as VGGish and AVSBench use them: patch k covers 0.96 k … 0.96 (k + 1) s.
+
+    Args:
+        waveform: (n,) or (channels, n); floats in -1..1, or int16.
+        sample_rate: Hz.
+
+    Returns:
+        (patches, 1, 96, 64) float32; an incomplete last patch is dropped.
+
+    Raises:
+        MediaError: When the waveform cannot be used.
+    """
+    mel = _spectrogram(mono16k(waveform, sample_rate))
+    count = len(mel) // FRAMES
+    return mel[: count * FRAMES].reshape(count, 1, FRAMES, BANDS)
+
+
+def log_mel_at(waveform: Tensor, times: Tensor) -> Tensor:
+    """One log-mel patch around each moment; beyond the ends of the sound there is silence.
+
+    Args:
+        waveform: (n,) at 16 kHz, from :func:`mono16k`.
+        times: (T,) seconds, the centres of the patches.
+
+    Returns:
+        (T, 1, 96, 64) float32.
+    """
+    starts = (times.double() * SAMPLE_RATE).round().long() - PATCH_SAMPLES // 2
+    patches = []
+    for start in starts.tolist():
+        piece = torch.zeros(PATCH_SAMPLES)
+        first, last = max(start, 0), min(start + PATCH_SAMPLES, waveform.numel())
+        if last > first:
+            piece[first - start : last - start] = waveform[first:last]
+        patches.append(_spectrogram(piece))
+    return torch.stack(patches).unsqueeze(1)
