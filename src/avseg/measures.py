@@ -1,0 +1,301 @@
+"""Pixels counted, and the few ratios of these counts that every published AVS score averages.
+
+Three areas per frame and class say everything: A, predicted and labelled; P, predicted; L, labelled. Then
+
+    IoU = A / (P + L - A)        F_β = (1 + β²) A / (β² L + P)        FDR = (P - A) / P
+
+and F is the usual combination of precision A / P and recall A / L. What papers call mIoU or F differs only in
+what is averaged over what, and in who counts when nothing is there: that is in :mod:`avseg.metrics`.
+
+Shape letters: N frames, H × W pixels, K classes. Counts are exact, float64, on the CPU.
+"""
+
+from functools import cache
+from math import ceil, hypot
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, pad
+
+from avseg.interface import IGNORE
+
+BETA2 = 0.3
+"""β² of the F of all AVS papers: precision weighs more than recall."""
+
+_EPSILON = 1e-7
+"""Added to the union by AVSBench; shows only in the seventh digit."""
+
+
+class Areas(NamedTuple):
+    """Numbers of pixels, one per frame and class (or threshold).
+
+    Attributes:
+        both: A, predicted and labelled.
+        predicted: P.
+        labelled: L.
+    """
+
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
+    @property
+    def union(self) -> Tensor:
+        """Predicted or labelled."""
+        return self.predicted + self.labelled - self.both
+
+    @property
+    def iou(self) -> Tensor:
+        """Intersection over union; NaN where the class is neither predicted nor labelled."""
+        return self.both / self.union
+
+    @property
+    def fdr(self) -> Tensor:
+        """False discovery rate, the wrong share of what is predicted; NaN where nothing is predicted."""
+        return (self.predicted - self.both) / self.predicted
+
+    def f(self, beta2: float = BETA2) -> Tensor:
+        """F score; NaN where the class is neither predicted nor labelled."""
+        return (1 + beta2) * self.both / (beta2 * self.labelled + self.predicted)
+
+    def total(self) -> "Areas":
+        """Summed over the frames."""
+        return Areas(self.both.sum(0), self.predicted.sum(0), self.labelled.sum(0))
+
+
+def class_areas(predicted: Tensor, labels: Tensor, classes: int) -> Areas:
+    """The areas of each class in each frame.
+
+    Args:
+        predicted: (N, H, W) int64, 0..K-1.
+        labels: (N, H, W) int64, 0..K-1; pixels labelled 255 are in no area.
+        classes: K.
+
+    Returns:
+        Areas of (N, K).
+
+    Raises:
+        ValueError: When a label is neither below K nor 255.
+    """
+    counted = labels != IGNORE
+    wrong = counted & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        raise ValueError(f"labels must be 0..{classes - 1} or {IGNORE}, got {int(labels[wrong][0])}")
+    first_bin = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * classes
+
+    def count(values: Tensor, where: Tensor) -> Tensor:
+        bins = torch.bincount((first_bin + values)[where], minlength=len(labels) * classes)
+        return bins.view(len(labels), classes).cpu().double()
+
+    return Areas(count(labels, counted & (predicted == labels)), count(predicted, counted), count(labels, counted))
+
+
+@cache
+def thresholds() -> Tensor:
+    """(255,) float32 from 0 to 1, as in AVSBench; 1 - 1e-10, its last, is 1 in float32."""
+    return torch.linspace(0, 1 - 1e-10, 255)
+
+
+def threshold_areas(probability: Tensor, labels: Tensor) -> Areas:
+    """The areas of the foreground in each frame when probabilities from each threshold on are marked.
+
+    A histogram of the probabilities, cumulated from the top, holds the areas of all thresholds at once.
+
+    Args:
+        probability: (N, H, W) float32.
+        labels: (N, H, W) int64: 0, 1, or 255 for pixels in no area.
+
+    Returns:
+        Areas of (N, 255).
+    """
+    n, levels = len(labels), len(thresholds())
+    passed = torch.searchsorted(thresholds().to(probability.device), probability.contiguous(), right=True)
+    frame = torch.arange(n, device=labels.device).view(-1, 1, 1)
+    bins = ((frame * 2 + labels) * (levels + 1) + passed)[labels != IGNORE]
+    histogram = torch.bincount(bins, minlength=n * 2 * (levels + 1)).view(n, 2, levels + 1).cpu().double()
+    marked = histogram.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    return Areas(marked[:, 1], marked.sum(1), histogram[:, 1].sum(-1, keepdim=True).expand(n, levels))
+
+
+def frame_iou(areas: Areas) -> Tensor:
+    """J of each frame as AVSBench has it: an empty frame scores the share of its pixels left unmarked.
+
+    Args:
+        areas: (N, 2), background and foreground.
+
+    Returns:
+        (N,).
+    """
+    empty = areas.labelled[:, 1] == 0
+    both = torch.where(empty, areas.both[:, 0], areas.both[:, 1])
+    return both / (torch.where(empty, areas.labelled[:, 0], areas.union[:, 1]) + _EPSILON)
+
+
+def best_f(areas: Areas) -> Tensor:
+    """F of a batch as AVSBench has it: the top of the mean curve of its non-empty frames; 0 without any.
+
+    Args:
+        areas: (N, 255) from :func:`threshold_areas`.
+
+    Returns:
+        0-d.
+    """
+    curves = areas.f()[areas.labelled[:, 0] > 0]
+    return curves.mean(0).max() if len(curves) else areas.both.new_zeros(())
+
+
+def binary_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """J of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
+
+    Marked is what has sigmoid(logit) > 0.5. A frame with nothing to mark scores the share of its pixels left
+    unmarked; J is the mean over frames.
+
+    Args:
+        logits: (N, H, W), or with any leading sizes: (B, T, 1, H, W), (B, T, H, W).
+        target: As many frames of any type; what is not 0 should be marked.
+
+    Returns:
+        0-d float64.
+
+    Raises:
+        ValueError: When shapes do not agree or a logit is NaN.
+    """
+    logits, labels = _binary_frames(logits, target)
+    return frame_iou(class_areas((logits.sigmoid() > 0.5).long(), labels, 2)).mean()
+
+
+def binary_fscore(logits: Tensor, target: Tensor) -> Tensor:
+    """F (β² = 0.3) of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
+
+    One curve over 255 thresholds is averaged over the frames that have something to mark; F is its maximum.
+    The best threshold is chosen with the labels in sight, and per batch: the same frames in smaller batches score
+    higher. Papers report the mean over batches of one clip.
+
+    Args:
+        logits: (N, H, W), or with any leading sizes: (B, T, 1, H, W), (B, T, H, W).
+        target: As many frames of any type; what is not 0 should be marked.
+
+    Returns:
+        0-d float64; 0 when no frame has anything to mark.
+
+    Raises:
+        ValueError: When shapes do not agree or a logit is NaN.
+    """
+    logits, labels = _binary_frames(logits, target)
+    return best_f(threshold_areas(logits.sigmoid(), labels))
+
+
+def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
+
+    Per frame and class; averaged over the frames in which the class is predicted or labelled; then over classes, one
+    never seen counting 0. The official "no background" averages leave out the last class and keep the background,
+    which is class 0: they are here under the official name, the right ones are called ``foreground``.
+
+    Args:
+        logits: (N, K, H, W) or (B, T, K, H, W).
+        labels: (N, H, W) or (B, T, H, W) int64, 0..K-1. Pixels labelled 255 count nowhere (the official code
+            miscounts them).
+
+    Returns:
+        0-d float64 ``miou`` and ``fscore``; the same with ``_no_background`` (official: all but the last class),
+        ``_foreground`` (all but class 0), ``_present`` (the classes seen alone; printed by the official code). And
+        (K,) ``iou_per_class``, ``fscore_per_class``, ``frames_per_class``, the frames with the class.
+
+    Raises:
+        ValueError: When shapes do not agree, a label is out of range or a logit is NaN.
+    """
+    classes = logits.shape[-3]
+    logits = logits.reshape(-1, *logits.shape[-3:])
+    labels = labels.reshape(-1, *labels.shape[-2:])
+    _check_frames(logits[:, 0], labels)
+    check_finite(logits)
+    sums = semantic_sums(class_areas(logits.argmax(1), labels.long(), classes))
+    iou, fscore = per_class(*sums)
+    return {
+        **semantic_means(*sums),
+        "iou_per_class": iou,
+        "fscore_per_class": fscore,
+        "frames_per_class": sums[2],
+    }
+
+
+def semantic_sums(areas: Areas) -> tuple[Tensor, Tensor, Tensor]:
+    """What AVSBench-semantic adds up per class: IoU, F, and the frames in which the class is seen; (K,) each."""
+    return areas.iou.nan_to_num(0).sum(0), areas.f().nan_to_num(0).sum(0), (areas.union > 0).double().sum(0)
+
+
+def per_class(iou: Tensor, fscore: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """From :func:`semantic_sums`: the mean IoU and F of each class, 0 if never seen; (K,) each."""
+    return (iou / seen).nan_to_num(0), (fscore / seen).nan_to_num(0)
+
+
+def semantic_means(iou: Tensor, fscore: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """From :func:`semantic_sums`: the averages over classes that :func:`semantic_scores` names."""
+    scores = {}
+    for name, values in zip(("miou", "fscore"), per_class(iou, fscore, seen), strict=True):
+        scores[name] = values.mean()
+        scores[f"{name}_no_background"] = values[:-1].mean()
+        scores[f"{name}_foreground"] = values[1:].mean()
+        scores[f"{name}_present"] = values[seen > 0].mean()
+    return scores
+
+
+def boundary_f(predicted: Tensor, truth: Tensor, tolerance: float = 0.008) -> Tensor:
+    """F1 of contours, as in the DAVIS benchmark (Perazzi et al., CVPR 2016).
+
+    A contour pixel is right when the other contour passes within ``tolerance`` × diagonal of it.
+
+    Args:
+        predicted: (N, H, W) bool.
+        truth: (N, H, W) bool.
+        tolerance: Share of the picture's diagonal, rounded up to whole pixels.
+
+    Returns:
+        (N,) float64; 1 where neither has a contour, 0 where only one has.
+    """
+    radius = ceil(tolerance * hypot(*truth.shape[-2:]))
+    ours, theirs = _contour(predicted), _contour(truth)
+    precision = (ours & _dilate(theirs, radius)).sum((1, 2)).cpu().double() / ours.sum((1, 2)).cpu()
+    recall = (theirs & _dilate(ours, radius)).sum((1, 2)).cpu().double() / theirs.sum((1, 2)).cpu()
+    f = (2 * precision * recall / (precision + recall)).nan_to_num(0)
+    return torch.where(precision.isnan() & recall.isnan(), 1.0, f)
+
+
+def _contour(mask: Tensor) -> Tensor:
+    """The pixels that differ from their right, lower or lower right neighbour."""
+    wider = pad(mask[:, None].float(), (0, 1, 0, 1), mode="replicate")[:, 0] > 0
+    right, below, across = wider[:, :-1, 1:], wider[:, 1:, :-1], wider[:, 1:, 1:]
+    return (mask != right) | (mask != below) | (mask != across)
+
+
+def _dilate(mask: Tensor, radius: int) -> Tensor:
+    """The pixels at most ``radius`` from one that is set."""
+    steps = torch.arange(-radius, radius + 1, device=mask.device)
+    disk = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
+    return conv2d(mask[:, None].float(), disk[None, None], padding=radius)[:, 0] > 0.5
+
+
+def check_finite(logits: Tensor) -> None:
+    """Refuse NaN, which every comparison would quietly take for background.
+
+    Raises:
+        ValueError: When a logit is NaN.
+    """
+    if logits.isnan().any():
+        raise ValueError(f"logits hold NaN at {int(logits.isnan().sum())} of {logits.numel()} places")
+
+
+def _binary_frames(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Any leading sizes → (N, H, W) float32 logits and (N, H, W) int64 labels 0, 1."""
+    logits = logits.reshape(-1, *logits.shape[-2:]).float()
+    labels = (target != 0).long().reshape(-1, *target.shape[-2:])
+    _check_frames(logits, labels)
+    check_finite(logits)
+    return logits, labels
+
+
+def _check_frames(logits: Tensor, labels: Tensor) -> None:
+    if logits.shape != labels.shape or labels.numel() == 0:
+        raise ValueError(f"logits and labels must be the same frames, got {tuple(logits.shape)}, {tuple(labels.shape)}")
