@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from avseg.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from typing_extensions import Self
 
@@ -45,16 +45,35 @@ class _Record:
         """A copy in page-locked memory (called by torch's DataLoader)."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function: Any) -> Self:
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return type(self)(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        values = {f.name: _apply(function, getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return type(self)(**values)
 
     def __repr__(self) -> str:
-        parts = []
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            parts.append(f"{f.name}={tuple(value.shape) if isinstance(value, Tensor) else value!r}")
-        return f"{type(self).__name__}({', '.join(parts)})"
+        values = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={_shapes(value)}' for name, value in values)})"
+
+
+def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """``function`` of each tensor in a value, a tuple or a dictionary; anything else as it is."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple):
+        return tuple(_apply(function, v) for v in value)
+    if isinstance(value, dict):
+        return {k: _apply(function, v) for k, v in value.items()}
+    return value
+
+
+def _shapes(value: Any) -> str:
+    """Shapes instead of pixels."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape)) if value.ndim else f"{value.item():.4g}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_shapes, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{k}: {_shapes(v)}' for k, v in value.items())}}}"
+    return repr(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
@@ -150,18 +169,32 @@ class Prediction(_Record):
         return self.logits[:, :, 0] > 0 if self.logits.shape[2] == 1 else self.logits.argmax(2)
 
 
+class Source(NamedTuple):
+    """Where a tensor of ours is in a foreign checkpoint.
+
+    Attributes:
+        key: Its key there.
+        half: 0 or 1 when it is the first or second half of that tensor's rows; None when it is all of it.
+    """
+
+    key: str
+    half: int | None = None
+
+
 class Adopted(NamedTuple):
     """A foreign checkpoint in our terms.
 
     Attributes:
         config: The model's settings that reproduce the release.
         classes: K.
-        state: The tensors under our key names; what the release never ran is left out.
+        source: Our key → where it is in the checkpoint.
+        unused: Prefixes of keys that the release stores and never runs.
     """
 
     config: Any
     classes: int
-    state: dict[str, Tensor]
+    source: Callable[[str], Source]
+    unused: tuple[str, ...] = ()
 
 
 class AVSModel(nn.Module, ABC):
@@ -172,12 +205,15 @@ class AVSModel(nn.Module, ABC):
     Attributes:
         Config: Frozen dataclass declared inside the class; every field has a default, the paper's choice.
         paper: arXiv id.
+        parts: Name of a part (backbone, audio, fusion, decoder) → prefixes of its submodules, for cost tables.
         config: The instance's settings.
         classes: K, from the data.
+        card: What is known about the weights; filled by :func:`avseg.load`.
     """
 
     Config: ClassVar[type[Any]]
     paper: ClassVar[str]
+    parts: ClassVar[Mapping[str, tuple[str, ...]]]
 
     def __init__(self, config: Any, classes: int) -> None:
         super().__init__()
@@ -185,6 +221,7 @@ class AVSModel(nn.Module, ABC):
             raise ConfigError(f"classes must be 1 (what sounds) or more (background + classes), got {classes}")
         self.config = config
         self.classes = classes
+        self.card: dict[str, Any] = {}
 
     @property
     def name(self) -> str:

@@ -67,9 +67,10 @@ def _mel_matrix() -> Tensor:
         return 1127.0 * np.log1p(hertz / 700.0)
 
     bins = mel(np.linspace(0.0, SAMPLE_RATE / 2, _FFT // 2 + 1))[:, None]
-    edges = np.linspace(*mel(np.array([_LOW, _HIGH])), BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    weights = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
+    low, high = mel(np.array([_LOW, _HIGH]))
+    edges = np.linspace(low, high, BANDS + 2)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
     weights[0] = 0.0
     return torch.from_numpy(weights)
 

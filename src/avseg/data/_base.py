@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 
 from avseg.interface import Clip, Target
 
-
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet's RGB in 0..1, which all backbones were trained with."""

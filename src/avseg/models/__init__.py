@@ -43,4 +43,4 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
         ConfigError: When the model or a field does not exist, or a value cannot work.
     """
     model = model_class(name)
-    return model(make_config(model, config), classes)  # type: ignore[call-arg]
+    return model(make_config(model, config), classes)

@@ -1,0 +1,458 @@
+"""PCMANet: Progressive Confident Masking Attention Network. Wang, Dong, Zhu, arXiv 2406.02345.
+
+Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest and comes first.
+
+=========  ==================  =============================================================
+paper      here                shape
+=========  ==================  =============================================================
+F_i        ``maps[i]``         (N, C, h_i, w_i), N = B · T frames
+A, A_i     ``audio``           (B, T, C)
+V_i        ``fused[i]``        (N, C, h_i, w_i), out of AVGA
+M_i        ``mask``            (N, 1, h, w) bool, True = not confident yet: this token asks
+G_i        ``guide``           (N, C, h_i, w_i), out of QSCA
+O_i        ``outputs[i]``      (N, K, h_i, w_i) logits
+g, c       ``groups``, ``confidence``
+=========  ==================  =============================================================
+
+Differs from the paper:
+
+1. Eq. (8) is a mean over pixels, not a sum: a sum would let the size of the picture decide how much Eq. (9) weighs.
+2. Each QSCA passes its incoming audio through a linear layer of its own, as the release does; the paper is silent.
+3. Queries see the audio of their whole clip, and audio the visual tokens of the whole clip, as in the release.
+4. With several classes the loss is cross-entropy alone, and the largest softmax probability is the confidence.
+5. Padded frames are no keys of the attention (``padding="mask"``); the paper does not mention them.
+
+The authors' release differs further; each difference is a field of ``Config`` whose default is the paper's, and
+``RELEASE`` holds the release's values. One of them is not in any list we know: it reads the (n, C) tokens that leave
+QSCA as (C, h, w) without transposing them, so that its guides are scrambled in space (``transpose_tokens``).
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, scaled_dot_product_attention
+
+from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
+from avseg.losses import bce, iou_loss, labelled, semantic_ce
+from avseg.nn.audio import AudioEncoder, AudioName
+from avseg.nn.visual import VisualBackbone, VisualName, original_source
+
+STAGES = (4, 3, 2, 1)
+"""Deepest first, the order of computation."""
+
+
+def _conv_bn_relu(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+def _resize(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
+    """Bilinear, to the last two of ``size``."""
+    return interpolate(x, tuple(size[-2:]), mode="bilinear")
+
+
+class AVGA(nn.Module):
+    """Audio-Visual Group Attention, Fig. 3: one cosine map per channel group re-weights the group."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.visual = _conv_bn_relu(channels, channels, 1, groups)
+        self.audio = nn.Sequential(nn.Linear(channels, channels), nn.Linear(channels, channels // groups), nn.ReLU())
+        self.mix = _conv_bn_relu(channels, channels, 1)
+
+    def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, h, w) and (N, C) → V (N, C, h, w) and the attention maps (N, g, h, w)."""
+        grouped_NgDhw = self.visual(maps).unflatten(1, (self.groups, -1))
+        audio_ND = normalize(self.audio(audio), dim=1)
+        attention = torch.einsum("ngdhw,nd->nghw", normalize(grouped_NgDhw, dim=2), audio_ND)
+        return self.mix((attention.unsqueeze(2) * grouped_NgDhw).flatten(1, 2)), attention
+
+
+class QSCA(nn.Module):
+    """Query-Selected Cross-Attention, Eq. (1)–(6): only tokens that are not confident ask the audio.
+
+    Args:
+        channels: C; the heads share it.
+        heads: Attention heads.
+        scatter_grad: Let the gradient through the scatter of selected tokens (paper) or cut it (release).
+        transpose: Read tokens back as a map (paper) or as the release does.
+        gather: Compute selected queries alone. False computes all and drops the others: equal values, static
+            shapes, no saving; for export and for checking.
+    """
+
+    def __init__(self, channels: int, heads: int, *, scatter_grad: bool, transpose: bool, gather: bool) -> None:
+        super().__init__()
+        self.heads, self.scatter_grad, self.transpose, self.gather = heads, scatter_grad, transpose, gather
+        self.audio = nn.Linear(channels, channels)
+        self.embed = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.visual_q = nn.Linear(channels, channels, bias=False)
+        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False)
+        self.audio_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(
+        self, maps: Tensor, audio: Tensor, mask: Tensor | None, valid: Tensor, pool: tuple[int, int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A_{i-1}, G_i = QSCA(A_i, V_i, M_i), Eq. (1).
+
+        Args:
+            maps: V_i (B · T, C, h, w).
+            audio: A_i (B, T, C).
+            mask: M_i (B · T, 1, h', w') bool of any size; None lets all tokens ask.
+            valid: (B, T) bool; other frames are no keys.
+            pool: Attend on tokens pooled to this (h, w) (release) instead of all (paper).
+
+        Returns:
+            G_i (B · T, C, h, w) and A_{i-1} (B, T, C).
+        """
+        size = maps.shape
+        if pool is not None:
+            maps = adaptive_avg_pool2d(maps, pool)
+        tokens_BTNC = self.embed(maps.flatten(2).mT).unflatten(0, valid.shape)
+        keep = None if mask is None else _mask_at(mask, maps.shape).flatten(1).view(tokens_BTNC.shape[:3])
+        audio_BTC = self.audio(audio)
+        audio_answer, visual_answer = self._attend(self.norm(audio_BTC), self.norm(tokens_BTNC), keep, valid)
+        tokens_BTNC = (self.out(visual_answer) + tokens_BTNC).flatten(0, 1)
+        guide = (tokens_BTNC.mT if self.transpose else tokens_BTNC).reshape(maps.shape)
+        return _resize(guide, size), self.out(audio_answer) + audio_BTC
+
+    def _attend(self, audio: Tensor, tokens: Tensor, keep: Tensor | None, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. (3a) and (3b); what was not kept answers zeros."""
+        frames, count = tokens.shape[1:3]
+        q_a, k_a, v_a = (self._split(x) for x in self.audio_qkv(audio).chunk(3, -1))
+        k_v, v_v = (self._split(x.flatten(1, 2)) for x in self.visual_kv(tokens).chunk(2, -1))
+        # A clip without a single valid frame attends to its padding: nobody reads the answer, but it stays finite.
+        keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
+        by_audio = scaled_dot_product_attention(q_a, k_v, v_v, keys.repeat_interleave(count, -1))
+        audio_answer = by_audio.transpose(1, 2).flatten(2)
+        flat = tokens.flatten(1, 2)
+        if keep is None:
+            answer = self._ask(flat, k_a, v_a, keys)
+        elif self.gather:
+            answer = self._ask_selected(flat, keep.flatten(1), k_a, v_a, keys)
+        else:
+            answer = self._ask(flat, k_a, v_a, keys) * keep.flatten(1).unsqueeze(-1)
+        if keep is not None and not self.scatter_grad:
+            answer = answer.detach()
+        return audio_answer, answer.unflatten(1, (frames, count))
+
+    def _ask(self, tokens: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Visual queries (B, n, C) over the audio of their clip → (B, n, C)."""
+        return scaled_dot_product_attention(self._split(self.visual_q(tokens)), k, v, keys).transpose(1, 2).flatten(2)
+
+    def _ask_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Gather, ask, scatter, Eq. (4): the work shrinks with ``keep`` (B, T · N)."""
+        per_clip = tokens[keep].split(keep.sum(1).tolist())
+        answers = [self._ask(q[None], k[b : b + 1], v[b : b + 1], keys[b : b + 1])[0] for b, q in enumerate(per_clip)]
+        selected = torch.cat(answers)
+        return selected.new_zeros(tokens.shape).masked_scatter(keep.unsqueeze(-1), selected)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, n, C) → (B, heads, n, C / heads)."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def _mask_at(mask: Tensor, size: torch.Size) -> Tensor:
+    """A mask (N, 1, h, w) at the last two of ``size``, by the nearest pixel."""
+    return interpolate(mask.float(), tuple(size[-2:]), mode="nearest").bool()
+
+
+class CIM(nn.Module):
+    """Confidence-Induced Masking, Eq. (7): which pixels are not confident yet. No parameters.
+
+    Args:
+        confidence: c; a probability in (1 - c, c) is not confident.
+        progression: What was confident once stays so.
+        closed: Count the bounds themselves as not confident (release).
+    """
+
+    def __init__(self, confidence: float, *, progression: bool, closed: bool) -> None:
+        super().__init__()
+        self.confidence, self.progression, self.closed = confidence, progression, closed
+
+    def forward(self, mask: Tensor | None, output: Tensor) -> Tensor:
+        """M_i (N, 1, h', w') bool or None (all ones) and O_i (N, K, h, w) → M_{i-1} (N, 1, h, w) bool."""
+        one_class = output.shape[1] == 1
+        p = output.float().sigmoid() if one_class else output.float().softmax(1).amax(1, keepdim=True)
+        low, high = 1 - self.confidence, self.confidence
+        unsure = (p >= low) & (p <= high) if self.closed else (p > low) & (p < high)
+        return unsure & _mask_at(mask, output.shape) if self.progression and mask is not None else unsure
+
+
+class GF(nn.Module):
+    """Guided Fusion: level + conv(deeper, enlarged) + conv(guide), then conv. The deepest level has no deeper one."""
+
+    def __init__(self, channels: int, *, deeper: bool, guide: bool) -> None:
+        super().__init__()
+        self.deeper = _conv_bn_relu(channels, channels, 3) if deeper else None
+        self.guide = _conv_bn_relu(channels, channels, 3) if guide else None
+        self.fuse = _conv_bn_relu(channels, channels, 3)
+
+    def forward(self, level: Tensor, deeper: Tensor | None, guide: Tensor | None) -> Tensor:
+        """All (N, C, h, w), ``deeper`` smaller → (N, C, h, w)."""
+        total = level
+        if self.deeper is not None and deeper is not None:
+            total = total + self.deeper(_resize(deeper, level.shape))
+        if self.guide is not None and guide is not None:
+            total = total + self.guide(guide)
+        out: Tensor = self.fuse(total)
+        return out
+
+
+def _head(channels: int, classes: int) -> nn.Sequential:
+    """O_i: 3×3 convolution to C / 2, 1×1 to K logits."""
+    return nn.Sequential(*_conv_bn_relu(channels, channels // 2, 3), nn.Conv2d(channels // 2, classes, 1))
+
+
+class PCMANet(AVSModel):
+    """Audio picks its pixels by cosine (AVGA), then answers the pixels that are not confident yet (CIM, QSCA)."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of PCMANet; defaults are the paper's.
+
+        Attributes:
+            visual: Visual backbone.
+            audio: Audio encoder: ``vggish`` (paper), ``compact``, or ``none`` for embeddings alone.
+            train_audio: Train the audio encoder too; the paper freezes VGGish.
+            audio_dim: D of the embeddings when ``audio`` is ``none``.
+            channels: C, of all fused maps.
+            groups: g, of AVGA. The release's S4 ResNet-50 has 4.
+            heads: Attention heads of QSCA.
+            confidence: c, the threshold of CIM.
+            avga: Off: V_i is F_i plus the audio on every pixel ("baseline" of Table IV).
+            qsca: Off: no guides, levels are fused as in FPN.
+            select: Off: all tokens ask ("QSCA without mask").
+            continuity: Off: every QSCA hears the first audio A ("without continuity").
+            progression: Off: masks of different stages are independent ("CIM without progression").
+            pool_tokens: QSCA on tokens pooled to the size of the stage before (release) instead of all.
+            scatter_grad: Gradient through the scatter of selected tokens; the release has none.
+            transpose_tokens: Tokens go back to where they came from; in the release they do not.
+            closed_bounds: The probabilities c and 1 - c themselves are not confident (release).
+            padding: Absent frames: ``mask`` them out of the attention, or ``zero`` their features (release).
+            gather: Compute selected queries alone; off for export.
+            iou_smooth: Added in Eq. (9); the release has 1.
+            stage_weights: λ_1 … λ_4 of Eq. (11).
+        """
+
+        visual: VisualName = "resnet50"
+        audio: AudioName = "vggish"
+        train_audio: bool = False
+        audio_dim: int = 128
+        channels: int = 256
+        groups: int = 8
+        heads: int = 8
+        confidence: float = 0.99
+        avga: bool = True
+        qsca: bool = True
+        select: bool = True
+        continuity: bool = True
+        progression: bool = True
+        pool_tokens: bool = False
+        scatter_grad: bool = True
+        transpose_tokens: bool = True
+        closed_bounds: bool = False
+        padding: Literal["mask", "zero"] = "mask"
+        gather: bool = True
+        iou_smooth: float = 0.0
+        stage_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+        def __post_init__(self) -> None:
+            for name, choices in (("audio", get_args(AudioName)), ("padding", ("mask", "zero"))):
+                if getattr(self, name) not in choices:
+                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
+            for name in ("groups", "heads"):
+                if getattr(self, name) < 1 or self.channels % getattr(self, name):
+                    raise ConfigError(
+                        f"channels = {self.channels} must be a multiple of {name} = {getattr(self, name)}"
+                    )
+            if not 0.5 <= self.confidence <= 1:
+                raise ConfigError(f"confidence must lie in 0.5 … 1, got {self.confidence}")
+
+    paper: ClassVar[str] = "2406.02345"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "backbone": ("visual",),
+        "audio": ("audio",),
+        "fusion": ("reduce", "audio_linear", "avga", "qsca", "cim"),
+        "decoder": ("gf", "head"),
+    }
+    RELEASE: ClassVar[Mapping[str, object]] = {
+        "pool_tokens": True,
+        "scatter_grad": False,
+        "transpose_tokens": False,
+        "closed_bounds": True,
+        "padding": "zero",
+        "iou_smooth": 1.0,
+    }
+    """What the authors' release chose otherwise than the paper."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__(config, classes)
+        c = config
+        self.visual = VisualBackbone(c.visual)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim)
+        self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
+        self.audio_linear = nn.Linear(self.audio.dim, c.channels)
+        self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None
+        self.qsca = _per_stage(lambda i: self._new_qsca()) if c.qsca else None
+        self.cim = CIM(c.confidence, progression=c.progression, closed=c.closed_bounds)
+        self.gf = _per_stage(lambda i: GF(c.channels, deeper=i < max(STAGES), guide=c.qsca))
+        self.head = _per_stage(lambda i: _head(c.channels, classes))
+
+    def _new_qsca(self) -> QSCA:
+        c = self.config
+        return QSCA(c.channels, c.heads, scatter_grad=c.scatter_grad, transpose=c.transpose_tokens, gather=c.gather)
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        """Answer a clip of any T, H, W. ``target`` is not used.
+
+        Returns:
+            ``aux``: O_2, O_3, O_4 at the size of the frames. ``scalars``: ``keep_ratio/4``, ``/3``, ``/2``, the share
+            of pixels of O_i that ask in the next stage. ``maps``: ``attention/avga1`` … ``4`` (B, T, g, h, w),
+            ``mask/cim4``, ``3``, ``2`` (B, T, 1, h, w).
+        """
+        zero = self.config.padding == "zero"
+        frames, valid = clip.frames.flatten(0, 1), clip.valid
+        features = {i: self.reduce[str(i)](f) for i, f in enumerate(self.visual(frames), 1)}
+        embeddings = self.audio(clip.audio)
+        if zero:
+            features = {i: f * valid.flatten().view(-1, 1, 1, 1) for i, f in features.items()}
+            embeddings = embeddings * valid.unsqueeze(-1)
+            valid = torch.ones_like(valid)
+        audio = self.audio_linear(embeddings)
+        fused, attention = self._fuse(features, audio)
+        outputs, masks = self._decode(fused, audio, valid)
+        logits = {i: _resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
+        seen = valid.flatten()
+        return Prediction(
+            logits=logits[1],
+            aux=tuple(logits[i] for i in sorted(logits) if i > 1),
+            scalars={f"keep_ratio/{i}": m[seen].float().mean() for i, m in masks.items()},
+            maps=_named_maps(attention, masks, valid) if maps else {},
+        )
+
+    def _fuse(self, features: dict[int, Tensor], audio: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """V_i of all stages, and the attention maps that made them."""
+        audio_NC = audio.flatten(0, 1)
+        if self.avga is None:
+            return {i: f + audio_NC[:, :, None, None] for i, f in features.items()}, {}
+        pairs = {i: self.avga[str(i)](f, audio_NC) for i, f in features.items()}
+        return {i: v for i, (v, _) in pairs.items()}, {i: a for i, (_, a) in pairs.items()}
+
+    def _decode(self, fused: dict[int, Tensor], audio: Tensor, valid: Tensor) -> tuple[dict[int, Tensor], ...]:
+        """O_i of all stages and the masks M_{i-1} they induced, Fig. 2."""
+        outputs: dict[int, Tensor] = {}
+        masks: dict[int, Tensor] = {}
+        heard = audio
+        level: Tensor | None = None
+        mask: Tensor | None = None
+        for i in STAGES:
+            guide = None
+            if self.qsca is not None:
+                pool = (level.shape[2], level.shape[3]) if self.config.pool_tokens and level is not None else None
+                guide, answer = self.qsca[str(i)](fused[i], heard, mask, valid, pool)
+                heard = answer if self.config.continuity else audio
+            level = self.gf[str(i)](fused[i], level, guide)
+            outputs[i] = self.head[str(i)](level)
+            if self.qsca is not None and self.config.select and i > min(STAGES):
+                masks[i] = mask = self.cim(mask, outputs[i])
+        return outputs, masks
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        """Eq. (11): Σ λ_i (BCE + IoU) over the four outputs; cross-entropy alone with several classes."""
+        terms: dict[str, Tensor] = {}
+        stages = zip((prediction.logits, *prediction.aux), self.config.stage_weights, strict=True)
+        for i, (logits, weight) in enumerate(stages, 1):
+            pair = labelled(logits, target)
+            if self.classes == 1:
+                terms[f"bce/{i}"] = weight * bce(*pair)
+                terms[f"iou/{i}"] = weight * iou_loss(*pair, smooth=self.config.iou_smooth)
+            else:
+                terms[f"ce/{i}"] = weight * semantic_ce(*pair)
+        return terms
+
+    @classmethod
+    def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
+        """The authors' release: S4, MS3, AVSS; ResNet-50 or PVT-v2-b5; 4 or 8 groups."""
+        if not (any(k.startswith("qsca") for k in state) and any(k.startswith("output_conv") for k in state)):
+            return None
+        visual: VisualName = "resnet50" if any(k.startswith("resnet.") for k in state) else "pvt_v2_b5"
+        channels = _rows(state, r"aud_fc1?\.weight", cls.Config.channels)
+        config = cls.Config(
+            visual=visual,
+            audio="none",
+            channels=channels,
+            groups=channels // _rows(state, r"avga\d\.fc\.1\.weight", channels // cls.Config.groups),
+            **cls.RELEASE,  # type: ignore[arg-type]
+        )
+        # The release's PVT model for MS3 alone calls the audio layer aud_fc.
+        audio = "aud_fc." if "aud_fc.weight" in state else "aud_fc1."
+        unused = ("resnet.layer3_2.", "resnet.layer4_2.", "gf4.seq2.")
+        classes = _rows(state, r"output_conv\d\.3\.weight", 1)
+        return Adopted(config, classes, lambda key: _release_source(key, visual, audio), unused)
+
+    @classmethod
+    def published(cls, config: Config) -> tuple[Config, int]:
+        """Table III has pooled tokens, and counts copies of ResNet's stages 3 and 4 and a GF branch that never run."""
+        unused = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
+        if config.visual.startswith("resnet"):
+            stages = VisualBackbone(config.visual).net.encoder.stages
+            unused += sum(p.numel() for stage in stages[2:] for p in stage.parameters())
+        return replace(config, pool_tokens=True), unused
+
+
+def _per_stage(make: Callable[[int], nn.Module]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(i): make(i) for i in STAGES})
+
+
+def _named_maps(attention: dict[int, Tensor], masks: dict[int, Tensor], valid: Tensor) -> dict[str, Tensor]:
+    maps = {f"attention/avga{i}": a.unflatten(0, valid.shape) for i, a in attention.items()}
+    return maps | {f"mask/cim{i}": m.unflatten(0, valid.shape) for i, m in masks.items()}
+
+
+_RELEASE_KEYS = (
+    (r"^reduce\.(\d)\.", r"conv\1."),
+    (r"^avga\.(\d)\.visual\.", r"avga\1.seq1."),
+    (r"^avga\.(\d)\.mix\.", r"avga\1.seq2."),
+    (r"^avga\.(\d)\.audio\.", r"avga\1.fc."),
+    (r"^qsca\.(\d)\.audio\.", r"qsca\1.aud_fc."),
+    (r"^qsca\.(\d)\.embed\.", r"qsca\1.attn.to_patch_embedding.1."),
+    (r"^qsca\.(\d)\.norm\.", r"qsca\1.attn.transformer.layers.0.0.norm."),
+    (r"^qsca\.(\d)\.", r"qsca\1.attn.transformer.layers.0.0.fn."),
+    (r"\.visual_q\.", ".v_to_q."),
+    (r"\.visual_kv\.", ".v_to_kv."),
+    (r"\.audio_qkv\.", ".a_to_qkv."),
+    (r"\.fn\.out\.", ".fn.to_out.0."),
+    (r"^gf\.4\.guide\.", "gf4.seq1."),
+    (r"^gf\.(\d)\.deeper\.", r"gf\1.seq1."),
+    (r"^gf\.(\d)\.guide\.", r"gf\1.seq2."),
+    (r"^gf\.(\d)\.fuse\.", r"gf\1.seq3."),
+    (r"^head\.(\d)\.", r"output_conv\1."),
+)
+
+
+def _rows(state: Mapping[str, Tensor], pattern: str, default: int) -> int:
+    """Rows of the first tensor whose key matches; a checkpoint that lacks all of them is refused later, by name."""
+    return next((v.shape[0] for k, v in state.items() if re.fullmatch(pattern, k)), default)
+
+
+def _release_source(key: str, visual: str, audio: str) -> Source:
+    """Where a tensor of ours is in the authors' release."""
+    if key.startswith("visual."):
+        original = original_source(visual, key.removeprefix("visual."))
+        if visual.startswith("pvt"):
+            return original._replace(key=f"encoder_backbone.{original.key}")
+        return original._replace(key="resnet." + re.sub(r"^(layer[34])\.", r"\1_1.", original.key))
+    for pattern, replacement in (("^audio_linear\\.", audio), *_RELEASE_KEYS):
+        key = re.sub(pattern, replacement, key)
+    return Source(key)

@@ -1,0 +1,1 @@
+"""Parts two models or more are made of."""

@@ -1,0 +1,114 @@
+"""Audio encoders: a log-mel patch becomes D numbers.
+
+``vggish`` is the VGG-like network of Hershey et al., arXiv 1609.09430, whose AudioSet weights the field uses
+frozen. ``compact`` is ours: small enough to train along and to ship in a package.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from avseg.errors import ConfigError
+from avseg.mel import BANDS
+
+AudioName = Literal["vggish", "compact", "none"]
+
+EMBEDDING = 128
+"""D of both encoders."""
+
+
+def _vgg_features(widths: tuple[int | None, ...]) -> nn.Sequential:
+    """3×3 convolutions with ReLU; None stands for a 2×2 max pooling."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for width in widths:
+        if width is None:
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return nn.Sequential(*layers)
+
+
+class VGGish(nn.Module):
+    """(N, 1, 96, 64) log-mel → (N, 128), never negative. Key names are those of the public weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = _vgg_features((64, None, 128, None, 256, 256, None, 512, 512, None))
+        self.embeddings = nn.Sequential(
+            nn.Linear(512 * 6 * 4, 4096), nn.ReLU(),
+            nn.Linear(4096, 4096), nn.ReLU(),
+            nn.Linear(4096, EMBEDDING), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """One embedding per patch; the 6 × 4 × 512 map is flattened time first, channels last."""
+        out: Tensor = self.embeddings(self.features(mel).permute(0, 2, 3, 1).flatten(1))
+        return out
+
+
+class CompactAudio(nn.Module):
+    """(N, 1, 96, 64) log-mel → (N, 128) with 0.3 M parameters: four strided convolutions, pooled over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.BatchNorm2d(1)]
+        channels = 1
+        for width in (24, 48, 96, 128):
+            layers += [
+                nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.project = nn.Linear(2 * channels * BANDS // 2**4, EMBEDDING)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """One embedding per patch. Bands are kept apart: where a sound lies in frequency says what it is."""
+        map_NCtf = self.features(mel)
+        pooled = torch.cat([map_NCtf.mean(2), map_NCtf.amax(2)], 1)
+        out: Tensor = self.project(pooled.flatten(1))
+        return out
+
+
+class AudioEncoder(nn.Module):
+    """The audio side of a model: embeds log-mel patches, passes embeddings through.
+
+    Args:
+        name: ``vggish``, ``compact``, or ``none`` for a model that is given embeddings.
+        train: Whether its weights learn; otherwise it is frozen, in evaluation mode for good.
+        dim: D of the embeddings when ``name`` is ``none``.
+    """
+
+    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING) -> None:
+        super().__init__()
+        encoders: dict[str, type[nn.Module]] = {"vggish": VGGish, "compact": CompactAudio}
+        self.net = encoders[name]() if name in encoders else None
+        self.dim = dim if name == "none" else EMBEDDING
+        self.learns = train
+        self.requires_grad_(train)
+
+    def train(self, mode: bool = True) -> "AudioEncoder":
+        """Training mode, for an encoder that learns."""
+        return super().train(mode and self.learns)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, T, 1, 96, 64) log-mel or (B, T, D) embeddings → (B, T, D).
+
+        Raises:
+            ConfigError: When there is no encoder for log-mel, or D or the number of channels is another.
+        """
+        if audio.ndim == 3:
+            if audio.shape[2] != self.dim:
+                raise ConfigError(f"audio embeddings have D = {audio.shape[2]}, this model was built for {self.dim}")
+            return audio
+        if self.net is None:
+            raise ConfigError(f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or an encoder")
+        if audio.shape[2] != 1:
+            raise ConfigError(f"the audio encoder takes one channel, got {audio.shape[2]}: average them first")
+        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+            embeddings: Tensor = self.net(audio.flatten(0, 1))
+        return embeddings.view(*audio.shape[:2], -1)

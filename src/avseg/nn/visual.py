@@ -1,0 +1,145 @@
+"""Visual backbones of transformers, as one module: pictures in, four maps at strides 4, 8, 16, 32 out.
+
+ResNet (He et al., arXiv 1512.03385), PVT-v2 (Wang et al., arXiv 2106.13797), Swin (Liu et al., arXiv 2103.14030).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformers import PvtV2Backbone, PvtV2Config, ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
+
+from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import Source
+
+VisualName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101",
+    "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "pvt_v2_b3", "pvt_v2_b4", "pvt_v2_b5",
+    "swin_tiny", "swin_base",
+]  # fmt: skip
+
+_STAGES = ["stage1", "stage2", "stage3", "stage4"]
+_DROP_PATH = 0.1
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to build one backbone, and where its ImageNet weights are on the Hub."""
+
+    hub: str
+    settings: Mapping[str, Any]
+
+
+def _resnet(hub: str, depths: list[int], bottleneck: bool) -> _Recipe:
+    sizes = [256, 512, 1024, 2048] if bottleneck else [64, 128, 256, 512]
+    kind = "bottleneck" if bottleneck else "basic"
+    return _Recipe(hub, {"depths": depths, "hidden_sizes": sizes, "layer_type": kind})
+
+
+def _pvt(hub: str, depths: list[int], narrow: bool = False, wide_mlp: bool = True) -> _Recipe:
+    sizes = [32, 64, 160, 256] if narrow else [64, 128, 320, 512]
+    mlp = [8, 8, 4, 4] if wide_mlp else [4, 4, 4, 4]
+    return _Recipe(hub, {"depths": depths, "hidden_sizes": sizes, "mlp_ratios": mlp, "drop_path_rate": _DROP_PATH})
+
+
+def _swin(hub: str, depths: list[int], width: int, heads: list[int]) -> _Recipe:
+    return _Recipe(hub, {"depths": depths, "embed_dim": width, "num_heads": heads, "drop_path_rate": _DROP_PATH})
+
+
+_RECIPES: dict[str, _Recipe] = {
+    "resnet18": _resnet("microsoft/resnet-18", [2, 2, 2, 2], bottleneck=False),
+    "resnet34": _resnet("microsoft/resnet-34", [3, 4, 6, 3], bottleneck=False),
+    "resnet50": _resnet("microsoft/resnet-50", [3, 4, 6, 3], bottleneck=True),
+    "resnet101": _resnet("microsoft/resnet-101", [3, 4, 23, 3], bottleneck=True),
+    "pvt_v2_b0": _pvt("OpenGVLab/pvt_v2_b0", [2, 2, 2, 2], narrow=True),
+    "pvt_v2_b1": _pvt("OpenGVLab/pvt_v2_b1", [2, 2, 2, 2]),
+    "pvt_v2_b2": _pvt("OpenGVLab/pvt_v2_b2", [3, 4, 6, 3]),
+    "pvt_v2_b3": _pvt("OpenGVLab/pvt_v2_b3", [3, 4, 18, 3]),
+    "pvt_v2_b4": _pvt("OpenGVLab/pvt_v2_b4", [3, 8, 27, 3]),
+    "pvt_v2_b5": _pvt("OpenGVLab/pvt_v2_b5", [3, 6, 40, 3], wide_mlp=False),
+    "swin_tiny": _swin("microsoft/swin-tiny-patch4-window7-224", [2, 2, 6, 2], 96, [3, 6, 12, 24]),
+    "swin_base": _swin("microsoft/swin-base-patch4-window7-224", [2, 2, 18, 2], 128, [4, 8, 16, 32]),
+}
+
+
+class VisualBackbone(nn.Module):
+    """Four feature maps of a picture, with random weights; reads no file.
+
+    Attributes:
+        channels: Channels of the maps at strides 4, 8, 16, 32.
+        hub: Hub id of the ImageNet weights.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in _RECIPES:
+            raise ConfigError(f"unknown visual backbone {name!r}. {did_you_mean(name, _RECIPES)}")
+        recipe = _RECIPES[name]
+        self.hub = recipe.hub
+        settings: dict[str, Any] = {**recipe.settings, "out_features": _STAGES}
+        self.net: Any
+        if name.startswith("resnet"):
+            self.net = ResNetBackbone(ResNetConfig(**settings))
+        elif name.startswith("pvt"):
+            self.net = PvtV2Backbone(PvtV2Config(**settings))
+            _original_epsilons(self.net)
+        else:
+            self.net = SwinBackbone(SwinConfig(**settings))
+            # Each stage has a norm of its own; the classifier's last one would never learn.
+            self.net.swin.layernorm = nn.Identity()
+        self.channels: tuple[int, ...] = tuple(self.net.channels)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) normalised pictures → four (N, C_i, H / 2^(i+1), W / 2^(i+1)), shallowest first."""
+        maps: tuple[Tensor, ...] = self.net(frames).feature_maps
+        return maps
+
+
+def _original_epsilons(net: nn.Module) -> None:
+    """The PVT-v2 authors divide by √(σ² + 1e-5) in patch embedding and attention, transformers by √(σ² + 1e-6)."""
+    for name, module in net.named_modules():
+        if name.endswith(("patch_embedding.layer_norm", "attention.layer_norm")):
+            module.eps = 1e-5
+
+
+_RESNET_KEYS: tuple[tuple[str, str], ...] = (
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"^encoder\.stages\.(\d)\.layers\.", r"layer+\1."),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    (r"\.layer\.(\d)\.convolution\.", r".conv+\1."),
+    (r"\.layer\.(\d)\.normalization\.", r".bn+\1."),
+)
+_PVT_KEYS: tuple[tuple[str, str], ...] = (
+    (r"^encoder\.layers\.(\d)\.layer_norm\.", r"norm+\1."),
+    (r"^encoder\.layers\.(\d)\.patch_embedding\.layer_norm\.", r"patch_embed+\1.norm."),
+    (r"^encoder\.layers\.(\d)\.patch_embedding\.", r"patch_embed+\1."),
+    (r"^encoder\.layers\.(\d)\.blocks\.", r"block+\1."),
+    (r"\.layer_norm_([12])\.", r".norm\1."),
+    (r"\.attention\.layer_norm\.", ".attn.norm."),
+    (r"\.attention\.spatial_reduction\.", ".attn.sr."),
+    (r"\.attention\.query\.", ".attn.q."),
+    (r"\.attention\.(key|value)\.", ".attn.kv."),
+    (r"\.attention\.proj\.", ".attn.proj."),
+    (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
+)
+
+
+def original_source(name: str, key: str) -> Source:
+    """Where a tensor of :class:`VisualBackbone` is in the original authors' files.
+
+    Args:
+        name: The backbone: ResNet → torchvision's keys, PVT-v2 → its authors' keys, Swin → transformers' own.
+        key: A key of ``VisualBackbone(name).state_dict()``.
+    """
+    half = {".key.": 0, ".value.": 1}.get(found[0]) if (found := re.findall(r"\.(?:key|value)\.", key)) else None
+    key = key.removeprefix("net.")
+    if name.startswith("swin"):
+        return Source(key)
+    for pattern, replacement in _RESNET_KEYS if name.startswith("resnet") else _PVT_KEYS:
+        key = re.sub(pattern, replacement, key)
+    # "+3" marks a number of ours, counted from 0, that the originals count from 1.
+    return Source(re.sub(r"\+(\d)", lambda m: str(int(m[1]) + 1), key), half)

@@ -1,0 +1,114 @@
+"""Models on disk: a folder with ``model.safetensors`` and ``avseg.json``, the card that says what they are."""
+
+import dataclasses
+import json
+import os
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avseg.errors import CheckpointError, did_you_mean
+from avseg.interface import AVSModel
+from avseg.models import build
+from avseg.nn.weights import fit, read_state
+
+CARD = "avseg.json"
+WEIGHTS = "model.safetensors"
+
+
+def save(model: AVSModel, folder: str | Path, **card: Any) -> Path:
+    """Write a model so that :func:`load` finds all it needs.
+
+    Args:
+        model: Its weights, config and classes are written.
+        folder: Created if missing. Each file is replaced in one step: a crash leaves the old one or the new one.
+        **card: What else to record, JSON-able: ``data``, ``class_names``, ``metrics``, ``commit`` …
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    weights, text = folder / f".{WEIGHTS}.tmp", folder / f".{CARD}.tmp"
+    save_file(state, weights, metadata={"format": "pt"})
+    text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(weights, folder / WEIGHTS)
+    os.replace(text, folder / CARD)
+    return folder
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The card of a saved model.
+
+    Raises:
+        CheckpointError: When there is none, or it cannot be read.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error}): restore it from a copy") from error
+    if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
+        raise CheckpointError(f"{path} does not say model, classes and config: it is no card of avseg")
+    return card
+
+
+def load(name_or_path: str | Path) -> AVSModel:
+    """A model with its weights, in evaluation mode, its card as ``model.card``.
+
+    Args:
+        name_or_path: A bundled name such as ``tiny``, a folder we saved or a file in it, or a Hub id.
+
+    Raises:
+        CheckpointError: When it cannot be found or read, or does not fit.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in bundled():
+        with as_file(files("avseg").joinpath("weights", str(name_or_path))) as folder:
+            return _load_folder(folder)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.is_file():
+        if not (path.parent / CARD).is_file():
+            raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
+        return _load_folder(path.parent, read_state(path))
+    if str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/")):
+        return _load_folder(_from_hub(str(name_or_path)))
+    raise CheckpointError(
+        f"no model {str(name_or_path)!r}: no bundled name, folder, file or Hub id. "
+        f"{did_you_mean(str(name_or_path), bundled())}"
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CARD, WEIGHTS]))
+    except Exception as error:
+        # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{repository} is no local folder, and the Hub says: {reason}") from error
+
+
+def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:
+    card = read_card(folder)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
+    model = build(card["model"], card["classes"], **config)
+    fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
+    model.card = card
+    return model.eval()
