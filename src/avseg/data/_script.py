@@ -1,0 +1,74 @@
+"""Who is in a clip, who is seen, and who sounds when: the three tasks of AVSBench as random scripts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Variant = Literal["s4", "ms3", "avss"]
+
+_CAST = (0.10, 0.30, 0.35, 0.25)
+"""Probability of 1, 2, 3, 4 things to be seen."""
+_AT_ONCE = 3
+"""More voices than this are not asked to be told apart."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One class in a clip.
+
+    Attributes:
+        label: Class, from 1.
+        seen: Is it in the picture? If not, it is only heard.
+        sounds: For each second, whether it sounds.
+    """
+
+    label: int
+    seen: bool
+    sounds: tuple[bool, ...]
+
+
+def write_script(
+    rng: np.random.Generator, variant: Variant, seen: Sequence[int], heard: Sequence[int], seconds: int
+) -> list[Role]:
+    """The roles of one clip, all of different classes.
+
+    Args:
+        rng: Source of chance.
+        variant: ``"s4"``: one seen thing sounds throughout, the others are silent. ``"ms3"``, ``"avss"``: things
+            start and stop; some sounds come from off screen; some clips are silent.
+        seen: Labels there are pictures of.
+        heard: Labels there are sounds of.
+        seconds: Length T of the clip.
+    """
+    both = sorted(set(seen) & set(heard))
+    if variant == "s4":
+        star = int(rng.choice(both))
+        others = [label for label in _some(rng, seen, rng.choice(4, p=_CAST) + 1) if label != star][:3]
+        return [Role(star, True, (True,) * seconds)] + [Role(o, True, (False,) * seconds) for o in others]
+    cast = _some(rng, seen, rng.choice(4, p=_CAST) + 1)
+    voices = [label for label in cast if label in both]
+    most = min(_AT_ONCE, max(1, len(cast) - 1))  # where two or more are seen, one never sounds
+    count = 0 if rng.random() < 0.06 else int(rng.integers(1, most + 1))
+    speaking = _some(rng, voices, count)
+    roles = [Role(c, True, _times(rng, seconds) if c in speaking else (False,) * seconds) for c in cast]
+    hidden = [label for label in heard if label not in cast]
+    if hidden and rng.random() < 0.2:
+        roles.append(Role(int(rng.choice(hidden)), False, _times(rng, seconds)))
+    return roles
+
+
+def _some(rng: np.random.Generator, labels: Sequence[int], count: int) -> list[int]:
+    return [int(x) for x in rng.permutation(np.asarray(labels, dtype=np.int64))[:count]]
+
+
+def _times(rng: np.random.Generator, seconds: int) -> tuple[bool, ...]:
+    """Seconds of sound: throughout, or switched on and off at random, at least once on."""
+    if seconds == 1 or rng.random() < 0.25:
+        return (True,) * seconds
+    on: NDArray[np.bool_] = (rng.integers(2) + np.cumsum(rng.random(seconds) < 0.4)) % 2 == 1
+    if not on.any():
+        on[rng.integers(seconds)] = True
+    return tuple(bool(x) for x in on)

@@ -1,0 +1,177 @@
+"""A benchmark that draws itself: twelve kinds of things that sound, nothing to download.
+
+Each clip shows one to four things of different kinds before a varied background, with camera and object motion and
+occlusion. Some sound, some are silent, some are heard without being seen; the masks mark the visible pixels of
+what sounds in the second around a frame. Frame k is at k + 0.5 s, sounds switch at whole seconds.
+
+The splits differ in appearance and sound: the range of each parameter (hue, proportion, pitch, tempo, ...) is cut
+into cells, and within every cell train, val and test own separate parts (:data:`avseg.data._traits.REGIONS`).
+
+Kinds: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked strings), drum (strokes), bell
+(inharmonic ringing), clock (ticks), ambulance (siren), tractor (engine), helicopter (rotor), chainsaw (buzz).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from avseg.data import _draw_living as living
+from avseg.data import _draw_machines as machines
+from avseg.data import _draw_objects as objects
+from avseg.data import _scenery as scenery
+from avseg.data import _sounds as sounds
+from avseg.data._base import AVSDataset, Sample, normalise
+from avseg.data._draw import CutOut
+from avseg.data._scene import Scene, compose
+from avseg.data._script import Variant, write_script
+from avseg.data._traits import Traits
+from avseg.errors import ConfigError
+from avseg.interface import Clip, Target
+from avseg.mel import log_mel_at
+
+
+class _Kind(NamedTuple):
+    name: str
+    draw: Callable[[Traits, int], CutOut]
+    sound: Callable[[Traits, int], NDArray[np.float64]]
+
+
+KINDS = (
+    _Kind("person", living.person, sounds.speech),
+    _Kind("dog", living.dog, sounds.bark),
+    _Kind("cat", living.cat, sounds.meow),
+    _Kind("bird", living.bird, sounds.chirp),
+    _Kind("guitar", objects.guitar, sounds.pluck),
+    _Kind("drum", objects.drum, sounds.beat),
+    _Kind("bell", objects.bell, sounds.ring),
+    _Kind("clock", objects.clock, sounds.tick),
+    _Kind("ambulance", machines.ambulance, sounds.siren),
+    _Kind("tractor", machines.tractor, sounds.engine),
+    _Kind("helicopter", machines.helicopter, sounds.rotor),
+    _Kind("chainsaw", machines.chainsaw, sounds.saw),
+)
+"""Label k + 1 is ``KINDS[k]``."""
+
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+
+
+class Drawn:
+    """The stock of drawn things, with one split's appearance and sound.
+
+    Args:
+        split: ``"train"``, ``"val"`` or ``"test"``.
+    """
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+
+    def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
+        """A drawn thing of that class."""
+        return KINDS[label - 1].draw(Traits(rng, self.split), px)
+
+    def sound(self, label: int, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """A made sound of that class."""
+        return KINDS[label - 1].sound(Traits(rng, self.split), count)
+
+    def background(self, rng: np.random.Generator, width: int, height: int) -> Image.Image:
+        """A drawn background."""
+        return scenery.background(Traits(rng, self.split), width, height)
+
+    def clutter(self, rng: np.random.Generator, px: int) -> Image.Image:
+        """A drawn thing that never sounds."""
+        return scenery.clutter(Traits(rng, self.split), px)
+
+    def finish(self, rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Exposure, tint and noise."""
+        return scenery.through_camera(rng, frames)
+
+
+class Synthetic(AVSDataset):
+    """Drawn things with made sounds; clip ``index`` is a function of seed, split, index and settings alone.
+
+    Args:
+        config: Settings.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        ConfigError: When a setting cannot work.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of :class:`Synthetic`.
+
+        Attributes:
+            variant: ``"s4"``: one thing sounds throughout; in train only the first frame is labelled.
+                ``"ms3"``: several start and stop; all frames labelled. ``"avss"``: like ms3, with class labels.
+            size: Height and width of the frames, or (height, width).
+            frames: T, seconds per clip.
+            train: Clips in the split of that name.
+            val: Clips in the split of that name.
+            test: Clips in the split of that name.
+            seed: Another seed, another data set.
+        """
+
+        variant: Variant = "ms3"
+        size: int | tuple[int, int] = 224
+        frames: int = 5
+        train: int = 2000
+        val: int = 100
+        test: int = 200
+        seed: int = 0
+
+        def __post_init__(self) -> None:
+            if self.variant not in ("s4", "ms3", "avss"):
+                raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
+            if min(self.height, self.width) < 8:
+                raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
+            if min(self.frames, self.train, self.val, self.test) < 1:
+                raise ConfigError("frames, train, val and test must be 1 or more")
+            if self.seed < 0:
+                raise ConfigError(f"seed must be 0 or more, got {self.seed}")
+
+        @property
+        def height(self) -> int:
+            """H in pixels."""
+            return self.size if isinstance(self.size, int) else self.size[0]
+
+        @property
+        def width(self) -> int:
+            """W in pixels."""
+            return self.size if isinstance(self.size, int) else self.size[1]
+
+    def __init__(self, config: Config, split: str) -> None:
+        self.config = config
+        self.split = split
+        self._stock = Drawn(split)
+        names = [k.name for k in KINDS] if config.variant == "avss" else ["sounding"]
+        self.class_names = ("background", *names)
+
+    def __len__(self) -> int:
+        return {"train": self.config.train, "val": self.config.val, "test": self.config.test}[self.split]
+
+    def scene(self, index: int) -> Scene:
+        """Clip ``index`` with everything known about it: pictures, sound, who sounds when."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        config = self.config
+        rng = np.random.default_rng([config.seed, _SPLITS[self.split], index])
+        everyone = range(1, len(KINDS) + 1)
+        roles = write_script(rng, config.variant, everyone, everyone, config.frames)
+        return compose(self._stock, roles, rng, config.height, config.width)
+
+    def __getitem__(self, index: int) -> Sample:
+        scene = self.scene(index)
+        frames, labels = len(scene.frames), torch.from_numpy(scene.masks)
+        labelled = torch.ones(1, frames, dtype=torch.bool)
+        if self.config.variant == "s4" and self.split == "train":
+            labelled[:, 1:] = False
+        masks = labels if self.config.variant == "avss" else (labels > 0).long()
+        audio = log_mel_at(torch.from_numpy(scene.waveform), torch.arange(frames) + 0.5)
+        clip = Clip(normalise(torch.from_numpy(scene.frames))[None], audio[None])
+        return Sample(clip, Target(masks[None], labelled), [f"{self.split}-{index:05d}"])
