@@ -1,0 +1,7 @@
+"""``python -m avseg``."""
+
+import sys
+
+from avseg.cli import main
+
+sys.exit(main())
