@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.signal import lfilter, oaconvolve
 
 from avseg.data._draw import CutOut
 from avseg.data._script import Role
@@ -202,19 +203,34 @@ _OPAQUE = [0] * 128 + [255] * 128
 def _mix(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, seconds: int) -> NDArray[np.float32]:
     """The sum of all sounds, each at its own level, over a noise floor; peak at most 1."""
     count = seconds * SAMPLE_RATE
-    floor = 10.0 ** rng.uniform(-4.0, -2.5)
-    out = floor * rng.standard_normal(count)
-    ramp = np.ones(SAMPLE_RATE)
+    floor = lfilter([1.0], [1.0, -rng.uniform(0.0, 0.95)], rng.standard_normal(count))
+    out = 10.0 ** rng.uniform(-4.0, -2.5) * floor / floor.std()
+    room = _room(rng)
     for role in roles:
         if any(role.sounds):
-            level = 10.0 ** rng.uniform(-0.9, -0.2)
-            out += level * stock.sound(role.label, rng, count) * _gate(role.sounds, ramp)
+            wave = oaconvolve(stock.sound(role.label, rng, count), room)[:count]
+            level = 10.0 ** rng.uniform(-0.9, -0.2) / max(float(np.abs(wave).max()), 1e-9)
+            out += level * wave * _gate(role.sounds)
     return (out / max(1.0, float(np.abs(out).max()))).astype(np.float32)
 
 
-def _gate(sounds: Sequence[bool], ramp: NDArray[np.float64]) -> NDArray[np.float64]:
+def _room(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Impulse response of a room and a microphone: an echo of random length and strength, a random tilt."""
+    length = int(rng.uniform(0.01, 0.25) * SAMPLE_RATE)
+    echo = rng.standard_normal(length) * np.exp(-6.0 * np.arange(length) / length)
+    echo *= rng.uniform(0.0, 0.6) / np.sqrt((echo**2).sum())
+    echo[0] = 1.0
+    return np.convolve(echo, [1.0, -rng.uniform(-0.4, 0.6)])
+
+
+def _gate(sounds: Sequence[bool]) -> NDArray[np.float64]:
     """1 in the seconds of sound, 0 outside, with fades that lie within."""
-    gate = np.repeat(np.asarray(sounds, dtype=np.float64), len(ramp))
-    box = np.ones(_FADE) / _FADE
-    smooth = np.convolve(np.pad(gate, _FADE, mode="edge"), box, mode="same")[_FADE:-_FADE]
-    return np.asarray(np.clip(2.0 * smooth - 1.0, 0.0, 1.0))
+    gate = np.repeat(np.asarray(sounds, dtype=np.float64), SAMPLE_RATE)
+    ramp = np.arange(_FADE) / _FADE
+    for k in range(1, len(sounds)):
+        at = k * SAMPLE_RATE
+        if sounds[k] and not sounds[k - 1]:
+            gate[at : at + _FADE] = ramp
+        if sounds[k - 1] and not sounds[k]:
+            gate[at - _FADE : at] = ramp[::-1]
+    return gate

@@ -19,6 +19,11 @@ def _peak(x: Wave) -> Wave:
     return x / max(float(np.abs(x).max()), 1e-9)
 
 
+def _dense(x: Wave, drive: float) -> Wave:
+    """Short spikes made fuller by soft limiting."""
+    return _peak(np.tanh(drive * _peak(x)))
+
+
 def _seconds(count: int) -> Wave:
     return np.arange(count) / SAMPLE_RATE
 
@@ -94,11 +99,9 @@ def speech(t: Traits, count: int) -> Wave:
             n = int(SAMPLE_RATE / rate * t.free(0.7, 1.4))
             s = np.linspace(0.0, 1.0, n)
             tone = pitch * t.free(0.85, 1.2) * (1.0 + 0.08 * np.sin(np.pi * s) - t.free(0.0, 0.15) * s)
-            source = _pulses(tone) * 8.0 + breath * t.rng.standard_normal(n)
-            voice = np.zeros(n)
-            for k, formant in enumerate(t.pick(_VOWELS)):
-                voice += _resonate(source, formant * tract, 70.0 + 40.0 * k) * (1.0, 0.7, 0.45)[k]
-            yield voice * np.sin(np.pi * s) ** 0.5
+            source = lfilter([8.0], [1.0, -0.9], _pulses(tone) + breath * t.rng.standard_normal(n))
+            voice = (1.0 - s) * _vowel(t, source, tract) + s * _vowel(t, source, tract)
+            yield t.free(0.5, 1.0) * voice * np.sin(np.pi * s) ** 0.5
             if t.chance(0.4):
                 m = int(SAMPLE_RATE * t.free(0.04, 0.09))
                 low = t.free(2200.0, 4000.0)
@@ -109,6 +112,14 @@ def speech(t: Traits, count: int) -> Wave:
                 yield np.zeros(int(SAMPLE_RATE * t.free(0.12, 0.35)))
 
     return _peak(_fill(count, syllables()))
+
+
+def _vowel(t: Traits, source: Wave, tract: float) -> Wave:
+    formants = enumerate(t.pick(_VOWELS))
+    return sum(
+        (_resonate(source, f * tract, 70.0 + 40.0 * k) * (1.0, 0.8, 0.6)[k] for k, f in formants),
+        np.zeros(len(source)),
+    )
 
 
 def bark(t: Traits, count: int) -> Wave:
@@ -231,7 +242,7 @@ def tick(t: Traits, count: int) -> Wave:
     def event() -> Wave:
         return tones[next(turn) % 2]
 
-    return _peak(_strike(t, count, (gap * 0.99, gap * 1.01), event))
+    return _dense(_strike(t, count, (gap * 0.99, gap * 1.01), event), 4.0)
 
 
 def siren(t: Traits, count: int) -> Wave:
@@ -252,7 +263,7 @@ def engine(t: Traits, count: int) -> Wave:
     blows = _pulses(speed) * (1.0 + 0.25 * t.rng.standard_normal(count))
     noise = t.rng.standard_normal(count)
     thump = _resonate(blows * 60.0 + 0.3 * noise, body, 90.0) + 0.5 * _resonate(blows * 60.0, body * 2.7, 180.0)
-    return _peak(thump + 0.01 * _peak(_band(noise, 300.0, 2500.0)))
+    return _dense(thump, 4.0)
 
 
 def rotor(t: Traits, count: int) -> Wave:
