@@ -83,26 +83,30 @@ class QSCA(nn.Module):
     Args:
         channels: C; the heads share it.
         heads: Attention heads.
+        answer: Compute A_{i-1} too; without, there are no parameters for it.
         scatter_grad: Let the gradient through the scatter of selected tokens (paper) or cut it (release).
         transpose: Read tokens back as a map (paper) or as the release does.
         gather: Compute selected queries alone. False computes all and drops the others: equal values, static
             shapes, no saving; for export and for checking.
     """
 
-    def __init__(self, channels: int, heads: int, *, scatter_grad: bool, transpose: bool, gather: bool) -> None:
+    def __init__(
+        self, channels: int, heads: int, *, answer: bool, scatter_grad: bool, transpose: bool, gather: bool
+    ) -> None:
         super().__init__()
-        self.heads, self.scatter_grad, self.transpose, self.gather = heads, scatter_grad, transpose, gather
+        self.heads, self.scatter_grad = heads, scatter_grad
+        self.transpose, self.gather = transpose, gather
         self.audio = nn.Linear(channels, channels)
         self.embed = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.visual_q = nn.Linear(channels, channels, bias=False)
-        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False)
-        self.audio_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False) if answer else None
+        self.audio_qkv = nn.Linear(channels, (3 if answer else 2) * channels, bias=False)
         self.out = nn.Linear(channels, channels)
 
     def forward(
         self, maps: Tensor, audio: Tensor, mask: Tensor | None, valid: Tensor, pool: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """A_{i-1}, G_i = QSCA(A_i, V_i, M_i), Eq. (1).
 
         Args:
@@ -113,7 +117,7 @@ class QSCA(nn.Module):
             pool: Attend on tokens pooled to this (h, w) (release) instead of all (paper).
 
         Returns:
-            G_i (B · T, C, h, w) and A_{i-1} (B, T, C).
+            G_i (B · T, C, h, w) and A_{i-1} (B, T, C), or None without ``answer``.
         """
         size = maps.shape
         if pool is not None:
@@ -121,34 +125,39 @@ class QSCA(nn.Module):
         tokens_BTNC = self.embed(maps.flatten(2).mT).unflatten(0, valid.shape)
         keep = None if mask is None else _mask_at(mask, maps.shape).flatten(1).view(tokens_BTNC.shape[:3])
         audio_BTC = self.audio(audio)
-        audio_answer, visual_answer = self._attend(self.norm(audio_BTC), self.norm(tokens_BTNC), keep, valid)
-        tokens_BTNC = (self.out(visual_answer) + tokens_BTNC).flatten(0, 1)
-        guide = (tokens_BTNC.mT if self.transpose else tokens_BTNC).reshape(maps.shape)
-        return _resize(guide, size), self.out(audio_answer) + audio_BTC
-
-    def _attend(self, audio: Tensor, tokens: Tensor, keep: Tensor | None, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. (3a) and (3b); what was not kept answers zeros."""
-        frames, count = tokens.shape[1:3]
-        q_a, k_a, v_a = (self._split(x) for x in self.audio_qkv(audio).chunk(3, -1))
-        k_v, v_v = (self._split(x.flatten(1, 2)) for x in self.visual_kv(tokens).chunk(2, -1))
+        audio_1, tokens_1 = self.norm(audio_BTC), self.norm(tokens_BTNC).flatten(1, 2)
+        *q_a, k_a, v_a = (self._split(x) for x in self.audio_qkv(audio_1).chunk(2 if self.visual_kv is None else 3, -1))
         # A clip without a single valid frame attends to its padding: nobody reads the answer, but it stays finite.
         keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
-        by_audio = scaled_dot_product_attention(q_a, k_v, v_v, keys.repeat_interleave(count, -1))
-        audio_answer = by_audio.transpose(1, 2).flatten(2)
-        flat = tokens.flatten(1, 2)
+        asked = self._visual_queries(tokens_1, keep, k_a, v_a, keys).view(tokens_BTNC.shape)
+        tokens_BTNC = (self.out(asked) + tokens_BTNC).flatten(0, 1)
+        guide = (tokens_BTNC.mT if self.transpose else tokens_BTNC).reshape(maps.shape)
+        answer = (
+            None if self.visual_kv is None else self._audio_queries(q_a[0], self.visual_kv(tokens_1), keys) + audio_BTC
+        )
+        return _resize(guide, size), answer
+
+    def _audio_queries(self, q: Tensor, kv: Tensor, keys: Tensor) -> Tensor:
+        """Eq. (3a): the audio of a clip asks all its visual tokens, K_v and V_v (B, T · N, 2 C) → (B, T, C)."""
+        k, v = (self._split(x) for x in kv.chunk(2, -1))
+        keys = keys.repeat_interleave(kv.shape[1] // keys.shape[-1], -1)
+        answer: Tensor = self.out(_merge(scaled_dot_product_attention(q, k, v, keys)))
+        return answer
+
+    def _visual_queries(self, tokens: Tensor, keep: Tensor | None, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Eq. (3b): kept visual tokens ask the audio of their clip; the others get zeros."""
         if keep is None:
-            answer = self._ask(flat, k_a, v_a, keys)
-        elif self.gather:
-            answer = self._ask_selected(flat, keep.flatten(1), k_a, v_a, keys)
+            return self._ask(tokens, k, v, keys)
+        keep = keep.flatten(1)
+        if self.gather:
+            answer = self._ask_selected(tokens, keep, k, v, keys)
         else:
-            answer = self._ask(flat, k_a, v_a, keys) * keep.flatten(1).unsqueeze(-1)
-        if keep is not None and not self.scatter_grad:
-            answer = answer.detach()
-        return audio_answer, answer.unflatten(1, (frames, count))
+            answer = self._ask(tokens, k, v, keys) * keep.unsqueeze(-1)
+        return answer if self.scatter_grad else answer.detach()
 
     def _ask(self, tokens: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
         """Visual queries (B, n, C) over the audio of their clip → (B, n, C)."""
-        return scaled_dot_product_attention(self._split(self.visual_q(tokens)), k, v, keys).transpose(1, 2).flatten(2)
+        return _merge(scaled_dot_product_attention(self._split(self.visual_q(tokens)), k, v, keys))
 
     def _ask_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
         """Gather, ask, scatter, Eq. (4): the work shrinks with ``keep`` (B, T · N)."""
@@ -160,6 +169,11 @@ class QSCA(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, n, C) → (B, heads, n, C / heads)."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def _merge(x: Tensor) -> Tensor:
+    """(B, heads, n, C / heads) → (B, n, C)."""
+    return x.transpose(1, 2).flatten(2)
 
 
 def _mask_at(mask: Tensor, size: torch.Size) -> Tensor:
@@ -239,6 +253,8 @@ class PCMANet(AVSModel):
             scatter_grad: Gradient through the scatter of selected tokens; the release has none.
             transpose_tokens: Tokens go back to where they came from; in the release they do not.
             closed_bounds: The probabilities c and 1 - c themselves are not confident (release).
+            unheard_audio: Compute audio answers that nothing hears, A_0 first of all (release); their parameters cannot
+                learn.
             padding: Absent frames: ``mask`` them out of the attention, or ``zero`` their features (release).
             gather: Compute selected queries alone; off for export.
             iou_smooth: Added in Eq. (9); the release has 1.
@@ -262,6 +278,7 @@ class PCMANet(AVSModel):
         scatter_grad: bool = True
         transpose_tokens: bool = True
         closed_bounds: bool = False
+        unheard_audio: bool = False
         padding: Literal["mask", "zero"] = "mask"
         gather: bool = True
         iou_smooth: float = 0.0
@@ -291,6 +308,7 @@ class PCMANet(AVSModel):
         "scatter_grad": False,
         "transpose_tokens": False,
         "closed_bounds": True,
+        "unheard_audio": True,
         "padding": "zero",
         "iou_smooth": 1.0,
     }
@@ -304,14 +322,23 @@ class PCMANet(AVSModel):
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None
-        self.qsca = _per_stage(lambda i: self._new_qsca()) if c.qsca else None
+        self.qsca = _per_stage(self._new_qsca) if c.qsca else None
         self.cim = CIM(c.confidence, progression=c.progression, closed=c.closed_bounds)
         self.gf = _per_stage(lambda i: GF(c.channels, deeper=i < max(STAGES), guide=c.qsca))
         self.head = _per_stage(lambda i: _head(c.channels, classes))
 
-    def _new_qsca(self) -> QSCA:
+    def _new_qsca(self, stage: int) -> QSCA:
         c = self.config
-        return QSCA(c.channels, c.heads, scatter_grad=c.scatter_grad, transpose=c.transpose_tokens, gather=c.gather)
+        # Nothing hears A_0; without continuity nothing hears any A_{i-1}.
+        heard = c.continuity and stage > min(STAGES)
+        return QSCA(
+            c.channels,
+            c.heads,
+            answer=heard or c.unheard_audio,
+            scatter_grad=c.scatter_grad,
+            transpose=c.transpose_tokens,
+            gather=c.gather,
+        )
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
         """Answer a clip of any T, H, W. ``target`` is not used.
@@ -403,12 +430,12 @@ class PCMANet(AVSModel):
 
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
-        """Table III has pooled tokens, and counts copies of ResNet's stages 3 and 4 and a GF branch that never run."""
+        """Table III: tokens pooled, A_0 computed, unused copies of ResNet's stages 3 and 4 and of a GF branch counted."""
         unused = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
         if config.visual.startswith("resnet"):
             stages = VisualBackbone(config.visual).net.encoder.stages
             unused += sum(p.numel() for stage in stages[2:] for p in stage.parameters())
-        return replace(config, pool_tokens=True), unused
+        return replace(config, pool_tokens=True, unheard_audio=True), unused
 
 
 def _per_stage(make: Callable[[int], nn.Module]) -> nn.ModuleDict:
