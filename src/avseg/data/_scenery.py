@@ -21,7 +21,7 @@ def _tone(t: Traits) -> Colour:
     return t.colour(saturation=(0.0, 0.7), value=(0.1, 0.95))
 
 
-def _blend(amount: Picture, colours: list[Colour]) -> Image.Image:
+def _blend(amount: NDArray[np.floating], colours: list[Colour]) -> Image.Image:
     """Picks along a row of colours; ``amount`` of 0..1, (H, W)."""
     stops = np.linspace(0.0, 1.0, len(colours))
     table = np.array(colours, dtype=np.float64)
@@ -31,7 +31,8 @@ def _blend(amount: Picture, colours: list[Colour]) -> Image.Image:
 
 def _ramp(width: int, height: int, turn: float) -> Picture:
     x, y = np.linspace(-0.5, 0.5, width, dtype=np.float32), np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
-    return 0.5 + (np.cos(turn) * x + np.sin(turn) * y) / (abs(np.cos(turn)) + abs(np.sin(turn)))
+    slope: Picture = (np.cos(turn) * x + np.sin(turn) * y) / (abs(np.cos(turn)) + abs(np.sin(turn)))
+    return np.float32(0.5) + slope
 
 
 def _uneven(t: Traits, picture: Image.Image, strength: float) -> Image.Image:

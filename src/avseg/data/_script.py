@@ -46,9 +46,9 @@ def write_script(
     both = sorted(set(seen) & set(heard))
     if variant == "s4":
         star = int(rng.choice(both))
-        others = [label for label in _some(rng, seen, rng.choice(4, p=_CAST) + 1) if label != star][:3]
+        others = _some(rng, [label for label in seen if label != star], int(rng.choice(4, p=_CAST)))
         return [Role(star, True, (True,) * seconds)] + [Role(o, True, (False,) * seconds) for o in others]
-    cast = _some(rng, seen, rng.choice(4, p=_CAST) + 1)
+    cast = _some(rng, seen, int(rng.choice(4, p=_CAST)) + 1)
     voices = [label for label in cast if label in both]
     most = min(_AT_ONCE, max(1, len(cast) - 1))  # where two or more are seen, one never sounds
     count = 0 if rng.random() < 0.06 else int(rng.integers(1, most + 1))
@@ -66,7 +66,7 @@ def _some(rng: np.random.Generator, labels: Sequence[int], count: int) -> list[i
 
 def _times(rng: np.random.Generator, seconds: int) -> tuple[bool, ...]:
     """Seconds of sound: throughout, or switched on and off at random, at least once on."""
-    if seconds == 1 or rng.random() < 0.25:
+    if seconds == 1 or rng.random() < 0.45:
         return (True,) * seconds
     on: NDArray[np.bool_] = (rng.integers(2) + np.cumsum(rng.random(seconds) < 0.4)) % 2 == 1
     if not on.any():

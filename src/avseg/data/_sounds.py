@@ -195,7 +195,7 @@ def pluck(t: Traits, count: int) -> Wave:
         # averaging neighbours once per period multiplies harmonic k by cos(pi k / period)
         fade = sustain * np.cos(np.pi * np.arange(len(spectrum)) / period)
         rounds = np.arange(int(1.3 * SAMPLE_RATE / period))[:, None]
-        return np.fft.irfft(spectrum * fade**rounds, period, axis=1).reshape(-1)
+        return np.asarray(np.fft.irfft(spectrum * fade**rounds, period, axis=1).reshape(-1))
 
     return _peak(_strike(t, count, (beat * 0.95, beat * 1.05), event))
 
@@ -223,7 +223,7 @@ def ring(t: Traits, count: int) -> Wave:
     s = _seconds(int(1.6 * SAMPLE_RATE))
     keep = ratios * pitch < 7600.0
     partials = np.sin(2 * np.pi * np.outer(ratios[keep] * pitch, s)) * np.exp(-np.outer(decay * ratios[keep] ** 0.7, s))
-    stroke = loud[keep] @ partials
+    stroke: Wave = loud[keep] @ partials
 
     def event() -> Wave:
         return t.free(0.7, 1.0) * stroke

@@ -74,7 +74,7 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
     """RGB of 0..255 from hue, saturation and value of 0..1."""
     k = (np.array([5.0, 3.0, 1.0]) + hue * 6.0) % 6.0
     rgb = value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0)
-    r, g, b = (int(round(255.0 * float(c))) for c in rgb)
+    r, g, b = (round(255.0 * float(c)) for c in rgb)
     return r, g, b
 
 
