@@ -1,0 +1,245 @@
+"""What one call of a model spends, part by part: a meter is read whenever a part begins and ends.
+
+Multiply-accumulates (MACs) are counted in two ways:
+
+- *as papers count* (:func:`paper_macs`), which is what ``thop`` 0.0.31 does: convolutions with their bias, linear
+  layers, two per element of a batch norm, adaptive pools. Products inside attention are free.
+- *all* (:func:`all_macs`): every convolution and matrix product torch runs, attention included.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from avseg.interface import AVSModel, Clip
+
+OTHER = "other"
+"""Whatever no part of :attr:`AVSModel.parts` claims."""
+
+Meter = Callable[[], float]
+"""Reads how much has been spent so far."""
+
+
+def part_of(model: AVSModel, name: str) -> str:
+    """The part a submodule or parameter belongs to, by its dotted name."""
+    for part, prefixes in model.parts.items():
+        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
+            return part
+    return OTHER
+
+
+def parameters(model: AVSModel) -> dict[str, int]:
+    """Number of parameters of each part."""
+    counts = dict.fromkeys([*model.parts, OTHER], 0)
+    for name, parameter in model.named_parameters():
+        counts[part_of(model, name)] += parameter.numel()
+    return counts
+
+
+def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
+    """What a call of the model adds to ``meter``, by part."""
+    total = dict.fromkeys([*model.parts, OTHER], 0.0)
+    readings: list[float] = []
+    start = meter()
+
+    def end(part: str) -> None:
+        total[part] += meter() - readings.pop()
+
+    with _watched(model, lambda _: readings.append(meter()), end):
+        model(clip)
+    total[OTHER] = meter() - start - sum(total.values())
+    return total
+
+
+@contextmanager
+def _watched(model: AVSModel, begin: Callable[[str], None], end: Callable[[str], None]) -> Iterator[None]:
+    """Calls back with the name of a part around each call of one of its outermost modules."""
+    handles = []
+    for part, module in _members(model):
+        handles.append(module.register_forward_pre_hook(lambda *_, part=part: begin(part)))
+        handles.append(module.register_forward_hook(lambda *_, part=part: end(part)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _members(model: AVSModel) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules of each part that are called; lists and dictionaries of modules never are."""
+    taken: list[str] = []
+    for name, module in model.named_modules():
+        part = part_of(model, name)
+        inside = any(name.startswith(f"{outer}.") for outer in taken)
+        if part != OTHER and not inside and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+            taken.append(name)
+            yield part, module
+
+
+@contextmanager
+def paper_macs(model: nn.Module) -> Iterator[Meter]:
+    """A meter of MACs as papers count them."""
+    total = 0
+
+    def count(layer: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        nonlocal total
+        total += _layer_macs(layer, args[0], out)
+
+    leaves = [m for m in model.modules() if not any(m.children())]
+    handles = [leaf.register_forward_hook(count) for leaf in leaves]
+    try:
+        yield lambda: total
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layer_macs(layer: nn.Module, given: Tensor, out: Tensor) -> int:
+    """MACs of one call of a layer, by the rules of ``thop`` 0.0.31."""
+    if isinstance(layer, _ConvNd):
+        inputs = layer.in_channels // layer.groups * torch.Size(layer.kernel_size).numel()
+        return out.numel() * (inputs + (layer.bias is not None))
+    if isinstance(layer, nn.Linear):
+        return out.numel() * layer.in_features
+    if isinstance(layer, _BatchNorm):
+        return 2 * given.numel()
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        window = given.shape[-2:].numel() // out.shape[-2:].numel()
+        return out.numel() * (window + 1)
+    return 0
+
+
+@contextmanager
+def all_macs() -> Iterator[Meter]:
+    """A meter of every convolution and matrix product."""
+    # The counter does not know the fused attention of CPUs; the plain one is two matrix products it does know.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield lambda: counter.get_total_flops() / 2
+
+
+def seconds(device: torch.device) -> Meter:
+    """A meter of time, which waits for an accelerator to finish."""
+
+    def read() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return read
+
+
+class Gauge(Protocol):
+    """Knows the most memory that was in use since it was reset, in bytes."""
+
+    def reset(self) -> None:
+        """Begin anew."""
+
+    def peak(self) -> int:
+        """Bytes at most, weights and inputs included."""
+
+
+def peaks(model: AVSModel, clip: Clip, gauge: Gauge) -> dict[str, int]:
+    """The most memory in use while each part runs, in bytes."""
+    most = dict.fromkeys([*model.parts, OTHER], 0)
+
+    def close(part: str) -> None:
+        most[part] = max(most[part], gauge.peak())
+        gauge.reset()
+
+    gauge.reset()
+    with _watched(model, lambda _: close(OTHER), close):
+        model(clip)
+    close(OTHER)
+    return most
+
+
+@contextmanager
+def memory(model: nn.Module, clip: Clip) -> Iterator[Gauge]:
+    """A gauge of memory: CUDA's own allocator, elsewhere the tensors that are alive."""
+    if clip.frames.is_cuda:
+        yield _CudaMemory(clip.frames.device)
+    else:
+        with _LiveTensors([*model.parameters(), *model.buffers(), clip.frames, clip.audio, clip.valid]) as gauge:
+            yield gauge
+
+
+class _CudaMemory:
+    """What torch's allocator gave out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def reset(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device)
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Adds up the tensors that operations return until they die. What a kernel uses inside itself is not seen."""
+
+    def __init__(self, alive: list[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known: set[int] = set()
+        self.bytes = self.most = 0
+        for tensor in alive:
+            self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return out
+
+    def reset(self) -> None:
+        self.most = self.bytes
+
+    def peak(self) -> int:
+        return self.most
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if size and address not in self.known:
+            self.known.add(address)
+            self.bytes += size
+            self.most = max(self.most, self.bytes)
+            weakref.finalize(storage, self._drop, address, size)
+
+    def _drop(self, address: int, size: int) -> None:
+        self.known.discard(address)
+        self.bytes -= size
+
+
+@contextmanager
+def kept(model: nn.Module, ratio: float) -> Iterator[None]:
+    """Forces masks, so that this share of tokens is kept, evenly spread over each frame.
+
+    Any submodule that answers with booleans (N, …) makes a mask, as PCMANet's CIM does.
+    """
+
+    def force(_module: nn.Module, _args: Any, out: Any) -> Tensor | None:
+        if not (isinstance(out, Tensor) and out.dtype == torch.bool):
+            return None
+        taken = (torch.arange(out[0].numel() + 1, device=out.device) * ratio).round()
+        return (taken.diff() > 0).view(out.shape[1:]).expand_as(out)
+
+    handles = [module.register_forward_hook(force) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,282 @@
+"""What a model costs for one clip: parameters, multiply-accumulates, latency and memory, part by part.
+
+``avseg profile pcmanet --visual resnet50`` prints it. Counted as papers count (:mod:`avseg.costs`) at keep ratio 1,
+PCMANet's 84.15 G are the 84.157 G of its Table III: on untrained weights no token is confident, so nothing is masked.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Group
+from rich.progress import track
+from rich.table import Table
+
+from avseg.costs import OTHER, all_macs, kept, memory, paper_macs, parameters, peaks, seconds, spent
+from avseg.errors import ConfigError
+from avseg.interface import AVSModel, Clip
+from avseg.mel import BANDS, FRAMES
+from avseg.nn.audio import EMBEDDING
+from avseg.provenance import provenance
+
+TOTAL = "total"
+AUDIO = "audio"
+"""The part papers leave out: they begin at the embeddings of the sound."""
+RATIOS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.0)
+"""Keep ratios tried; training PCMANet ends near 0.1 (its Fig. 8)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part takes for one clip.
+
+    Attributes:
+        parameters: Number of them.
+        macs_paper: Multiply-accumulates as papers count them.
+        macs: All multiply-accumulates.
+        latency_median: Seconds.
+        latency_p95: Seconds; one call in twenty takes longer.
+        peak_memory: Bytes in use at most while it runs, all weights and the clip included.
+    """
+
+    parameters: int
+    macs_paper: int
+    macs: int
+    latency_median: float
+    latency_p95: float
+    peak_memory: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """The model as its paper counted it: from the embeddings of the sound on, at keep ratio 1.
+
+    Attributes:
+        config: What the paper measured.
+        parameters: Their number, with those that take no part in any answer.
+        live: Their number, without those.
+        macs: Multiply-accumulates as papers count them.
+    """
+
+    config: dict[str, Any]
+    parameters: int
+    live: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What :func:`profile` found. ``rich.print`` shows it as tables.
+
+    Attributes:
+        model: Its name.
+        config: Its settings.
+        classes: K.
+        clip: Frames, height and width of the one clip.
+        device: Where it ran.
+        runs: Calls that were timed, for each keep ratio.
+        costs: Keep ratio → part → cost; the part "total" comes last. One ratio alone for a model without masks.
+        published: The same as its paper counted.
+    """
+
+    model: str
+    config: dict[str, Any]
+    classes: int
+    clip: dict[str, int]
+    device: str
+    runs: int
+    costs: Mapping[float, Mapping[str, Cost]]
+    published: Published
+
+    def save(self, path: str | Path, command: str) -> None:
+        """Write it as JSON, in one step.
+
+        Args:
+            path: The file; it is replaced.
+            command: What was typed to get it.
+        """
+        path = Path(path)
+        numbers = dataclasses.asdict(self)
+        config = numbers.pop("config")
+        document = {
+            **provenance(command, self.device),
+            "note": "Latencies say how parts and keep ratios compare on this machine; absolute times mean little.",
+            "config": config,
+            "numbers": numbers,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.tmp")
+        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+
+    def __rich__(self) -> Group:
+        """One table by part, and one by keep ratio for a model with masks."""
+        return Group(self._parts(), *([self._ratios()] if len(self.costs) > 1 else []))
+
+    def _parts(self) -> Table:
+        ratio, costs = next(iter(self.costs.items()))
+        size = "x".join(str(n) for n in self.clip.values())
+        table = Table(title=f"{self.model}: one clip of {size}, keep ratio {ratio:.2f}, on {self.device}")
+        table.add_column("part")
+        for heading in _HEADINGS:
+            table.add_column(heading, justify="right")
+        for part, cost in costs.items():
+            table.add_row(part, *_cells(cost), end_section=part in (OTHER, TOTAL))
+        paper = self.published
+        table.add_row("as its paper counts", _mega(paper.parameters), _giga(paper.macs), style="bold")
+        table.caption = (
+            f"As its paper counts: {_difference(self.config, paper.config)}from the audio embeddings on; "
+            f"{_mega(paper.live)} of the parameters are live."
+        )
+        return table
+
+    def _ratios(self) -> Table:
+        table = Table(title="What masking saves")
+        for heading in ("keep ratio", *_HEADINGS[1:]):
+            table.add_column(heading, justify="right")
+        for ratio, costs in self.costs.items():
+            table.add_row(f"{ratio:.2f}", *_cells(costs[TOTAL])[1:])
+        return table
+
+
+@torch.no_grad()
+def profile(
+    model: AVSModel, *, frames: int = 5, height: int = 224, width: int = 224, runs: int = 10, progress: bool = False
+) -> Profile:
+    """Count and time a model on one clip, at every keep ratio of :data:`RATIOS` if it masks tokens.
+
+    Args:
+        model: With any weights, on any device; it is put into evaluation mode.
+        frames: T of the clip.
+        height: H, pixels.
+        width: W, pixels.
+        runs: Calls to time for each keep ratio, in turns so that a busy machine slows all of them alike.
+        progress: Show a bar.
+
+    Raises:
+        ConfigError: When there is nothing to run or to time.
+    """
+    if min(frames, height, width, runs) < 1:
+        raise ConfigError(f"frames, height, width and runs begin at 1, got {frames}, {height}, {width}, {runs}")
+    model.eval()
+    clip = noise(model, frames, height, width)
+    masked = any(name.startswith("keep_ratio/") for name in model(clip).scalars)
+    ratios = RATIOS if masked else RATIOS[:1]
+    times = _times(model, clip, ratios, runs, progress)
+    return Profile(
+        model=model.name,
+        config=dataclasses.asdict(model.config),
+        classes=model.classes,
+        clip={"frames": frames, "height": height, "width": width},
+        device=str(clip.frames.device),
+        runs=runs,
+        costs={ratio: _costs(model, clip, ratio, times[ratio]) for ratio in ratios},
+        published=published(model, clip),
+    )
+
+
+@torch.no_grad()
+def published(model: AVSModel, clip: Clip) -> Published:
+    """Count a model as its paper did.
+
+    Args:
+        model: The config its paper measured may differ; then a twin is built and counted.
+        clip: Of any size; AVSBench's is 5 frames of 224 × 224.
+    """
+    config, never_run = model.published(model.config)
+    twin = type(model)(config, model.classes).to(clip.frames.device).eval()
+    with kept(twin, 1.0), paper_macs(twin) as meter:
+        macs = spent(twin, clip, meter)
+    owned = parameters(twin)
+    live = sum(owned.values()) - owned.get(AUDIO, 0)
+    return Published(
+        config=dataclasses.asdict(config),
+        parameters=live + never_run,
+        live=live,
+        macs=int(sum(macs.values()) - macs.get(AUDIO, 0)),
+    )
+
+
+def noise(model: AVSModel, frames: int, height: int, width: int) -> Clip:
+    """A clip the model accepts. What it shows changes the work through masks alone, and those are forced."""
+    source = torch.Generator().manual_seed(0)
+    pictures = torch.randn(1, frames, 3, height, width, generator=source)
+    if parameters(model).get(AUDIO):
+        sound = torch.randn(1, frames, 1, FRAMES, BANDS, generator=source)
+    else:
+        sound = torch.randn(1, frames, getattr(model.config, "audio_dim", EMBEDDING), generator=source)
+    return Clip(pictures, sound).to(next(model.parameters()).device)
+
+
+def _times(
+    model: AVSModel, clip: Clip, ratios: tuple[float, ...], runs: int, progress: bool
+) -> dict[float, list[dict[str, float]]]:
+    """Seconds by part, for each ratio and run."""
+    clock = seconds(clip.frames.device)
+    times: dict[float, list[dict[str, float]]] = {ratio: [] for ratio in ratios}
+    for _ in track(range(runs), "timing", disable=not progress):
+        for ratio in ratios:
+            with kept(model, ratio):
+                times[ratio].append(spent(model, clip, clock))
+    return times
+
+
+def _costs(model: AVSModel, clip: Clip, ratio: float, times: list[dict[str, float]]) -> dict[str, Cost]:
+    """The cost of each part, and of all."""
+    with kept(model, ratio):
+        with paper_macs(model) as meter:
+            by_paper = _with_total(spent(model, clip, meter))
+        with all_macs() as meter:
+            in_all = _with_total(spent(model, clip, meter))
+        with memory(model, clip) as gauge:
+            most = _with_total(peaks(model, clip, gauge), max)
+    owned, timed = _with_total(parameters(model)), [_with_total(t) for t in times]
+    return {
+        part: Cost(
+            parameters=int(owned[part]),
+            macs_paper=int(by_paper[part]),
+            macs=int(in_all[part]),
+            latency_median=float(np.median([t[part] for t in timed])),
+            latency_p95=float(np.quantile([t[part] for t in timed], 0.95)),
+            peak_memory=int(most[part]),
+        )
+        for part in owned
+    }
+
+
+def _with_total(by_part: Mapping[str, float], combine: Callable[..., float] = sum) -> dict[str, float]:
+    return {**by_part, TOTAL: combine(by_part.values())}
+
+
+_HEADINGS = ("parameters", "MACs, as papers count", "MACs, all", "median", "95 %", "peak memory")
+
+
+def _cells(cost: Cost) -> list[str]:
+    """What stands under :data:`_HEADINGS`."""
+    return [
+        _mega(cost.parameters),
+        _giga(cost.macs_paper),
+        _giga(cost.macs),
+        f"{cost.latency_median * 1e3:.1f} ms",
+        f"{cost.latency_p95 * 1e3:.1f} ms",
+        f"{cost.peak_memory / 2**20:.0f} MiB",
+    ]
+
+
+def _mega(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _giga(count: int) -> str:
+    return f"{count / 1e9:.2f} G"
+
+
+def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The settings in which the paper's measurement differs, ready to be followed by more."""
+    return "".join(f"{name}={value!r}, " for name, value in theirs.items() if value != ours[name])

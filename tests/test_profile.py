@@ -1,0 +1,95 @@
+"""Table III of arXiv 2406.02345, and the form of what is printed and saved."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from avseg import build
+from avseg.errors import ConfigError
+from avseg.profile import RATIOS, TOTAL, Profile, noise, profile, published
+
+
+@pytest.fixture(scope="module")
+def small() -> Profile:
+    return profile(
+        build("pcmanet", visual="resnet18", channels=32, audio="compact"), frames=2, height=64, width=64, runs=2
+    )
+
+
+@pytest.mark.parametrize(
+    ("visual", "parameters", "live", "macs"),
+    [("resnet50", 65.68e6, 43.03e6, 84.157e9), ("pvt_v2_b5", 94.81e6, 94.48e6, 107.556e9)],
+)
+def test_table_3(visual: str, parameters: float, live: float, macs: float) -> None:
+    model = build("pcmanet", visual=visual, audio="none")
+    found = published(model, noise(model, 5, 224, 224))
+    assert found.parameters == pytest.approx(parameters, rel=0.005)
+    assert found.live == pytest.approx(live, rel=0.0005)
+    assert found.macs == pytest.approx(macs, rel=0.005)
+
+
+def test_parts_add_up_to_the_total(small: Profile) -> None:
+    for costs in small.costs.values():
+        parts = [cost for part, cost in costs.items() if part != TOTAL]
+        for field in ("parameters", "macs_paper", "macs"):
+            assert sum(getattr(cost, field) for cost in parts) == getattr(costs[TOTAL], field)
+        assert max(cost.peak_memory for cost in parts) == costs[TOTAL].peak_memory
+        assert costs[TOTAL].latency_median <= costs[TOTAL].latency_p95
+    assert list(small.costs[1.0]) == ["backbone", "audio", "fusion", "decoder", "other", TOTAL]
+
+
+def test_work_shrinks_with_the_keep_ratio_in_fusion_alone(small: Profile) -> None:
+    assert tuple(small.costs) == RATIOS
+    for count in ("macs_paper", "macs"):
+        falling = [getattr(costs["fusion"], count) for costs in small.costs.values()]
+        assert falling == sorted(falling, reverse=True)
+        assert falling[0] > falling[-1]
+        assert len({getattr(costs["decoder"], count) for costs in small.costs.values()}) == 1
+
+
+def test_eq6_saving_by_hand(small: Profile) -> None:
+    """Stages 3, 2, 1 of a 64 × 64 picture have 16, 64, 256 tokens; each that does not ask saves a C × C product."""
+    tokens = 2 * (16 + 64 + 256)
+    saved = small.costs[1.0]["fusion"].macs_paper - small.costs[0.0]["fusion"].macs_paper
+    assert saved == tokens * 32 * 32
+
+
+def test_model_without_masks_has_one_ratio() -> None:
+    found = profile(
+        build("pcmanet", visual="resnet18", channels=16, audio="none", qsca=False),
+        frames=1,
+        height=32,
+        width=48,
+        runs=1,
+    )
+    assert tuple(found.costs) == (1.0,)
+    assert found.clip == {"frames": 1, "height": 32, "width": 48}
+    assert found.costs[1.0]["audio"].parameters == 0
+
+
+def test_prints_parts_ratios_and_the_papers_row(small: Profile) -> None:
+    console = Console(width=140, file=io.StringIO())
+    console.print(small)
+    text = console.file.getvalue()
+    for word in ("backbone", "decoder", "as its paper counts", "are live", "What masking saves", "0.10"):
+        assert word in text
+
+
+def test_saves_json_that_says_where_it_comes_from(small: Profile, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "profile.json"
+    small.save(path, "avseg profile pcmanet --visual resnet18")
+    saved = json.loads(path.read_text())
+    assert {"command", "commit", "date", "hardware", "versions", "note", "config", "numbers"} == set(saved)
+    assert saved["config"]["visual"] == "resnet18"
+    assert saved["numbers"]["costs"]["1.0"]["backbone"]["parameters"] == small.costs[1.0]["backbone"].parameters
+    assert [p.name for p in path.parent.iterdir()] == ["profile.json"]
+
+
+@pytest.mark.parametrize("settings", [{"frames": 0}, {"height": 0}, {"runs": 0}])
+def test_nothing_to_measure_is_refused(settings: dict[str, int]) -> None:
+    model = build("pcmanet", visual="resnet18", channels=16, audio="none")
+    with pytest.raises(ConfigError, match="begin at 1"):
+        profile(model, **settings)
