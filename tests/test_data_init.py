@@ -1,0 +1,35 @@
+import pytest
+
+from avseg.data import build_dataset, dataset_class, list_datasets
+from avseg.data.synthetic import Synthetic
+from avseg.errors import ConfigError
+
+
+def test_file_names_are_data_set_names():
+    assert "synthetic" in list_datasets()
+    assert not [name for name in list_datasets() if name.startswith("_")]
+    assert dataset_class("synthetic") is Synthetic
+
+
+def test_builds_with_settings():
+    data = build_dataset("synthetic", "val", size=32, val=3)
+    assert len(data) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "settings", "hint"),
+    [
+        ("syntetic", "train", {}, "Did you mean 'synthetic'?"),
+        ("synthetic", "tests", {}, "Did you mean 'test'?"),
+        ("synthetic", "train", {"varient": "s4"}, "Did you mean 'variant'?"),
+        ("synthetic", "train", {"variant": "s5"}, "'s4', 'ms3' or 'avss', got 's5'"),
+        ("synthetic", "train", {"size": 4}, "8 pixels or more, got 4"),
+        ("synthetic", "train", {"frames": 0}, "1 or more"),
+        ("synthetic", "train", {"seed": -1}, "0 or more, got -1"),
+    ],
+)
+def test_a_wrong_word_is_named_in_one_line(name, split, settings, hint):
+    with pytest.raises(ConfigError) as caught:
+        build_dataset(name, split, **settings)
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from avseg.data._script import write_script
+
+
+def scripts(variant, seen=range(1, 13), heard=range(1, 13), seconds=5):
+    return [write_script(np.random.default_rng(k), variant, seen, heard, seconds) for k in range(300)]
+
+
+def test_s4_has_one_voice_that_is_seen_and_never_stops():
+    for roles in scripts("s4"):
+        voices = [r for r in roles if any(r.sounds)]
+        assert len(voices) == 1
+        assert voices[0].seen
+        assert all(voices[0].sounds)
+
+
+@pytest.mark.parametrize("variant", ["ms3", "avss"])
+def test_several_switch_and_silent_things_are_plenty(variant):
+    many = scripts(variant)
+    sounds = [np.array([r.sounds for r in roles]) for roles in many]
+    assert sum((s.any(1) & ~s.all(1)).any() for s in sounds) > 100  # switches
+    assert sum((s.sum(0) > 1).any() for s in sounds) > 60  # at once
+    assert sum(not s.any() for s in sounds) > 5  # silence
+    assert sum(any(not r.seen for r in roles) for roles in many) > 30  # off screen
+    for roles in many:
+        seen = [r for r in roles if r.seen]
+        assert 1 <= len(seen) <= 4
+        assert len(seen) == 1 or any(not any(r.sounds) for r in seen)
+        assert all(any(r.sounds) for r in roles if not r.seen)
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
+def test_classes_differ_and_every_one_occurs(variant):
+    many = scripts(variant)
+    assert all(len({r.label for r in roles}) == len(roles) for roles in many)
+    assert {r.label for roles in many for r in roles if r.seen and any(r.sounds)} == set(range(1, 13))
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3"])
+def test_what_has_no_sound_is_silent_and_what_has_no_picture_unseen(variant):
+    for roles in scripts(variant, seen=(1, 2, 3), heard=(3, 4)):
+        for role in roles:
+            assert role.label in ((1, 2, 3) if role.seen else (3, 4))
+            assert not any(role.sounds) or role.label in (3, 4)
+
+
+def test_one_second_is_a_clip():
+    assert all(len(r.sounds) == 1 for variant in ("s4", "ms3") for roles in scripts(variant, seconds=1) for r in roles)

@@ -1,0 +1,154 @@
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from avseg.data import build_dataset, collate
+from avseg.data._base import denormalise
+from avseg.data.synthetic import KINDS, Drawn, Synthetic
+from avseg.mel import OFFSET
+
+SPLITS = ("train", "val", "test")
+
+
+def data(variant="ms3", split="train", **settings):
+    return build_dataset("synthetic", split, variant=variant, **{"size": 48, **settings})
+
+
+def digest(sample) -> str:
+    parts = (sample.clip.frames, sample.clip.audio, sample.target.masks, sample.target.labelled)
+    return hashlib.sha256(b"".join(p.numpy().tobytes() for p in parts)).hexdigest()
+
+
+def test_another_process_makes_the_same_clip():
+    code = (
+        "from avseg.data import build_dataset\n"
+        "import hashlib\n"
+        "s = build_dataset('synthetic', 'val', variant='avss', size=48)[7]\n"
+        "parts = (s.clip.frames, s.clip.audio, s.target.masks, s.target.labelled)\n"
+        "print(hashlib.sha256(b''.join(p.numpy().tobytes() for p in parts)).hexdigest())"
+    )
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    ours = data("avss", "val")
+    assert [digest(ours[7]), digest(ours[7])] == [there, there]
+
+
+def test_the_benchmark_has_not_moved():
+    scenes = [data("avss", "test", size=64).scene(k) for k in range(6)]
+    assert [s.labels for s in scenes] == GOLDEN_LABELS
+    assert [s.sounds.sum(1).tolist() for s in scenes] == GOLDEN_SOUNDS
+    # drawing may differ by a shade between versions of Pillow, so these have some room
+    assert [float(s.frames.mean()) for s in scenes] == pytest.approx(GOLDEN_BRIGHTNESS, abs=2.0)
+    assert [float((s.instances > 0).mean()) for s in scenes] == pytest.approx(GOLDEN_COVER, abs=0.01)
+    assert [float(np.abs(s.waveform).mean()) for s in scenes] == pytest.approx(GOLDEN_LOUDNESS, rel=0.02)
+
+
+GOLDEN_LABELS = [(1,), (3, 11, 9), (3, 10), (8, 5, 6), (6, 9, 1, 8), (12, 4, 7, 5)]
+GOLDEN_SOUNDS = [[2], [5, 5, 0], [2, 1], [0, 3, 0], [0, 0, 0, 5], [0, 0, 4, 0]]
+GOLDEN_BRIGHTNESS = [67.46, 106.58, 148.85, 196.94, 121.32, 161.0]
+GOLDEN_COVER = [0.3072, 0.3637, 0.1441, 0.5661, 0.6304, 0.2757]
+GOLDEN_LOUDNESS = [0.02485, 0.07732, 0.03432, 0.00863, 0.00426, 0.02564]
+
+
+@pytest.mark.parametrize("kind", range(len(KINDS)), ids=[k.name for k in KINDS])
+def test_things_vary_and_splits_look_different(kind):
+    def look(split, clip):
+        image = Drawn(split).cut_out(kind + 1, np.random.default_rng(clip), 40).image
+        assert image.mode == "RGBA"
+        assert 20 <= max(image.size) <= 80
+        alpha = np.asarray(image)[..., 3]
+        assert (alpha > 127).mean() > 0.15
+        return image.resize((24, 24)).tobytes()
+
+    looks = [look(split, clip) for split in SPLITS for clip in range(5)]
+    assert len(set(looks)) == len(looks)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
+def test_variants_label_what_they_say(variant, split):
+    ours = data(variant, split)
+    sample = ours[0]
+    names = tuple(k.name for k in KINDS) if variant == "avss" else ("sounding",)
+    assert ours.class_names == ("background", *names)
+    assert ours.classes == (1 if variant != "avss" else 1 + len(KINDS))
+    first = variant == "s4" and split == "train"
+    assert sample.target.labelled.tolist() == [[True] + [not first] * 4]
+    assert sample.target.masks.dtype == torch.int64
+    assert sample.names == [f"{split}-00000"]
+    top = max(int(ours[k].target.masks.max()) for k in range(6))
+    assert top == 1 if variant != "avss" else 1 < top <= len(KINDS)
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
+def test_a_mask_shows_who_is_seen_and_sounds(variant):
+    ours = data(variant)
+    for index in range(12):
+        scene, target = ours.scene(index), ours[index].target
+        for t in range(5):
+            loud = [a for a in range(len(scene.labels)) if scene.sounds[a, t] and scene.seen[a]]
+            assert bool(target.masks[0, t].any()) == bool(loud)
+            assert set(np.unique(scene.masks[t])) - {0} == {scene.labels[a] for a in loud}
+            assert ((target.masks[0, t] > 0).numpy() == np.isin(scene.instances[t], [a + 1 for a in loud])).all()
+
+
+def test_s4_shows_its_one_voice_in_every_frame():
+    ours = data("s4", "val", size=32)
+    assert all(ours[k].target.masks.flatten(2).any(2).all() for k in range(30))
+
+
+def test_seconds_without_a_voice_are_near_the_noise_floor():
+    ours, quiet, loud = data(size=16), [], []
+    for index in range(40):
+        peaks = ours[index].clip.audio[0].amax((1, 2, 3))
+        voices = ours.scene(index).sounds.any(0)
+        quiet += peaks[torch.from_numpy(~voices)].tolist()
+        loud += peaks[torch.from_numpy(voices)].tolist()
+    assert len(quiet) > 10
+    assert max(quiet) < min(2.0, float(np.median(loud)) - 2.0)
+    assert min(loud) > np.log(OFFSET) + 2.0
+
+
+def test_silent_things_make_saliency_a_bad_guess():
+    ours = data("s4", "test", size=32)
+    share = []
+    for index in range(40):
+        scene = ours.scene(index)
+        share.append((scene.masks > 0).sum() / (scene.instances > 0).sum())
+    assert np.mean(share) < 0.6
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, 40), (3, (32, 56)), (7, (56, 24))])
+def test_any_length_and_size(frames, size):
+    sample = data("avss", frames=frames, size=size)[1]
+    height, width = (size, size) if isinstance(size, int) else size
+    assert sample.clip.frames.shape == (1, frames, 3, height, width)
+    assert sample.clip.audio.shape == (1, frames, 1, 96, 64)
+    assert sample.target.masks.shape == (1, frames, height, width)
+
+
+def test_clips_of_different_length_make_a_batch():
+    batch = collate([data(frames=2)[0], data(frames=3)[1]])
+    assert batch.clip.frames.shape == (2, 3, 3, 48, 48)
+    assert batch.clip.valid.tolist() == [[True, True, False], [True] * 3]
+    assert batch.target.labelled.tolist() == [[True, True, False], [True] * 3]
+
+
+def test_frames_are_the_scenes_pictures():
+    ours = data()
+    assert (denormalise(ours[2].clip.frames[0]).numpy() == ours.scene(2).frames).all()
+
+
+def test_seed_split_and_index_change_the_clip():
+    clips = [digest(data(split=split, seed=seed)[k]) for split in SPLITS for seed in (0, 1) for k in (0, 1)]
+    assert len(set(clips)) == 12
+
+
+def test_iteration_ends_and_outside_is_an_error():
+    ours = Synthetic(Synthetic.Config(size=16, train=2), "train")
+    assert len(list(ours)) == len(ours) == 2
+    with pytest.raises(IndexError, match="clip 2 of 2"):
+        ours[2]
