@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from avseg.errors import MediaError
+from avseg.mel import log_mel_at, mono16k
+from avseg.sound import Block, Sound, silence, sound_blocks
+
+TIMES = [0.1, 0.5, 0.51, 1.3333, 2.0, 2.9, 7.0]
+
+
+def noise(seconds, rate, channels=1):
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (channels, int(seconds * rate))).astype(np.float32)
+
+
+def blocks(wave, rate, start=0.0, jitter=0.0, size=1000):
+    random = np.random.default_rng(1)
+    for first in range(0, len(wave), size):
+        yield Block(start + first / rate + random.uniform(-jitter, jitter), rate, wave[first : first + size])
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 44_101])
+def test_windows_equal_the_whole_track_resampled_at_once(rate):
+    wave = noise(3, rate)[0]
+    sound = Sound(blocks(wave, rate, jitter=0.0005))
+    expected = log_mel_at(mono16k(wave, rate), torch.tensor(TIMES, dtype=torch.float64))
+    torch.testing.assert_close(torch.stack([sound.patch(t) for t in TIMES]), expected, atol=2e-5, rtol=1e-5)
+
+
+def test_start_of_the_track_counts():
+    wave = noise(2, 16_000)[0]
+    late, early = Sound(blocks(wave, 16_000, start=1.25)), Sound(blocks(wave, 16_000, start=-0.3))
+    expected = log_mel_at(torch.from_numpy(wave), torch.tensor([0.75]))[0]
+    torch.testing.assert_close(late.patch(2.0), expected)
+    torch.testing.assert_close(early.patch(0.45), expected)
+    assert silence().patch(0.5).unique().item() == pytest.approx(math.log(0.01))
+
+
+def test_a_gap_in_the_time_stamps_is_silence():
+    wave = noise(1, 16_000)[0]
+    gappy = Sound(iter([*blocks(wave, 16_000), *blocks(wave, 16_000, start=500.0)]))
+    assert gappy.around(250.0).abs().max() == 0
+    after = gappy.around(500.6)
+    np.testing.assert_allclose(after[:14_200].numpy(), wave[1_800:], atol=1e-6)
+
+
+def test_stamps_that_go_back_do_not_move_the_sound():
+    wave = noise(3, 16_000)[0]
+    jump = [b._replace(time=b.time if i < 20 else 0.0) for i, b in enumerate(blocks(wave, 16_000))]
+    torch.testing.assert_close(Sound(iter(jump)).around(2.0), torch.from_numpy(wave[32_000 - 7800 :][:15_600]))
+
+
+def test_memory_does_not_grow_with_the_length():
+    rate = 48_000
+    sound = Sound(Block(k * 0.1, rate, np.zeros(4800, np.float32)) for k in range(20_000))
+    for time in range(60):
+        sound.patch(float(time))
+        assert sum(len(samples) for _, samples in sound._held) < 2 * rate
+    sound.finish()
+    assert sound.end == pytest.approx(2_000)
+    assert not sound._held
+
+
+def test_peak_tells_silence():
+    quiet, loud = Sound(blocks(np.full(16_000, 5e-5, np.float32), 16_000)), Sound(blocks(noise(1, 16_000)[0], 16_000))
+    for sound in quiet, loud:
+        sound.patch(0.5)
+    assert quiet.silent
+    assert not loud.silent
+
+
+def test_a_change_of_rate_is_refused():
+    mixed = Sound(iter([*blocks(noise(1, 16_000)[0], 16_000), *blocks(noise(1, 8_000)[0], 8_000, start=1.0)]))
+    with pytest.raises(MediaError, match="from 16000 to 8000 Hz"):
+        mixed.around(1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "channels"),
+    [
+        ("a.mkv", "flac", 44_100, 1),
+        ("a.mkv", "pcm_s16le", 8_000, 2),
+        ("a.mkv", "pcm_u8", 16_000, 1),
+        ("a.mkv", "pcm_f32le", 48_000, 6),
+        ("a.mp4", "aac", 48_000, 6),
+        ("a.webm", "libopus", 48_000, 2),
+    ],
+)
+def test_every_codec_and_layout_comes_at_its_time(make_video, name, codec, rate, channels):
+    wave = np.zeros((channels, 2 * rate), np.float32)
+    wave[:, round(1.2 * rate) : round(1.3 * rate)] = 0.8 * np.sin(np.arange(round(0.1 * rate)) * 440 * 6.28 / rate)
+    video = "libvpx" if name.endswith("webm") else "libx264"
+    path = make_video(name, codec=video, sound=wave, rate=rate, sound_codec=codec, sound_start=0.5)
+    heard = Sound(sound_blocks(path)).around(1.75)  # from 1.2625 s to 2.2375 s; the beep lasts from 1.7 s to 1.8 s
+    loud = torch.nonzero(heard.abs() > 0.1)
+    assert loud[0].item() / 16_000 + 1.2625 == pytest.approx(1.7, abs=0.012)
+    assert loud[-1].item() / 16_000 + 1.2625 == pytest.approx(1.8, abs=0.012)
+    assert heard.abs().max() == pytest.approx(0.8, abs=0.12)
+
+
+def test_channels_are_averaged_like_mono16k(make_video):
+    wave = noise(1, 16_000, channels=6)
+    path = make_video(sound=wave, rate=16_000, sound_codec="pcm_f32le")
+    torch.testing.assert_close(Sound(sound_blocks(path)).around(0.5), mono16k(wave, 16_000)[200:15_800])
+
+
+def test_no_track_gives_no_blocks(make_video):
+    assert list(sound_blocks(make_video())) == []
