@@ -1,15 +1,30 @@
-"""Fixtures that several tests share: tiny videos, made on the spot."""
+"""Fixtures that several tests share: one thread and one seed; tiny videos, made on the spot; recordings of releases."""
 
-from collections.abc import Callable, Sequence
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 TICK = Fraction(1, 12_800)
+PARITY = Path(__file__).parent / "parity"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed() -> Iterator[None]:
+    """Repeatable numbers, and no fight over two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
 
 
 def grey(index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -61,3 +76,35 @@ def write_video(
 def make_video(tmp_path: Path) -> Callable[..., Path]:
     """Writes a tiny video under the test's own folder: ``make_video("clip.mp4", times=[0, 0.1], ...)``."""
     return lambda name="clip.mkv", **settings: write_video(tmp_path / name, **settings)
+
+
+@pytest.fixture(scope="session")
+def layouts() -> dict[str, dict[str, list[int]]]:
+    """Case → key → shape of the released state dicts."""
+    return json.loads(gzip.decompress((PARITY / "layouts.json.gz").read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def weights() -> Callable[..., dict[str, torch.Tensor]]:
+    """Layout → the tensors of its recording, which were made from the names of their keys."""
+    return lambda layout, gain=1.0: {
+        name: torch.from_numpy(_weight(name, tuple(shape), gain)) for name, shape in layout.items()
+    }
+
+
+def _weight(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
+    if name.endswith("num_batches_tracked"):
+        return np.zeros((), np.int64)
+    x = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var"):
+        x = 0.75 + 0.25 * np.abs(x)
+    elif name.endswith("running_mean"):
+        x = 0.1 * x
+    elif len(shape) >= 2:
+        x = gain * x / np.sqrt(np.prod(shape[1:]))
+    elif name.endswith("weight") and gain == 1.0:
+        x = 1 + 0.1 * x
+    else:
+        x = 0.05 * x
+    # PCMANet's recordings alone: keeps some tokens and drops others.
+    return np.asarray(x * 12 if "output_conv" in name and name.endswith(".3.weight") else x, np.float32)

@@ -50,7 +50,7 @@ def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
         x = x / 32768.0
     elif not np.issubdtype(x.dtype, np.floating):
         raise MediaError(f"a waveform is floating point in -1..1 or int16, got {x.dtype}")
-    x = x.astype(np.float64).reshape(-1, x.shape[-1]).mean(0)
+    x = np.atleast_2d(x.astype(np.float64)).mean(0)
     if not np.isfinite(x).all():
         raise MediaError("the waveform holds NaN or infinity: decode the sound again")
     if sample_rate != SAMPLE_RATE and x.size:

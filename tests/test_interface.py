@@ -1,0 +1,102 @@
+"""The contract, and the walk a clip takes through a model, with a model of ten lines."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avseg.errors import ConfigError
+from avseg.interface import AVSModel, Clip, Prediction, Target, make_config
+
+
+class Loudness(AVSModel):
+    """Marks every pixel of a frame that is loud: enough of a model to walk through the interface."""
+
+    @dataclass(frozen=True)
+    class Config:
+        gain: float = 1.0
+
+    paper: ClassVar[str] = "0000.00000"
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {"decoder": ("weight",)}
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__(config, classes)
+        self.weight = nn.Linear(1, classes)
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        loud = self.weight(clip.audio.flatten(2).mean(2, keepdim=True) * self.config.gain)
+        logits = loud[..., None, None].expand(*loud.shape, *clip.frames.shape[-2:])
+        return Prediction(logits, scalars={"loud": loud.mean()}, maps={"loud": logits} if maps else {})
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        return {"all": prediction.logits[:, :, 0][target.labelled].square().mean()}
+
+
+def _clip(b: int = 2, t: int = 3, h: int = 8, w: int = 6) -> Clip:
+    return Clip(torch.randn(b, t, 3, h, w), torch.randn(b, t, 1, 96, 64))
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(1, torch.bool), (4, torch.int64)])
+def test_clip_to_prediction_to_masks(classes: int, dtype: torch.dtype) -> None:
+    prediction = Loudness(Loudness.Config(), classes)(_clip(), maps=True)
+    assert prediction.logits.shape == (2, 3, classes, 8, 6)
+    assert prediction.masks.shape == (2, 3, 8, 6)
+    assert prediction.masks.dtype == dtype
+    assert prediction.maps["loud"].shape == (2, 3, classes, 8, 6)
+    total = prediction.probabilities.sum(2)
+    assert classes == 1 or torch.allclose(total, torch.ones_like(total))
+
+
+def test_probability_of_exactly_a_half_is_background() -> None:
+    assert not Prediction(torch.zeros(1, 1, 1, 2, 2)).masks.any()
+
+
+def test_valid_is_all_frames_unless_said() -> None:
+    assert _clip().valid.all()
+
+
+@pytest.mark.parametrize(
+    ("frames", "audio", "valid", "message"),
+    [
+        ((2, 3, 8, 8), (2, 3, 128), None, r"frames must be \(B, T, 3, H, W\), got \(2, 3, 8, 8\)"),
+        ((2, 3, 3, 8, 8), (2, 3, 96, 64), None, "audio must be log-mel"),
+        ((2, 3, 3, 8, 8), (2, 4, 128), None, r"agree on \(B, T\)"),
+        ((2, 3, 3, 8, 8), (2, 3, 128), torch.ones(2, 3), "valid must be bool"),
+        ((2, 0, 3, 8, 8), (2, 0, 128), None, "at least one frame"),
+    ],
+)
+def test_a_clip_checks_itself(frames: tuple, audio: tuple, valid: Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Clip(torch.zeros(frames), torch.zeros(audio), valid)
+
+
+def test_a_target_checks_itself() -> None:
+    with pytest.raises(ValueError, match="int64"):
+        Target(torch.zeros(1, 2, 4, 4), torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match="labelled must be bool"):
+        Target(torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_moving_changes_the_type_of_floats_alone() -> None:
+    clip = _clip().to(dtype=torch.float64)
+    assert clip.frames.dtype == clip.audio.dtype == torch.float64
+    assert clip.valid.dtype == torch.bool
+    moved = Prediction(torch.zeros(1, 1, 1, 2, 2), aux=(torch.zeros(2),), scalars={"a": torch.ones(())}).to(
+        dtype=torch.float16
+    )
+    assert moved.aux[0].dtype == moved.scalars["a"].dtype == torch.float16
+
+
+def test_a_record_prints_shapes_not_pixels() -> None:
+    assert repr(_clip()) == "Clip(frames=(2, 3, 3, 8, 6), audio=(2, 3, 1, 96, 64), valid=(2, 3))"
+    prediction = Prediction(torch.zeros(1, 1, 1, 2, 2), aux=(torch.zeros(3),), scalars={"a": torch.tensor(0.5)})
+    assert "aux=[(3,)], scalars={a: 0.5}" in repr(prediction)
+
+
+def test_unknown_settings_are_named_with_the_closest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'gian' of Loudness. Did you mean 'gain'\?"):
+        make_config(Loudness, {"gian": 2.0})
+    with pytest.raises(ConfigError, match="classes must be 1"):
+        Loudness(Loudness.Config(), 0)
