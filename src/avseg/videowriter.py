@@ -1,0 +1,153 @@
+"""Writing pictures as H.264 that plays everywhere, with the original sound of another file at its place in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from avseg.media import Complain, audio_stream, decoded, opened, refuse, start_time
+
+_TICK = Fraction(1, 90_000)
+"""Seconds between the moments at which a picture can appear."""
+_SLOWEST_MP3 = 16_000
+"""Hz; below, mp3 may not stand in an mp4."""
+_AAC_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}
+_USUAL_RATE = 48_000
+_BT709 = 1
+"""The number of this standard in FFmpeg's lists of matrices, primaries and transfer curves."""
+_LIMITED_RANGE = 1
+
+
+class VideoWriter:
+    """An mp4 file being written; use it in a ``with`` block.
+
+    Pictures of odd size get their last row or column twice, as H.264 wants even sizes.
+
+    Args:
+        path: The mp4 file to write.
+        size: (H, W) of the pictures.
+        rate: Pictures per second, on average.
+        pixel_aspect: Width over height of one pixel.
+        sound: A file whose sound is taken over, copied where mp4 allows it and encoded as AAC where not.
+        complain: What to do with damage in the sound, see :func:`avseg.media.decoded`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        *,
+        rate: Fraction,
+        pixel_aspect: Fraction = Fraction(1),
+        sound: Path | None = None,
+        complain: Complain = refuse,
+    ) -> None:
+        self._path, self._size, self._rate, self._aspect = path, size, rate, pixel_aspect
+        self._sound, self._complain = sound, complain
+        self._stack = ExitStack()
+        self._packets: Iterator[Packet[Any]] = iter(())
+        self._next_packet: Packet[Any] | None = None
+        self._last_tick = -1
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            options = {"movflags": "+faststart"}
+            self._container = stack.enter_context(av.open(f"file:{self._path}", "w", "mp4", container_options=options))
+            self._video = self._container.add_stream("libx264", self._rate, {"preset": "veryfast", "crf": "20"})
+            self._video.height, self._video.width = (n + n % 2 for n in self._size)
+            self._video.pix_fmt = "yuv420p"
+            context = self._video.codec_context
+            context.time_base, context.sample_aspect_ratio = _TICK, self._aspect
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED_RANGE
+            if self._sound is not None:
+                source = stack.enter_context(opened(self._sound))
+                self._packets = _sound_packets(source, self._sound, self._container, self._complain)
+                self._next_packet = next(self._packets, None)
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, image: NDArray[np.uint8], time: float) -> None:
+        """Add a picture.
+
+        Args:
+            image: (H, W, 3) RGB.
+            time: When it appears, in seconds since the start; later than the picture before.
+        """
+        self._last_tick = max(round(time / _TICK), self._last_tick + 1)
+        self._write_sound(until=time)
+        height, width = self._size
+        if height % 2 or width % 2:
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame.pts, frame.time_base = self._last_tick, _TICK
+        self._container.mux(self._video.encode(frame))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._stack:
+            if kind is None:
+                self._container.mux(self._video.encode(None))
+                self._write_sound(until=float("inf"))
+
+    def _write_sound(self, until: float) -> None:
+        # Packets go in as the pictures do: a muxer that waits for one stream holds the other in memory.
+        while self._next_packet is not None and _start(self._next_packet) <= until:
+            self._container.mux_one(self._next_packet)
+            self._next_packet = next(self._packets, None)
+
+
+def _start(packet: Packet[Any]) -> float:
+    return float((packet.dts or 0) * packet.time_base)
+
+
+def _sound_packets(
+    source: InputContainer, path: Path, target: OutputContainer, complain: Complain
+) -> Iterator[Packet[Any]]:
+    """Adds a stream of sound to ``target``, if ``source`` has one, and gives what to write into it, in order."""
+    stream = audio_stream(source, path)
+    if stream is None:
+        return
+    name = stream.codec_context.codec.canonical_name
+    copied = name == "aac" or (name == "mp3" and stream.sample_rate >= _SLOWEST_MP3)
+    packets = _copied(source, stream, target) if copied else _encoded(source, stream, path, target, complain)
+    last = -float("inf")
+    for packet in packets:
+        if packet.dts is not None and _start(packet) > last:  # a muxer refuses stamps that do not rise
+            last = _start(packet)
+            yield packet
+
+
+def _copied(source: InputContainer, stream: AudioStream, target: OutputContainer) -> Iterator[Packet[Any]]:
+    output = target.add_stream_from_template(stream)
+    for packet in source.demux(stream):
+        if packet.pts is not None and packet.dts is not None:
+            shift = round(start_time(source) / packet.time_base)
+            packet.pts -= shift
+            packet.dts -= shift
+            packet.stream = output
+            yield packet
+
+
+def _encoded(
+    source: InputContainer, stream: AudioStream, path: Path, target: OutputContainer, complain: Complain
+) -> Iterator[Packet[Any]]:
+    rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _USUAL_RATE
+    output = target.add_stream("aac", rate=rate, layout="mono" if stream.channels == 1 else "stereo")
+    for frame in decoded(source, stream, path, complain):
+        if frame.pts is not None and frame.time_base is not None:
+            frame.pts -= round(start_time(source) / frame.time_base)
+        yield from output.encode(cast("AudioFrame", frame))
+    yield from output.encode(None)
