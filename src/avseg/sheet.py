@@ -1,0 +1,152 @@
+"""A contact sheet of a data set: pictures, masks and sound of some clips, one under the other, in step.
+
+``avseg data show`` writes it. Look at one before training on anything.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from avseg.data import AVSDataset, Sample, build_dataset
+from avseg.data._base import denormalise
+from avseg.data._palette import colour
+from avseg.errors import ConfigError
+from avseg.interface import IGNORE
+from avseg.mel import OFFSET
+
+Pixels = NDArray[np.uint8]
+
+_WIDTH, _WIDEST, _NARROWEST = 1000, 224, 48
+"""Pixels: a clip, about; a frame, at most and at least."""
+_GAP, _EDGE, _LINE, _LETTER = 4, 20, 24, 14
+"""Pixels: between frames, around everything, a line of text, its letters."""
+_PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
+_LOUD = 4.0
+"""Upper end of the log-mel colour scale; the lower end is silence, ln 0.01."""
+
+
+def show(data: Mapping[str, Any], out: Path, *, split: str = "val", clips: int = 6) -> Path:
+    """Write the contact sheet of a data set (``avseg data show``).
+
+    Args:
+        data: ``name`` and settings of the data set, as in the ``data:`` section of a config.
+        out: Picture to write, PNG or JPEG.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        clips: How many clips, spread evenly over the split.
+
+    Raises:
+        ConfigError: When a setting is wrong or the picture cannot be written.
+    """
+    settings = dict(data)
+    dataset = build_dataset(str(settings.pop("name", "synthetic")), split, **settings)
+    if clips < 1:
+        raise ConfigError(f"clips must be 1 or more, got {clips}")
+    chosen = np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).round().astype(int)
+    sheet = contact_sheet(dataset, chosen.tolist())
+    beside = out.with_name(f".{out.stem}.part{out.suffix}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(beside)
+        os.replace(beside, out)
+    except (OSError, ValueError) as error:
+        beside.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write the contact sheet {str(out)!r}, give a .png or .jpg: {error}") from None
+    return out
+
+
+def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
+    """The clips ``indices`` as one RGB picture.
+
+    For every clip: the frames; the frames in grey under their masks; the log-mel patch around each frame, low
+    notes below. Frames whose masks do not train are said to be unlabelled.
+    """
+    strips = [_strip(dataset[index], dataset.class_names) for index in indices]
+    width = max(s.width for s in strips) + 2 * _EDGE
+    sheet = Image.new("RGB", (width, sum(s.height + _EDGE for s in strips) + _EDGE), _PAPER)
+    top = _EDGE
+    for strip in strips:
+        sheet.paste(strip, (_EDGE, top))
+        top += strip.height + _EDGE
+    return sheet
+
+
+def _strip(sample: Sample, names: Sequence[str]) -> Image.Image:
+    """One clip: a line of text, three rows, a line of times."""
+    rows = _rows(sample)
+    count, wide = len(rows[0]), rows[0][0].width + _GAP
+    heights = [_LINE, *(row[0].height + _GAP for row in rows), _LINE]
+    strip = Image.new("RGB", (count * wide - _GAP, sum(heights)), _PAPER)
+    for row, top in zip(rows, np.cumsum(heights).tolist(), strict=False):
+        for k, cell in enumerate(row):
+            strip.paste(cell, (k * wide, top))
+    for k in range(count):
+        _write(strip, (k * wide + (wide - _GAP) // 2, strip.height - _LINE + 2), f"{k + 0.5:g} s", _FAINT, "ma")
+    _legend(strip, sample.names[0], np.unique(sample.target.masks.numpy()).tolist(), names)
+    return strip
+
+
+def _rows(sample: Sample) -> list[list[Image.Image]]:
+    """Pictures, masks and sound of a clip, one cell per frame."""
+    frames: Pixels = denormalise(sample.clip.frames[0]).numpy()
+    masks: NDArray[np.int64] = sample.target.masks[0].numpy()
+    count, height, width = masks.shape
+    wide = max(_NARROWEST, min(_WIDEST, _WIDTH // count))
+    size = wide, max(1, round(wide * height / width))
+    covered = [_covered(*pair, size) for pair in zip(frames, masks, strict=True)]
+    for k in torch.nonzero(~sample.target.labelled[0]).flatten().tolist():
+        _write(covered[k], (6, 4), "unlabelled", _PAPER)
+    patches = sample.clip.audio[0, :, 0].numpy()
+    return [[_fit(f, size) for f in frames], covered, [_spectrogram(patch, wide) for patch in patches]]
+
+
+def _fit(frame: Pixels, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
+
+
+def _covered(frame: Pixels, mask: NDArray[np.int64], size: tuple[int, int]) -> Image.Image:
+    """The frame in dim grey, what sounds in the colour of its class with a light edge."""
+    labels = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+    grey = np.asarray(_fit(frame, size).convert("L"), dtype=np.float32)[..., None]
+    out = np.repeat(0.45 * grey + 20.0, 3, axis=2)
+    for label in np.unique(labels[labels > 0]).tolist():
+        inside = labels == label
+        out[inside] = (0.35 * grey + 0.65 * np.array(colour(label), dtype=np.float32))[inside]
+    edge = np.zeros(labels.shape, dtype=bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    out[edge] = 255.0
+    return Image.fromarray(out.clip(0, 255).astype(np.uint8))
+
+
+def _spectrogram(patch: NDArray[np.float32], width: int) -> Image.Image:
+    """(96, 64) log-mel, time to the right, pitch upwards."""
+    low = float(np.log(OFFSET))
+    scaled = ((patch.T[::-1] - low) / (_LOUD - low)).clip(0.0, 1.0)
+    coloured = (matplotlib.colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)
+    return Image.fromarray(coloured).resize((width, max(48, width // 2)), Image.Resampling.BILINEAR)
+
+
+def _legend(strip: Image.Image, title: str, labels: Sequence[int], names: Sequence[str]) -> None:
+    """The clip's name, then what sounds in it in its colours."""
+    left = _write(strip, (0, 2), title, _INK) + 18
+    for label in labels:
+        if label == 0:
+            continue
+        ImageDraw.Draw(strip).rounded_rectangle((left, 4, left + _LETTER, 4 + _LETTER), 3, fill=colour(label))
+        name = "not scored" if label == IGNORE else names[label]
+        left = _write(strip, (left + _LETTER + 6, 2), name, _INK) + 18
+
+
+def _write(picture: Image.Image, at: tuple[int, int], text: str, ink: tuple[int, int, int], anchor: str = "la") -> int:
+    """Text on a picture; returns where it ends."""
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font, pen = ImageFont.truetype(file, _LETTER), ImageDraw.Draw(picture)
+    pen.text(at, text, fill=ink, font=font, anchor=anchor)
+    return at[0] + round(pen.textlength(text, font=font))
