@@ -59,7 +59,12 @@ def train(argv: Sequence[str]) -> None:
     from avseg.train import train
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    print(f"avseg: trained, see {train(run, progress=sys.stdout.isatty())}")
+    try:
+        folder = train(run, progress=sys.stdout.isatty())
+    except SystemExit:
+        print("avseg: stopped; the same command with --train.resume auto goes on", file=sys.stderr)
+        raise
+    print(f"avseg: trained, see {folder}")
 
 
 def models(argv: Sequence[str]) -> None:

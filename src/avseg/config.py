@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def run_parser(model: str, data: str, prog: str) -> ArgumentParser:
     parser.add_argument("--model.name", default=model, help=f"One of: {', '.join(list_models())}.")
     parser.add_class_arguments(model_class(model).Config, "model")
     parser.add_argument("--data.name", default=data, help=f"One of: {', '.join(list_datasets())}.")
-    parser.add_class_arguments(dataset_class(data).Config, "data")
+    parser.add_class_arguments(cast("Any", dataset_class(data)).Config, "data")
     parser.add_class_arguments(Weights, "weights")
     parser.add_class_arguments(TrainConfig, "train")
     return parser

@@ -1,0 +1,175 @@
+"""What survives a kill: ``resume.ckpt`` to go on from, ``best/`` and ``last/`` to load."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from avseg import store
+from avseg._loop import Lesson
+from avseg._sampler import START, Position
+from avseg.config import Run
+from avseg.errors import CheckpointError, ConfigError, did_you_mean
+
+RESUME = "resume.ckpt"
+MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "log_every", "out", "resume"}
+"""Training settings in which a resumed run may differ from the run it continues."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run goes on.
+
+    Attributes:
+        path: The checkpoint; None for a new run.
+        position: Epoch and batch.
+        step: Optimizer steps done.
+        curve_bytes: How much of ``metrics.csv`` belongs to it.
+    """
+
+    path: Path | None = None
+    position: Position = START
+    step: int = 0
+    curve_bytes: int = 0
+
+
+def find_resume(run: Run, folder: Path) -> Resume:
+    """What ``train.resume`` asks for.
+
+    Raises:
+        ConfigError: When a new run would write over an old one, or the checkpoint is of another run.
+        CheckpointError: When the checkpoint is missing or cannot be read.
+    """
+    wish, own = run.train.resume, folder / RESUME
+    if wish is None and own.exists():
+        raise ConfigError(f"{folder} holds a run: go on with --train.resume auto, or choose another --train.out")
+    if wish is None or (wish == "auto" and not own.exists()):
+        return Resume()
+    path = own if wish == "auto" else Path(wish)
+    state = _read(path)
+    ours = state["avseg"]
+    _check_same(json.loads(ours["run"]), json.loads(json.dumps(run.as_dict())), path)
+    return Resume(path, Position(*ours["position"]), state["global_step"], ours["curve_bytes"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"cannot resume from {path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        # Torch, zipfile and pickle each have their own way to say that a file is broken or unsafe.
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise CheckpointError(f"cannot resume from {path}, it is broken or not from avseg train: {reason}") from error
+    if not isinstance(state, dict) or "avseg" not in state:
+        raise CheckpointError(f"cannot resume from {path}: it is not from avseg train")
+    return state
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    # Along a cosine the length of a run decides every step of it.
+    free = MAY_CHANGE if new["train"]["schedule"] == "constant" else MAY_CHANGE - {"epochs", "max_steps"}
+    for section in ("model", "data", "train"):
+        for key in old[section].keys() | new[section].keys():
+            was, now = old[section].get(key), new[section].get(key)
+            if was != now and not (section == "train" and key in free):
+                raise ConfigError(f"cannot resume from {path}: it has {section}.{key} = {was!r}, this run {now!r}")
+
+
+class SafeFile(TorchCheckpointIO):
+    """Checkpoint files that are whole or absent, and that hold tensors and plain values alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, make sure it is on disk, then replace."""
+        beside = f"{path}.tmp"
+        with open(beside, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+class Keeper(Checkpoint):
+    """Writes the run's folder while it trains.
+
+    Args:
+        folder: Of the run.
+        run: Says how often, which score is best, and which run this is.
+        card: What the cards of ``best/`` and ``last/`` say beside the scores.
+    """
+
+    def __init__(self, folder: Path, run: Run, card: Mapping[str, Any]) -> None:
+        self.folder, self.run, self.config, self.card = folder, run, run.train, card
+        self.best = -math.inf
+        self._position, self._curve_bytes = START, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, for Lightning to keep in the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best score so far."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Within an epoch, save every so often, when told to terminate, and when the steps are used up."""
+        c, step, done = self.config, trainer.global_step, batch_idx + 1
+        if done % c.accumulate or done == trainer.num_training_batches:
+            return
+        if trainer.received_sigterm or self._used_up(step) or step % c.save_every == 0:
+            self._save_resume(trainer, pl_module, Position(trainer.current_epoch, done))
+        trainer.should_stop = trainer.should_stop or self._used_up(step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """At the end of an epoch, save after validation."""
+        if pl_module.scores:
+            self._save_weights(trainer, pl_module)
+        if trainer.fit_loop.batch_idx + 1 == trainer.num_training_batches:
+            self._save_resume(trainer, pl_module, Position(trainer.current_epoch + 1))
+            trainer.should_stop = trainer.should_stop or self._used_up(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add where the run stands, and which run it is."""
+        checkpoint["avseg"] = {
+            "run": json.dumps(self.run.as_dict()),
+            "position": tuple(self._position),
+            "curve_bytes": self._curve_bytes,
+        }
+
+    def _used_up(self, step: int) -> bool:
+        return self.config.max_steps is not None and step >= self.config.max_steps
+
+    def _save_resume(self, trainer: pl.Trainer, lesson: Lesson, position: Position) -> None:
+        self._position = position
+        self._curve_bytes = lesson.curves.size() if lesson.curves else 0
+        trainer.save_checkpoint(self.folder / RESUME)
+
+    def _save_weights(self, trainer: pl.Trainer, lesson: Lesson) -> None:
+        scores, lesson.scores = lesson.scores, {}
+        name = self.config.monitor or default_monitor(lesson.model.classes)
+        if name not in scores:
+            raise ConfigError(f"train.monitor {name!r} is no score. {did_you_mean(name, scores)}")
+        score = scores[name] if self.config.mode == "max" else -scores[name]
+        better = score > self.best or self.best == -math.inf
+        self.best = score if better else self.best
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        if trainer.is_global_zero:
+            for folder in ["last", "best"] if better else ["last"]:
+                store.save(lesson.model, self.folder / folder, **self.card, epoch=epoch, step=step, metrics=scores)
+        trainer.print(
+            f"epoch {epoch}/{self.config.epochs}, step {step}: val/loss {scores['val/loss']:.4f}, "
+            f"{name} {scores[name]:.4f}{' (best)' if better else ''}"
+        )
+
+
+def default_monitor(classes: int) -> str:
+    """The score AVSBench's tables begin with."""
+    return "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"

@@ -1,0 +1,259 @@
+"""Training: it learns, it stops when it must, and a killed run goes on bit for bit."""
+
+import csv
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import avseg
+from avseg._loop import Lesson, mirror, rate_factor
+from avseg._sampler import Position, ShuffledFrom
+from avseg.cli import main
+from avseg.config import TrainConfig
+from avseg.interface import Clip, Target
+from avseg.store import load
+
+SMALL = [
+    *("train", "--model.visual", "pvt_v2_b0", "--model.audio", "compact", "--model.train_audio", "true"),
+    *("--model.channels", "8", "--data.size", "32", "--data.frames", "2", "--data.train", "9", "--data.val", "2"),
+    *("--train.epochs", "2", "--train.batch_size", "2", "--train.lr", "1e-3", "--train.flip", "true"),
+    *("--train.accelerator", "cpu", "--train.workers", "0", "--train.log_every", "1", "--train.save_every", "2"),
+]
+"""Ten steps of a small PCMANet with dropout; each epoch ends with a batch of one."""
+
+
+def curves(folder: Path) -> list[tuple[int, str, float]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+
+
+def same_run(a: Path, b: Path) -> bool:
+    """Equal bit for bit: curves, last and best weights, and their scores."""
+    files = ("metrics.csv", "last/model.safetensors", "best/model.safetensors")
+    cards = [json.loads((folder / "best/avseg.json").read_text()) for folder in (a, b)]
+    keys = ("metrics", "epoch", "step")
+    return all((a / f).read_bytes() == (b / f).read_bytes() for f in files) and all(
+        cards[0][key] == cards[1][key] for key in keys
+    )
+
+
+@pytest.fixture(scope="module")
+def processes() -> multiprocessing.context.BaseContext:
+    """Real processes that need not import everything anew."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avseg.train", "avseg.models.pcmanet"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def whole(processes: multiprocessing.context.BaseContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    child = processes.Process(target=main, args=([*SMALL, "--train.out", str(folder)],))
+    child.start()
+    child.join(120)
+    assert child.exitcode == 0
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_like_one_that_is_not(
+    processes: multiprocessing.context.BaseContext, whole: Path, tmp_path: Path, workers: int
+) -> None:
+    command = [*SMALL, "--train.workers", str(workers), "--train.out", str(tmp_path), "--train.resume", "auto"]
+    for step, blow in ((0, signal.SIGKILL), (3, signal.SIGKILL), (4, signal.SIGTERM), (7, signal.SIGKILL)):
+        child = processes.Process(target=main, args=(command,))
+        child.start()
+        while child.is_alive() and not _reached(tmp_path, step):
+            time.sleep(0.002)
+        os.kill(child.pid, blow)
+        child.join(120)
+        assert not (tmp_path / "last").exists() or load(tmp_path / "last")
+    child = processes.Process(target=main, args=(command,))
+    child.start()
+    child.join(120)
+    assert same_run(whole, tmp_path)
+
+
+def _reached(folder: Path, step: int) -> bool:
+    path = folder / "metrics.csv"
+    return path.exists() and any(line.startswith(f"{step},") for line in path.read_text().splitlines())
+
+
+def test_terminated_run_saves_where_it_is(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Lesson.training_step
+
+    def step(self: Lesson, batch: object, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Lesson, "training_step", step)
+    command = [*SMALL, "--train.out", str(tmp_path), "--train.save_every", "1000"]
+    assert main(command) == 143
+    assert "--train.resume auto" in capsys.readouterr().err
+    state = torch.load(tmp_path / "resume.ckpt", weights_only=True)
+    assert state["avseg"]["position"] == (0, 3)
+    assert state["global_step"] == 3
+
+
+def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_path: Path) -> None:
+    command = [*SMALL, "--train.out", str(tmp_path), "--train.resume", "auto"]
+    for limit in (["--train.max_steps", "3"], ["--train.max_steps", "3"], ["--train.epochs", "1"], []):
+        assert main([*command, *limit]) == 0
+    # Another number of threads computes here, so the last bits may differ from those of ``whole``.
+    assert [row[:2] for row in curves(tmp_path)] == [row[:2] for row in curves(whole)]
+    assert [row[2] for row in curves(tmp_path)] == pytest.approx(
+        [row[2] for row in curves(whole)], rel=1e-2, nan_ok=True
+    )
+
+
+def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
+    card = load(whole / "best").card
+    assert card["class_names"] == ["background", "sounding"]
+    assert card["data"]["size"] == 32
+    assert card["train"]["lr"] == 1e-3
+    assert {"commit", "epoch", "step"} <= set(card)
+    assert card["metrics"]["val/avsbench/j"] == max(v for _, name, v in curves(whole) if name == "val/avsbench/j")
+    assert yaml.safe_load((whole / "config.yaml").read_text())["model"]["visual"] == "pvt_v2_b0"
+    assert list(whole.glob("events.out.tfevents.*"))
+    assert {"train/loss", "train/bce/1", "train/keep_ratio/4", "train/lr", "val/loss"} <= {
+        n for _, n, _ in curves(whole)
+    }
+    assert [step for step, name, _ in curves(whole) if name == "train/loss"] == list(range(10))
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line with which a command is refused."""
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("avseg: error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_new_run_does_not_write_over_an_old_one(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--train.resume auto" in fails(capsys, *SMALL, "--train.out", str(whole))
+
+
+def test_resume_refuses_what_is_missing_broken_or_another_run(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = [*SMALL, "--train.out", str(tmp_path / "new"), "--train.resume"]
+    assert "no such file" in fails(capsys, *resume, str(tmp_path / "nothing.ckpt"))
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((whole / "resume.ckpt").read_bytes()[:-1000])
+    assert "broken" in fails(capsys, *resume, str(broken))
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    assert "not from avseg train" in fails(capsys, *resume, str(tmp_path / "foreign.ckpt"))
+    other = fails(capsys, *resume, str(whole / "resume.ckpt"), "--model.channels", "16")
+    assert "model.channels = 8, this run 16" in other
+    assert not (tmp_path / "new").exists()
+
+
+class Trap:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap))])
+def test_resume_does_not_run_what_a_pickle_says(
+    write: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write({"avseg": Trap(tmp_path / "sprung")}, tmp_path / "evil.ckpt")  # type: ignore[operator]
+    fails(capsys, *SMALL, "--train.out", str(tmp_path / "run"), "--train.resume", str(tmp_path / "evil.ckpt"))
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [*SMALL, "--train.lr", "1e30", "--train.save_every", "1", "--train.out", str(tmp_path)]
+    error = fails(capsys, *argv)
+    assert "the loss is nan at step 1" in error
+    assert "synthetic" in error
+    assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_a_frozen_random_ear_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, *SMALL, "--model.train_audio", "false", "--train.out", str(tmp_path / "run"))
+    assert "--weights.audio" in error
+
+
+def test_an_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = fails(capsys, *SMALL, "--train.monitor", "val/avsbench/g", "--train.out", str(tmp_path / "run"))
+    assert "Did you mean 'val/avsbench/" in error
+
+
+def test_overfits_one_clip(tmp_path: Path) -> None:
+    argv = [*SMALL, "--data.train", "1", "--train.epochs", "40", "--train.val_every", "40", "--train.flip", "false"]
+    assert main([*argv, "--train.lr", "5e-3", "--train.out", str(tmp_path)]) == 0
+    losses = [value for _, name, value in curves(tmp_path) if name == "train/loss"]
+    assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    argv = [*SMALL, "--train.devices", "2", "--train.epochs", "1", "--data.val", "3", "--train.out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "avseg", *argv], check=True, timeout=300, env=environment)
+    assert [step for step, name, _ in curves(tmp_path) if name == "train/loss"] == [0, 1, 2]
+    assert avseg.load(tmp_path / "last").card["step"] == 3
+
+
+def order(*args: object) -> list[int]:
+    return list(ShuffledFrom(*args))  # type: ignore[arg-type]
+
+
+def test_order_depends_on_seed_and_epoch_alone_and_can_start_anywhere() -> None:
+    first, second = order(10, 7, 3), order(10, 7, 3, Position(1))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second != order(10, 8, 3, Position(1))
+    assert order(10, 7, 3, Position(0, 2)) == first[6:]
+    sampler = ShuffledFrom(10, 7, 3, Position(0, 2))
+    assert len(sampler) == 10
+    sampler.set_epoch(0)
+    assert list(sampler) == first[6:]
+    sampler.set_epoch(1)
+    assert list(sampler) == second
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_deal_out_all_clips(world: int) -> None:
+    dealt = [order(10, 7, 3, Position(), rank, world) for rank in range(world)]
+    assert len({len(mine) for mine in dealt}) == 1
+    assert {clip for mine in dealt for clip in mine} == set(range(10))
+
+
+def test_rate_rises_then_stays_or_falls_to_zero() -> None:
+    constant = rate_factor(TrainConfig(warmup=3), 10)
+    assert [constant(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    cosine = rate_factor(TrainConfig(schedule="cosine", warmup=2), 10)
+    assert cosine(2) == 1.0
+    assert cosine(6) == pytest.approx(0.5)
+    assert cosine(10) == pytest.approx(0.0)
+
+
+def test_mirror_turns_pictures_masks_and_stereo_together() -> None:
+    frames, audio = torch.randn(16, 2, 3, 4, 6), torch.randn(16, 2, 2, 96, 64)
+    masks = torch.randint(0, 2, (16, 2, 4, 6))
+    clip, target = mirror(Clip(frames, audio), Target(masks, torch.ones(16, 2, dtype=torch.bool)))
+    turned = [not torch.equal(a, b) for a, b in zip(clip.frames, frames, strict=True)]
+    assert 0 < sum(turned) < 16
+    for i, was_turned in enumerate(turned):
+        assert torch.equal(clip.frames[i], frames[i].flip(-1) if was_turned else frames[i])
+        assert torch.equal(target.masks[i], masks[i].flip(-1) if was_turned else masks[i])
+        assert torch.equal(clip.audio[i], audio[i].flip(1) if was_turned else audio[i])
