@@ -168,7 +168,7 @@ class QSCA(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, n, C) → (B, heads, n, C / heads)."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 def _merge(x: Tensor) -> Tensor:

@@ -1,0 +1,110 @@
+"""What every model must do, found by file name: a new model is tested without an edit here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import avseg
+from avseg.errors import ConfigError
+from avseg.interface import AVSModel, Clip, Target
+from avseg.models import model_class
+from avseg.store import save
+
+NAMES = avseg.list_models()
+
+
+def small(name: str, classes: int = 1) -> AVSModel:
+    """The model with its smallest backbone, given embeddings."""
+    fields = model_class(name).Config.__dataclass_fields__
+    wanted: dict[str, Any] = {"visual": "resnet18", "audio": "none", "channels": 32}
+    return avseg.build(name, classes, **{k: v for k, v in wanted.items() if k in fields})
+
+
+def clip(b: int = 2, t: int = 3, size: int = 64) -> Clip:
+    make = torch.Generator().manual_seed(1)
+    return Clip(torch.randn(b, t, 3, size, size, generator=make), torch.randn(b, t, 128, generator=make))
+
+
+def target(like: Clip, classes: int = 1) -> Target:
+    b, t, _, h, w = like.frames.shape
+    return Target(torch.randint(0, max(2, classes), (b, t, h, w)), torch.ones(b, t, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_describes_itself(name: str) -> None:
+    model = model_class(name)
+    assert len(model.paper.split(".")[0]) == 4, "paper is an arXiv id"
+    assert model.parts
+    assert model.__module__ == f"avseg.models.{name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_two_is_two_batches_of_one(name: str) -> None:
+    model, both = small(name).eval(), clip()
+    together = model(both).logits
+    for b in range(2):
+        alone = model(Clip(both.frames[b : b + 1], both.audio[b : b + 1])).logits
+        assert torch.allclose(together[b], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("classes", [1, 4])
+def test_frames_without_label_do_not_train(name: str, classes: int) -> None:
+    model, inputs = small(name, classes).eval(), clip()
+    truth = target(inputs, classes)
+    first = torch.zeros_like(truth.labelled)
+    first[:, 0] = True
+    other = truth.masks.clone()
+    other[:, 1:] = 0
+    prediction = model(inputs)
+    one, two = (model.loss(prediction, Target(m, first)) for m in (truth.masks, other))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_loaded_it_says_the_same(name: str, tmp_path: Path) -> None:
+    model = small(name, 3).eval()
+    save(model, tmp_path / "m", class_names=["background", "a", "b"])
+    again = avseg.load(tmp_path / "m")
+    assert again.config == model.config
+    assert again.card["class_names"] == ["background", "a", "b"]
+    assert not again.training
+    with torch.no_grad():
+        assert torch.equal(again(clip()).logits, model(clip()).logits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_finite_both_ways(name: str) -> None:
+    model, inputs = small(name).train(), clip()
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = model(inputs)
+    sum(model.loss(prediction, target(inputs)).values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overfits_one_clip(name: str) -> None:
+    model, inputs = small(name).train(), clip(1, 2)
+    masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
+    masks[:, 0, 16:48, 16:48] = 1
+    truth = Target(masks, torch.ones(1, 2, dtype=torch.bool))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        sum(model.loss(model(inputs), truth).values()).backward()
+        optimizer.step()
+    assert (model(inputs).masks == masks.bool()).float().mean() > 0.97
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_does_not_need_the_target(name: str) -> None:
+    model, inputs = small(name).eval(), clip()
+    assert torch.equal(model(inputs).logits, model(inputs, target(inputs)).logits)
+
+
+def test_unknown_model() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'pcmanett'. Did you mean 'pcmanet'\?"):
+        avseg.build("pcmanett")

@@ -1,0 +1,54 @@
+from typing import get_args
+
+import pytest
+import torch
+
+from avseg.errors import ConfigError
+from avseg.nn.visual import VisualBackbone, VisualName, original_source
+
+
+@pytest.mark.parametrize("name", get_args(VisualName))
+def test_every_backbone_exists_with_four_maps(name: str) -> None:
+    with torch.device("meta"):
+        backbone = VisualBackbone(name)
+        maps = backbone(torch.empty(2, 3, 64, 96))
+    assert [tuple(m.shape[-2:]) for m in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert tuple(m.shape[1] for m in maps) == backbone.channels
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet18", 11.18), ("resnet50", 23.51), ("pvt_v2_b0", 3.41), ("pvt_v2_b5", 81.44), ("swin_tiny", 27.52)],
+)
+def test_sizes_are_those_of_the_papers_without_classifier(name: str, millions: float) -> None:
+    with torch.device("meta"):
+        count = sum(p.numel() for p in VisualBackbone(name).parameters())
+    assert count / 1e6 == pytest.approx(millions, abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+def test_every_parameter_receives_gradient(name: str) -> None:
+    backbone = VisualBackbone(name).train()
+    sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    assert not [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_a_backbone_nobody_knows() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'resnet50'\?"):
+        VisualBackbone("resnet5")
+
+
+def test_original_names() -> None:
+    assert original_source("resnet50", "net.encoder.stages.2.layers.5.layer.0.convolution.weight").key == (
+        "layer3.5.conv1.weight"
+    )
+    assert original_source("resnet50", "net.encoder.stages.0.layers.0.shortcut.normalization.bias").key == (
+        "layer1.0.downsample.1.bias"
+    )
+    assert original_source("pvt_v2_b5", "net.encoder.layers.3.blocks.2.attention.value.weight") == (
+        "block4.2.attn.kv.weight",
+        1,
+    )
+    assert original_source("pvt_v2_b5", "net.encoder.layers.0.patch_embedding.layer_norm.weight").key == (
+        "patch_embed1.norm.weight"
+    )

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from avseg.interface import Target
+from avseg.losses import bce, iou_loss, labelled, semantic_ce
+
+
+def _case(n: int = 3, h: int = 5, w: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n, 1, h, w, dtype=torch.float64), torch.randint(0, 2, (n, h, w))
+
+
+def test_eq8_bce_is_the_mean_of_the_papers_sum() -> None:
+    logits, labels = _case()
+    total = 0.0
+    for z, g in zip(logits.flatten().tolist(), labels.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-z))
+        total -= g * math.log(p) + (1 - g) * math.log(1 - p)
+    assert bce(logits, labels).item() == pytest.approx(total / labels.numel())
+
+
+@pytest.mark.parametrize("smooth", [0.0, 1.0])
+def test_eq9_iou_per_frame(smooth: float) -> None:
+    logits, labels = _case()
+    expected = 0.0
+    for frame, truth in zip(logits[:, 0], labels, strict=True):
+        above = below = smooth
+        for z, g in zip(frame.flatten().tolist(), truth.flatten().tolist(), strict=True):
+            p = 1 / (1 + math.exp(-z))
+            above += g * p
+            below += p + g - g * p
+        expected += (1 - above / below) / len(labels)
+    assert iou_loss(logits, labels, smooth).item() == pytest.approx(expected)
+
+
+def test_semantic_ce_is_the_negative_log_probability_of_the_label() -> None:
+    logits, labels = torch.randn(2, 4, 3, 3), torch.randint(0, 4, (2, 3, 3))
+    picked = (logits.softmax(1) * one_hot(labels, 4).movedim(-1, 1)).sum(1)
+    assert torch.allclose(semantic_ce(logits, labels), -picked.log().mean())
+
+
+def test_pixels_labelled_255_take_no_part() -> None:
+    logits, labels = _case()
+    labels[:, 0] = 255
+    changed = logits.clone()
+    changed[:, :, 0] = 99.0
+    for loss in (bce, iou_loss):
+        assert torch.equal(loss(logits, labels), loss(changed, labels))
+        assert torch.allclose(loss(logits, labels), loss(logits[:, :, 1:], labels[:, 1:]))
+    many = torch.randn(3, 4, 5, 4)
+    assert torch.allclose(semantic_ce(many, labels), semantic_ce(many[:, :, 1:], labels[:, 1:]))
+
+
+def test_any_label_but_0_and_255_sounds() -> None:
+    logits, labels = _case()
+    for loss in (bce, iou_loss):
+        assert torch.equal(loss(logits, labels), loss(logits, labels * 7))
+
+
+def test_nothing_labelled_costs_nothing_and_keeps_the_graph() -> None:
+    logits = torch.randn(1, 2, 1, 4, 4, requires_grad=True)
+    pair = labelled(logits, Target(torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)))
+    total = bce(*pair) + iou_loss(*pair) + semantic_ce(*pair)
+    total.backward()
+    assert total.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_a_frame_where_nothing_sounds_pulls_false_positives_down_with_smoothing_alone() -> None:
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    for smooth, pulls in ((0.0, False), (1.0, True)):
+        logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
+        iou_loss(logits, labels, smooth).backward()
+        assert logits.grad is not None
+        assert (logits.grad > 0).all().item() is pulls
+
+
+def test_certain_and_empty_is_finite() -> None:
+    logits = torch.full((1, 1, 2, 2), -200.0, requires_grad=True)
+    loss = iou_loss(logits, torch.zeros(1, 2, 2, dtype=torch.int64))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
