@@ -150,7 +150,7 @@ class TestBinary:
             score(torch.zeros(2, 3, 3), torch.zeros(3, 3, 3))
         with pytest.raises(ValueError, match="same frames"):
             score(torch.zeros(0, 3, 3), torch.zeros(0, 3, 3))
-        with pytest.raises(ValueError, match="NaN at 1 of 9"):
+        with pytest.raises(ValueError, match="NaN in 1 of 1"):
             score(torch.tensor([0.0] * 8 + [nan]).view(1, 3, 3), torch.ones(1, 3, 3))
 
     def test_non_contiguous_and_half_precision(self):

@@ -367,7 +367,7 @@ half_of_the_clips(1, Path(sys.argv[2]))
 def half_of_the_clips(rank, folder):
     """Meet the other process, score every second clip, and return all scores of both together."""
     meeting = f"file://{folder}/meeting"
-    distributed.init_process_group("gloo", meeting, timedelta(seconds=100), rank=rank, world_size=2)
+    distributed.init_process_group("gloo", meeting, timedelta(minutes=5), rank=rank, world_size=2)
     try:
         return {
             (k, name): run(metric, *(t[rank::2] for t in random_clips(k)))
@@ -381,7 +381,7 @@ def half_of_the_clips(rank, folder):
 def test_two_processes_score_as_one(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, __file__, str(tmp_path)])
     together = half_of_the_clips(0, tmp_path)
-    assert other.wait(timeout=100) == 0
+    assert other.wait(timeout=300) == 0
     for (classes, name), scores in together.items():
         alone = run(protocols(classes)[name], *random_clips(classes))
         assert {k: same(v, rel=1e-12) for k, v in alone.items()} == scores, name

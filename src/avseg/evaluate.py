@@ -125,7 +125,7 @@ def _hear(model: AVSModel, trial: Trial, device: torch.device | str, tallies: "d
         if broken.any():
             name = names[int(broken.nonzero()[0])]
             raise CheckpointError(f"the model answers NaN to clip {name!r} ({kind} audio): its weights are broken")
-        masks = decide(prediction.logits.flatten(0, 1)).view(target.masks.shape)
+        masks = decide(prediction)
         right = masks if right is None else right
         tally = tallies.setdefault(kind, _Tally(model.classes))
         tally.score(prediction, target, own, names)

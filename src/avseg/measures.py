@@ -82,13 +82,10 @@ def class_areas(predicted: Tensor, labels: Tensor, classes: int) -> Areas:
     wrong = counted & ((labels < 0) | (labels >= classes))
     if wrong.any():
         raise ValueError(f"labels must be 0..{classes - 1} or {IGNORE}, got {int(labels[wrong][0])}")
-    first_bin = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * classes
-
-    def count(values: Tensor, where: Tensor) -> Tensor:
-        bins = torch.bincount((first_bin + values)[where], minlength=len(labels) * classes)
-        return bins.view(len(labels), classes).cpu().double()
-
-    return Areas(count(labels, counted & (predicted == labels)), count(predicted, counted), count(labels, counted))
+    frame = torch.arange(len(labels), device=labels.device).view(-1, 1, 1)
+    pairs = ((frame * classes + labels) * classes + predicted)[counted]
+    confusion = torch.bincount(pairs, minlength=len(labels) * classes**2).view(-1, classes, classes).cpu().double()
+    return Areas(confusion.diagonal(dim1=1, dim2=2), confusion.sum(1), confusion.sum(2))
 
 
 @cache
@@ -210,7 +207,7 @@ def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     logits = logits.reshape(-1, *logits.shape[-3:])
     labels = labels.reshape(-1, *labels.shape[-2:])
     _check_frames(logits[:, 0], labels)
-    check_finite(logits)
+    check_no_nan(logits)
     sums = semantic_sums(class_areas(logits.argmax(1), labels.long(), classes))
     iou, fscore = per_class(*sums)
     return {
@@ -277,14 +274,19 @@ def _dilate(mask: Tensor, radius: int) -> Tensor:
     return conv2d(mask[:, None].float(), disk[None, None], padding=radius)[:, 0] > 0.5
 
 
-def check_finite(logits: Tensor) -> None:
+def check_no_nan(logits: Tensor, scored: Tensor | None = None) -> None:
     """Refuse NaN, which every comparison would quietly take for background.
+
+    Args:
+        logits: (N, ...).
+        scored: (N,) bool, where to look; everywhere when left out.
 
     Raises:
         ValueError: When a logit is NaN.
     """
-    if logits.isnan().any():
-        raise ValueError(f"logits hold NaN at {int(logits.isnan().sum())} of {logits.numel()} places")
+    broken = logits.flatten(1).amax(1).isnan()
+    if (broken if scored is None else broken & scored).any():
+        raise ValueError(f"logits hold NaN in {int(broken.sum())} of {len(logits)} frames")
 
 
 def _binary_frames(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,7 +294,7 @@ def _binary_frames(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     logits = logits.reshape(-1, *logits.shape[-2:]).float()
     labels = (target != 0).long().reshape(-1, *target.shape[-2:])
     _check_frames(logits, labels)
-    check_finite(logits)
+    check_no_nan(logits)
     return logits, labels
 
 

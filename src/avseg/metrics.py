@@ -28,7 +28,7 @@ from avseg.measures import (
     binary_fscore,
     binary_iou,
     boundary_f,
-    check_finite,
+    check_no_nan,
     class_areas,
     frame_iou,
     per_class,
@@ -83,23 +83,23 @@ def protocols(classes: int) -> dict[str, Metric]:
     return {**first, "strict": Strict(classes), "davis": Davis(classes)}
 
 
-def foreground(logits: Tensor) -> Tensor:
-    """Probability that something sounds: (T, K, H, W) → (T, H, W) float32.
+def foreground(prediction: Prediction) -> Tensor:
+    """Probability that something sounds, (B, T, H, W) float32, for answers of one or two channels.
 
     One channel goes through a sigmoid (AVSBench); of two, background and foreground, the softmax is taken, as CAVP and
     COMBO do.
     """
-    logits = logits.float()
-    return logits[:, 0].sigmoid() if logits.shape[1] == 1 else logits.softmax(1)[:, 1]
+    logits = prediction.logits.float()
+    return logits[:, :, 0].sigmoid() if logits.shape[2] == 1 else logits.softmax(2)[:, :, 1]
 
 
-def decide(logits: Tensor) -> Tensor:
-    """The label of each pixel: (T, K, H, W) → (T, H, W) int64.
+def decide(prediction: Prediction) -> Tensor:
+    """The label of each pixel, (B, T, H, W) int64.
 
     One channel marks what has sigmoid(logit) > 0.5 in float32, so that exactly 0.5 is background; of several the
     highest wins, the first of equals.
     """
-    return (foreground(logits) > 0.5).long() if logits.shape[1] == 1 else logits.argmax(1)
+    return (foreground(prediction) > 0.5).long() if prediction.logits.shape[2] == 1 else prediction.masks
 
 
 class Protocol(Metric):
@@ -124,18 +124,22 @@ class Protocol(Metric):
         """The shape of a state."""
         return ()
 
-    @abstractmethod
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count the scored frames of one clip.
-
-        Args:
-            logits: (T, K, H, W), T ≥ 1.
-            labels: (T, H, W) int64; 0 and 1 alone when ``classes`` is 1; 255 is not scored.
-        """
-
     def scored(self, labelled: Tensor, valid: Tensor) -> Tensor:
         """Which frames count, (B, T) bool."""
         return labelled
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        """What ``add`` looks at, (B, T, H, W): the labels, or the probability of the foreground."""
+        return decide(prediction)
+
+    @abstractmethod
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip.
+
+        Args:
+            answer: (T, H, W), T ≥ 1, from :meth:`answer`.
+            labels: (T, H, W) int64; 0 and 1 alone when ``classes`` is 1; 255 is not scored.
+        """
 
     def update(self, prediction: Prediction, target: Target, valid: Tensor) -> None:
         """Count whole clips.
@@ -148,17 +152,18 @@ class Protocol(Metric):
         Raises:
             ValueError: When shapes or the number of classes do not agree, a label is out of range, or a logit NaN.
         """
-        logits, masks = prediction.logits, target.masks.to(prediction.logits.device)
+        logits, labels = prediction.logits, target.masks.to(prediction.logits.device)
         if logits.shape[2] not in ((1, 2) if self.classes == 1 else (self.classes,)):
             raise ValueError(f"{self.classes} classes are scored, the prediction has {logits.shape[2]} channels")
-        if logits[:, :, 0].shape != masks.shape:
-            raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(masks.shape)} must agree on (B, T, H, W)")
+        if logits[:, :, 0].shape != labels.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(labels.shape)} must agree on (B, T, H, W)")
         if self.classes == 1:
-            masks = torch.where(masks == IGNORE, masks, (masks != 0).long())
-        for clip, scored in enumerate(self.scored(target.labelled, valid).to(logits.device)):
-            if scored.any():
-                check_finite(logits[clip, scored])
-                self.add(logits[clip, scored], masks[clip, scored])
+            labels = torch.where(labels == IGNORE, labels, (labels != 0).long())
+        scored = self.scored(target.labelled, valid).to(logits.device)
+        check_no_nan(logits.flatten(0, 1), scored.flatten())
+        answer = self.answer(prediction)
+        for clip in scored.any(1).nonzero().flatten():
+            self.add(answer[clip, scored[clip]], labels[clip, scored[clip]])
 
     def tally(self, **amounts: Tensor | float) -> None:
         """Add to the sums."""
@@ -186,11 +191,14 @@ class AVSBench(Protocol):
     f: Tensor
     clips: Tensor
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def answer(self, prediction: Prediction) -> Tensor:
+        """The probability of the foreground, (B, T, H, W)."""
+        return foreground(prediction)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        probability = foreground(logits)
-        j = frame_iou(class_areas((probability > 0.5).long(), labels, 2)).mean()
-        self.tally(j=j, f=best_f(threshold_areas(probability, labels)), clips=1)
+        j = frame_iou(class_areas((answer > 0.5).long(), labels, 2)).mean()
+        self.tally(j=j, f=best_f(threshold_areas(answer, labels)), clips=1)
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far, 0..1."""
@@ -218,9 +226,13 @@ class MaxF(Protocol):
         """The shape of a state."""
         return () if name == "frames" else (len(thresholds()),)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def answer(self, prediction: Prediction) -> Tensor:
+        """The probability of the foreground, (B, T, H, W)."""
+        return foreground(prediction)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        areas = threshold_areas(foreground(logits), labels)
+        areas = threshold_areas(answer, labels)
         curves = areas.f()[areas.labelled[:, 0] > 0]
         self.tally(curve=curves.sum(0), frames=len(curves), **areas.total()._asdict())
 
@@ -270,9 +282,9 @@ class AVSBenchSemantic(Protocol):
         """Which frames count, (B, T) bool."""
         return labelled | ~valid if self.include_padded else labelled
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        iou, fscore, seen = semantic_sums(class_areas(decide(logits), labels, self.classes))
+        iou, fscore, seen = semantic_sums(class_areas(answer, labels, self.classes))
         self.tally(iou=iou, fscore=fscore, seen=seen)
 
     def compute(self) -> dict[str, Tensor]:
@@ -314,12 +326,12 @@ class DatasetLevel(Protocol):
         """The shape of a state."""
         return (max(self.classes, 2),)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
         if self.multi_source:
             several = torch.tensor([(frame.unique(return_counts=True)[1] > 100).sum() > 2 for frame in labels])
-            logits, labels = logits[several], labels[several]
-        self.tally(**class_areas(decide(logits), labels, max(self.classes, 2)).total()._asdict())
+            answer, labels = answer[several], labels[several]
+        self.tally(**class_areas(answer, labels, max(self.classes, 2)).total()._asdict())
 
     def compute(self) -> dict[str, Tensor]:
         """The scores so far, 0..1; NaN before the first pixel."""
@@ -356,10 +368,10 @@ class Strict(Protocol):
     false_pixels: Tensor
     empty_pixels: Tensor
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
         sounding = torch.where(labels == IGNORE, labels, (labels != 0).long())
-        both, predicted, labelled = class_areas((decide(logits) != 0).long(), sounding, 2)
+        both, predicted, labelled = class_areas((answer != 0).long(), sounding, 2)
         areas = Areas(both[:, 1], predicted[:, 1], labelled[:, 1])
         empty = areas.labelled == 0
         self.tally(
@@ -403,9 +415,9 @@ class Davis(Protocol):
     f: Tensor
     objects: Tensor
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        predicted = decide(logits).masked_fill(labels == IGNORE, 0)
+        predicted = answer.masked_fill(labels == IGNORE, 0)
         for label in labels[(labels != 0) & (labels != IGNORE)].unique():
             ours, theirs = predicted == label, labels == label
             areas = class_areas(ours.long(), theirs.long(), 2)
@@ -436,9 +448,9 @@ class PerClass(Protocol):
         """The shape of a state."""
         return (max(self.classes, 2),)
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
+    def add(self, answer: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        areas = class_areas(decide(logits), labels, max(self.classes, 2))
+        areas = class_areas(answer, labels, max(self.classes, 2))
         iou, fscore, seen = semantic_sums(areas)
         self.tally(iou=iou, fscore=fscore, seen=seen, **areas.total()._asdict())
 
