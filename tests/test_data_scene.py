@@ -4,7 +4,7 @@ from PIL import Image
 
 from avseg.data._draw import CutOut
 from avseg.data._mix import mix
-from avseg.data._scene import Scene, compose
+from avseg.data._scene import Scene, stage
 from avseg.data._script import Role
 from avseg.data._stage import Actor, Camera, Pose
 from avseg.mel import SAMPLE_RATE
@@ -50,7 +50,7 @@ def test_who_is_in_front_owns_the_pixels():
 
 def test_pixels_match_labels_and_time():
     roles = [Role(3, True, (True, False, True)), Role(5, True, (False,) * 3), Role(7, False, (False, True, False))]
-    scene = compose(Plain(), roles, np.random.default_rng(1), 48, 80)
+    scene = stage(Plain(), roles, np.random.default_rng(1), 48, 80)
     assert scene.frames.shape == (3, 48, 80, 3)
     assert scene.masks.dtype == np.int64
     assert set(np.unique(scene.masks[0])) == {0, 3}
@@ -88,6 +88,6 @@ def test_sound_switches_at_whole_seconds_without_a_click(sounds):
 
 
 def test_nobody_seen_is_a_scene():
-    scene = compose(Plain(), [Role(1, False, (True,))], np.random.default_rng(0), 16, 16)
+    scene = stage(Plain(), [Role(1, False, (True,))], np.random.default_rng(0), 16, 16)
     assert not scene.masks.any()
     assert np.abs(scene.waveform).max() > 0.05

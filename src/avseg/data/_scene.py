@@ -69,7 +69,7 @@ class Scene:
         return table[np.arange(len(table))[:, None, None], self.instances]
 
 
-def compose(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, height: int, width: int) -> Scene:
+def stage(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, height: int, width: int) -> Scene:
     """Stage the roles: draw, place, move, occlude, sound.
 
     Args:

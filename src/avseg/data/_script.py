@@ -43,12 +43,13 @@ def write_script(
         heard: Labels there are sounds of.
         seconds: Length T of the clip.
     """
-    both = sorted(set(seen) & set(heard))
+    both, silent = sorted(set(seen) & set(heard)), sorted(set(seen) - set(heard))
     if variant == "s4":
         star = int(rng.choice(both))
-        others = _some(rng, [label for label in seen if label != star], int(rng.choice(4, p=_CAST)))
+        count = int(rng.choice(4, p=_CAST))
+        others = _cast(rng, [label for label in both if label != star], silent, count)
         return [Role(star, True, (True,) * seconds)] + [Role(o, True, (False,) * seconds) for o in others]
-    cast = _some(rng, seen, int(rng.choice(4, p=_CAST)) + 1)
+    cast = _cast(rng, both, silent, int(rng.choice(4, p=_CAST)) + 1)
     voices = [label for label in cast if label in both]
     most = min(_AT_ONCE, max(1, len(cast) - 1))  # where two or more are seen, one never sounds
     count = 0 if rng.random() < 0.06 else int(rng.integers(1, most + 1))
@@ -58,6 +59,12 @@ def write_script(
     if hidden and rng.random() < 0.2:
         roles.append(Role(int(rng.choice(hidden)), False, _times(rng, seconds)))
     return roles
+
+
+def _cast(rng: np.random.Generator, able: Sequence[int], silent: Sequence[int], count: int) -> list[int]:
+    """Who is seen: of those that cannot sound, however many there are, a third of the cast at most."""
+    few = _some(rng, silent, sum(rng.random() < 1 / 3 for _ in range(count - 1))) if silent else []
+    return _some(rng, able, count - len(few)) + few
 
 
 def _some(rng: np.random.Generator, labels: Sequence[int], count: int) -> list[int]:

@@ -27,7 +27,7 @@ from avseg.data import _scenery as scenery
 from avseg.data import _sounds as sounds
 from avseg.data._base import AVSDataset, Sample, normalise
 from avseg.data._draw import CutOut
-from avseg.data._scene import Scene, compose
+from avseg.data._scene import Scene, stage
 from avseg.data._script import Variant, write_script
 from avseg.data._traits import Traits
 from avseg.errors import ConfigError
@@ -163,7 +163,7 @@ class Synthetic(AVSDataset):
         rng = np.random.default_rng([config.seed, _SPLITS[self.split], index])
         everyone = range(1, len(KINDS) + 1)
         roles = write_script(rng, config.variant, everyone, everyone, config.frames)
-        return compose(self._stock, roles, rng, config.height, config.width)
+        return stage(self._stock, roles, rng, config.height, config.width)
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.scene(index)
