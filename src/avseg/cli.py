@@ -1,15 +1,21 @@
 """The command line: a table from verb to function; each function loads what it needs when it is called."""
 
 import logging
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avseg.errors import AvsegError, ConfigError, did_you_mean
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``avseg VERB ...``.
+    """Run ``avseg COMMAND ...``.
 
     Args:
         argv: The words after ``avseg``; None takes them from the shell.
@@ -19,11 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted, 143 terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
     try:
         _dispatch([word for word in words if word != "--debug"])
-    except AvsegError as error:
-        if debug:
+    except (AvsegError, OSError) as error:
+        if "--debug" in words:
             raise
         print(f"avseg: error: {error}", file=sys.stderr)
         return 2
@@ -36,22 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
-        print(_help())
-    elif words[0] == "--version":
+    verb = words[0] if words else "--help"
+    if verb in ("-h", "--help"):
+        print(_table("COMMAND", VERBS))
+    elif verb == "--version":
         print(f"avseg {version('avseg')}")
-    elif words[0] in VERBS:
-        VERBS[words[0]](words[1:])
+    elif verb in VERBS:
+        VERBS[verb](words[1:])
     else:
-        raise ConfigError(f"unknown command {words[0]!r}. {did_you_mean(words[0], VERBS)}")
+        raise ConfigError(f"unknown command {verb!r}. {did_you_mean(verb, VERBS)}")
 
 
-def _help() -> str:
-    rows = [f"  {verb:10}{(function.__doc__ or '').splitlines()[0]}" for verb, function in VERBS.items()]
-    return "\n".join(["usage: avseg COMMAND ... (avseg COMMAND --help says more)", "", *rows])
-
-
-def train(argv: Sequence[str]) -> None:
+def _train(argv: Sequence[str]) -> None:
     """Train a model on a data set."""
     from avseg.config import read_run
 
@@ -67,22 +68,163 @@ def train(argv: Sequence[str]) -> None:
     print(f"avseg: trained, see {folder}")
 
 
-def models(argv: Sequence[str]) -> None:
+def _eval(argv: Sequence[str]) -> None:
+    """Score a model, also on audio that is not the clip's."""
+    from avseg.evaluate import evaluate_checkpoint
+
+    parser = _parser("eval", evaluate_checkpoint, skip={"data", "out", "progress"})
+    parser.add_argument("-o", "--out", type=Path | None, help="JSON file to write.")
+    _add_data(parser, argv, _trained_on(argv))
+    evaluate_checkpoint(**_said(parser, argv), progress=sys.stderr.isatty())
+
+
+def _predict(argv: Sequence[str]) -> None:
+    """Mark what sounds in a video."""
+    from avseg.predict import predict_command
+
+    parser = _parser("predict", predict_command, skip={"output"})
+    parser.add_argument(
+        "-o", "--output", type=Path | None, help="Folder to write; <name of the video>_avseg by default."
+    )
+    predict_command(**_said(parser, argv))
+
+
+def _profile(argv: Sequence[str]) -> None:
+    """Count and time what a model costs, part by part."""
+    from rich.console import Console
+
+    from avseg.models import build, list_models, model_class
+    from avseg.profile import profile
+    from avseg.store import load
+
+    parser = _parser("profile", profile, skip={"model", "progress"})
+    parser.add_argument("model", help=f"{', '.join(list_models())}, or a trained model: bundled name, folder, Hub id.")
+    parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
+    parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
+    untrained = next((word for word in argv if word in list_models()), None)
+    if untrained is not None:
+        parser.add_class_arguments(model_class(untrained).Config)
+    said = _said(parser, argv)
+    options = {name: said.pop(name) for name in ("frames", "height", "width", "runs") if name in said}
+    name, output, classes = said.pop("model"), said.pop("output", None), said.pop("classes", 1)
+    model = load(name) if untrained is None else build(name, classes, **said)
+    result = profile(model, **options, progress=sys.stderr.isatty())
+    Console().print(result)
+    if output is not None:
+        result.save(output, shlex.join(["avseg", "profile", *argv]))
+
+
+def _convert(argv: Sequence[str]) -> None:
+    """Turn a checkpoint of an authors' release into a folder avseg loads."""
+    from avseg.release import convert
+
+    parser = _parser("convert", convert, skip={"output"})
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Folder to write.")
+    print(f"avseg: wrote {convert(**_said(parser, argv))}")
+
+
+def _models(argv: Sequence[str]) -> None:
     """List the models."""
-    from avseg.models import list_models
+    from avseg.models import list_models, model_class
 
-    print("\n".join(list_models()))
+    _said(_parser("models"), argv)
+    for name in list_models():
+        found = model_class(name)
+        print(f"{name:12}arXiv {found.paper:12}{_first_line(found)}")
 
 
-def datasets(argv: Sequence[str]) -> None:
+def _datasets(argv: Sequence[str]) -> None:
     """List the data sets."""
-    from avseg.data import list_datasets
+    from avseg.data import dataset_class, list_datasets
 
-    print("\n".join(list_datasets()))
+    _said(_parser("datasets"), argv)
+    for name in list_datasets():
+        print(f"{name:12}{_first_line(dataset_class(name))}")
+
+
+def _data(argv: Sequence[str]) -> None:
+    """Look at a data set (show), or make one from pictures and sounds (compose)."""
+    verbs = {"show": _show, "compose": _compose}
+    verb = argv[0] if argv else "--help"
+    if verb in ("-h", "--help"):
+        print(_table("data COMMAND", verbs))
+    elif verb in verbs:
+        verbs[verb](argv[1:])
+    else:
+        raise ConfigError(f"unknown command {f'data {verb}'!r}. {did_you_mean(verb, verbs)}")
+
+
+def _show(argv: Sequence[str]) -> None:
+    """Write a contact sheet: pictures, masks, sound."""
+    from avseg.sheet import show
+
+    parser = _parser("data show", show, skip={"data", "out"})
+    parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write.")
+    _add_data(parser, argv, "synthetic")
+    print(f"avseg: wrote {show(**{'data': {}} | _said(parser, argv))}")
+
+
+def _compose(argv: Sequence[str]) -> None:
+    """Make a data set from cut-outs and sounds."""
+    from avseg.compose import Composition, compose
+
+    parser = _parser("data compose")
+    parser.add_class_arguments(Composition, skip={"out"})
+    parser.add_argument("-o", "--out", type=str, required=True, help="Folder to write.")
+    print(f"avseg: wrote {compose(Composition(**_said(parser, argv)), progress=sys.stderr.isatty())}")
+
+
+def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collection[str] = ()) -> "ArgumentParser":
+    """A parser whose arguments are those of a function, but for some."""
+    from avseg.flags import new_parser
+
+    parser = new_parser(verb, "" if function is None else _first_line(function))
+    if function is not None:
+        parser.add_function_arguments(function, skip=set(skip), as_positional=True)
+    return parser
+
+
+def _said(parser: "ArgumentParser", argv: Sequence[str]) -> dict[str, Any]:
+    """What the words say; what they do not is left to the functions' own defaults."""
+    from avseg.flags import parse
+
+    return dict(parse(parser, argv, defaults=False).as_dict())
+
+
+def _add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> None:
+    """Add the settings of the data set that the words name."""
+    from avseg.data import dataset_class, list_datasets
+    from avseg.flags import add_part, choice
+
+    name = choice(argv, "data") or default
+    add_part(parser, "data", name, dataset_class(name), list_datasets())
+
+
+def _trained_on(argv: Sequence[str]) -> str:
+    """The data set on the card of the checkpoint among the words, if there is one."""
+    from avseg.store import CARD, read_card
+
+    folder = next((word for word in argv if (Path(word) / CARD).is_file()), None)
+    card = {} if folder is None else read_card(folder)
+    return str(card.get("data", {}).get("name", "synthetic"))
+
+
+def _table(command: str, verbs: Mapping[str, Callable[..., None]]) -> str:
+    rows = [f"  {verb:10}{_first_line(function)}" for verb, function in verbs.items()]
+    return "\n".join([f"usage: avseg {command} ...", "", *rows, "", f"avseg {command} --help says more."])
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().partition("\n")[0]
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "train": train,
-    "models": models,
-    "datasets": datasets,
+    "train": _train,
+    "eval": _eval,
+    "predict": _predict,
+    "profile": _profile,
+    "convert": _convert,
+    "models": _models,
+    "datasets": _datasets,
+    "data": _data,
 }

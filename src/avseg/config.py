@@ -4,17 +4,18 @@
 that neither this file nor a command line knows any setting of any model.
 """
 
-import argparse
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.data import dataset_class, list_datasets
+from avseg.errors import ConfigError
+from avseg.flags import add_part, choice, new_parser, parse
+from avseg.models import list_models, model_class
 
 
 @dataclass(frozen=True)
@@ -121,97 +122,30 @@ class Run:
         return dataclasses.asdict(self)
 
 
-def read_run(argv: Sequence[str], prog: str = "avseg train") -> Run:
+def read_run(argv: Sequence[str]) -> Run:
     """A run from the command line: ``--config FILE`` and dotted flags such as ``--model.channels 64``.
 
     Raises:
-        ConfigError: When a file cannot be read, a key is unknown, or a value has the wrong type.
+        ConfigError: When a file cannot be read, a setting is unknown, or a value has the wrong type.
     """
-    config, model, data = _choices(argv)
-    settings = parse(run_parser(model, data, prog), argv)
+    model, data = choice(argv, "model") or "pcmanet", choice(argv, "data") or "synthetic"
+    settings = parse(run_parser(model, data), argv)
     train = TrainConfig(**settings.train.as_dict())
     if train.out is None:
-        name = Path(config).stem if config else f"{model}_{data}"
+        name = Path(settings.config[0].relative).stem if settings.config else f"{model}_{data}"
         train = dataclasses.replace(train, out=f"runs/{name}")
     return Run(settings.model.as_dict(), settings.data.as_dict(), Weights(**settings.weights.as_dict()), train)
 
 
-def run_parser(model: str, data: str, prog: str) -> ArgumentParser:
-    """A parser with the fields of this model's and this data set's ``Config``."""
-    from avseg.data import dataset_class, list_datasets
-    from avseg.models import list_models, model_class
-
-    parser = ArgumentParser(prog=prog, description="Train a model on a data set.", exit_on_error=False)
+def run_parser(model: str, data: str) -> ArgumentParser:
+    """All settings of a run with this model and this data set."""
+    parser = new_parser("train", "Train a model on a data set.")
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override what it says.")
-    parser.add_argument("--model.name", default=model, help=f"One of: {', '.join(list_models())}.")
-    parser.add_class_arguments(model_class(model).Config, "model")
-    parser.add_argument("--data.name", default=data, help=f"One of: {', '.join(list_datasets())}.")
-    parser.add_class_arguments(cast("Any", dataset_class(data)).Config, "data")
+    add_part(parser, "model", model, model_class(model), list_models())
+    add_part(parser, "data", data, dataset_class(data), list_datasets())
     parser.add_class_arguments(Weights, "weights")
-    parser.add_class_arguments(TrainConfig, "train")
+    parser.add_class_arguments(TrainConfig, "train", skip={"out"})
+    parser.add_argument(
+        "-o", "--train.out", type=str | None, help="Folder of the run; runs/<name of the config file> if left out."
+    )
     return parser
-
-
-def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
-    """``parser.parse_args``, with every mistake as one line.
-
-    Raises:
-        ConfigError: When a key is unknown (names the closest) or a value has the wrong type.
-    """
-    known = set(parser.get_defaults().keys())
-    for where, key in _keys(argv):
-        if key not in known | {"help", "config", "print_config"}:
-            raise ConfigError(f"unknown setting {key!r} in {where}. {did_you_mean(key, known)}")
-    try:
-        return parser.parse_args(list(argv))
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).replace("Parser key ", "").split())) from None
-
-
-def _choices(argv: Sequence[str]) -> tuple[str | None, str, str]:
-    """The config file, the model and the data set, which decide what the other flags may be."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--config", "--model.name", "--data.name"):
-        first.add_argument(flag)
-    chosen = vars(first.parse_known_args(list(argv))[0])
-    file = read_yaml(chosen["config"]) if chosen["config"] else {}
-
-    def name(part: str, default: str) -> str:
-        section = file.get(part) or {}
-        return str(chosen[f"{part}.name"] or (isinstance(section, Mapping) and section.get("name")) or default)
-
-    return chosen["config"], name("model", "pcmanet"), name("data", "synthetic")
-
-
-def _keys(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Where each setting of a command line and its config file stands, and its dotted name."""
-    for i, word in enumerate(argv):
-        key, _, value = word.partition("=")
-        if key == "--config":
-            path = value or "".join(argv[i + 1 : i + 2])
-            yield from ((path, dotted) for dotted in _dotted(read_yaml(path)))
-        elif word.startswith("--"):
-            yield "the command line", key[2:]
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and not prefix:
-            yield from _dotted(value, f"{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds.
-
-    Raises:
-        ConfigError: When there is no such file, or it is not a YAML mapping.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read config {str(path)!r}: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"config {str(path)!r} must hold 'model:', 'data:', 'train:' sections, got {tree!r}")
-    return tree

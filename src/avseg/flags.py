@@ -1,0 +1,142 @@
+"""Words and YAML files → checked settings: every mistake is one line that says what would have been right."""
+
+import argparse
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+
+from avseg.errors import ConfigError, did_you_mean
+
+
+class PlainHelp(DefaultHelpFormatter):
+    """Help in which docstrings lose their markup."""
+
+    def format_help(self) -> str:
+        """The help text."""
+        return re.sub(r":\w+:`|`", "", str(super().format_help()))
+
+
+def new_parser(verb: str, description: str) -> ArgumentParser:
+    """A parser for ``avseg VERB``."""
+    return ArgumentParser(prog=f"avseg {verb}", description=description, exit_on_error=False, formatter_class=PlainHelp)
+
+
+def add_part(parser: ArgumentParser, part: str, name: str, configured: Any, names: Sequence[str]) -> None:
+    """Add ``--model.name`` and the fields of that model's ``Config``; the same for ``data``.
+
+    Args:
+        parser: Gets the arguments.
+        part: ``"model"`` or ``"data"``.
+        name: Of the chosen one.
+        configured: The chosen class.
+        names: What can be chosen.
+    """
+    parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}.")
+    parser.add_class_arguments(configured.Config, part)
+
+
+def choice(argv: Sequence[str], part: str) -> str | None:
+    """The ``name`` of a part, which decides what its other settings may be; None when nothing says.
+
+    Raises:
+        ConfigError: When the config file cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config")
+    first.add_argument(f"--{part}.name", dest="name")
+    try:
+        words, _ = first.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    section = read_yaml(words.config).get(part) if words.config else None
+    named = section.get("name") if isinstance(section, Mapping) else None
+    return words.name or (None if named is None else str(named))
+
+
+def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Namespace:
+    """What the words and their config file say.
+
+    Args:
+        parser: Knows the settings.
+        argv: The words.
+        defaults: Fill in what is not said.
+
+    Raises:
+        ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
+    """
+    values = parser.get_defaults()
+    known = set(values.keys(branches=True)) | {"help", "config", "print_config"}
+    for where, key in _settings(argv):
+        if key not in known:
+            raise ConfigError(f"unknown setting {key!r} in {where}. {_suggest(key, known)}")
+    switches = {f"--{key}" for key, value in values.items() if isinstance(value, bool)}
+    try:
+        return parser.parse_args(_switched_on(argv, switches), defaults=defaults)
+    except ArgumentError as error:
+        raise ConfigError(_one_line(str(error))) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping a YAML file holds.
+
+    Raises:
+        ConfigError: When there is no such file, or it is not a YAML mapping.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read config {str(path)!r}: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {str(path)!r} must hold sections such as 'model:' and 'train:', got {tree!r}")
+    return tree
+
+
+def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Where each setting of a command line and its config file stands, and its dotted name."""
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        key, _, value = word.partition("=")
+        if key == "--config":
+            path = value or following
+            for section, fields in read_yaml(path).items():
+                names = [f"{section}.{field}" for field in fields] if isinstance(fields, Mapping) else [section]
+                yield from ((path, name) for name in names)
+        elif word.startswith("--"):
+            yield "the command line", key[2:]
+
+
+def _suggest(key: str, known: Collection[str]) -> str:
+    """The closest setting: of the same section, or of another in which it has just this name."""
+    section, _, field = key.rpartition(".")
+    siblings = [name for name in known if name.startswith(f"{section}.")] if section else []
+    elsewhere = next((name for name in sorted(known) if name.endswith(f".{field}")), None)
+    if section and not siblings:
+        return did_you_mean(section, {name.partition(".")[0] for name in known if "." in name})
+    if elsewhere is not None:
+        return did_you_mean(elsewhere, known)
+    return did_you_mean(key, siblings or known)
+
+
+def _switched_on(argv: Sequence[str], switches: Collection[str]) -> list[str]:
+    """The words, with ``true`` behind each switch that stands alone."""
+    words: list[str] = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=False):
+        words += [word, "true"] if word in switches and following not in ("true", "false") else [word]
+    return words
+
+
+def _one_line(message: str) -> str:
+    """Jsonargparse's message in our words: the setting, what it must be, what came."""
+    setting = re.search(r'Parser key "(.+?)"', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    kinds = re.findall(r"Expected an? (.+?)(?:\. Got value|$)", message, re.MULTILINE)
+    if not (setting and value and kinds):
+        return " ".join(message.replace("Parser key ", "").split())
+    words = re.findall(r"'([^']*)'", kinds[0]) if kinds[0].startswith("typing.Literal") else []
+    if words and len(kinds) == 1:
+        return f"{setting[1]} = {value[1]!r} does not exist. {did_you_mean(value[1], words)}"
+    plain = [re.sub(r"<class '(\w+)'>|typing.Literal\[(.*)\]", r"\1\2", kind) for kind in kinds]
+    return f"{setting[1]} must be {' or '.join(plain).replace('NoneType', 'null')}, got {value[1]!r}"
