@@ -256,6 +256,18 @@ class TestRefuses:
         with pytest.raises(ConfigError, match="it has 'x' where 'c' is"):
             evaluate(model, Stripes(class_names=tuple("abcd")))
 
+    @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+    def test_a_device_that_is_not_there(self, device):
+        model = Reader()
+        model.weight = torch.nn.Parameter(torch.zeros(1))
+        with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
+            evaluate(model, Stripes(), device=device)
+
+    @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"workers": -1}])
+    def test_numbers_that_cannot_work(self, setting):
+        with pytest.raises(ConfigError, match=f"{next(iter(setting))} must be"):
+            evaluate(Reader(), Stripes(), **setting)
+
     @pytest.mark.parametrize(("clips", "negatives"), [(0, False), (1, True)])
     def test_too_few_clips(self, clips, negatives):
         with pytest.raises(DataError, match=f"the data set has {clips}"):
@@ -316,6 +328,11 @@ class TestCommand:
         evaluate_checkpoint("c", {"lengths": (2,)}, split="val", progress=False)
         evaluate_checkpoint("c", {"name": "other", "clips": 3}, progress=False)
         assert self.built == [("stripes", "val", {"clips": 4, "lengths": (2,)}), ("other", "test", {"clips": 3})]
+
+    def test_a_checkpoints_lists_are_settings_tuples(self):
+        self.model.card["data"]["lengths"] = [1, 2]
+        evaluate_checkpoint("c", negatives=False, progress=False)
+        assert self.built == [("stripes", "test", {"clips": 4, "lengths": (1, 2)})]
 
     def test_a_checkpoint_without_data_needs_a_name(self):
         del self.model.card["data"]

@@ -66,11 +66,13 @@ def evaluate(
         ``per_clip``: name → kind of audio → two scores of this clip alone.
 
     Raises:
-        ConfigError: When the model answers other classes than the data set has.
+        ConfigError: When the model answers other classes than the data set has, or there is no such device.
         DataError: When there is no clip, or no other clip whose audio could be heard.
         CheckpointError: When the model answers NaN.
     """
     _check_classes(model, dataset)
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size must be 1 or more and workers must be 0 or more, got {batch_size} and {workers}")
     if len(dataset) < 1 + negatives:
         raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
     # The loader's own generator leaves the global random state as it was.
@@ -82,7 +84,7 @@ def evaluate(
         generator=torch.Generator(),
     )
     tallies: dict[str, _Tally] = {}
-    model.to(device)
+    _move(model, device)
     with _evaluating(model), torch.inference_mode():
         for trial in track(trials, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
             _hear(model, trial, device, tallies)
@@ -100,6 +102,14 @@ def _check_classes(model: AVSModel, dataset: AVSDataset) -> None:
     if model.classes > 1 and names is not None and tuple(names) != dataset.class_names:
         ours, theirs = next((a, b) for a, b in zip(names, dataset.class_names, strict=True) if a != b)
         raise ConfigError(f"the model's classes are others than the data set's: it has {ours!r} where {theirs!r} is")
+
+
+def _move(model: AVSModel, device: torch.device | str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try cpu") from error
 
 
 @contextmanager
@@ -279,22 +289,23 @@ def evaluate_checkpoint(
     progress: bool = True,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """The command ``avseg eval``: load, evaluate, print tables, write JSON.
+    """Score a model on a data set, also with audio that is not the clip's; print tables and write JSON.
 
     Args:
-        checkpoint: What :func:`avseg.load` takes.
-        data: ``name`` and fields of the data set's ``Config``, laid over the data the checkpoint was trained on when it
-            is the same data set.
-        split: ``"train"``, ``"val"`` or ``"test"``.
+        checkpoint: A bundled name, a folder that avseg train or convert wrote, or a Hub id.
+        data: ``name`` and fields of the data set's ``Config``, laid over those the checkpoint was trained on when it is
+            the same data set.
+        split: train, val or test.
         out: JSON file to write, in one step.
-        batch_size: See :func:`evaluate`, as for all that follow.
-        device: Where to compute.
-        negatives: Answer with wrong audio, too.
+        batch_size: Clips answered at once; changes no score.
+        device: Where to compute: cpu, cuda, mps.
+        negatives: Answer each clip again with silence, noise and the audio of another clip.
         progress: Show a bar on the terminal.
         workers: Processes that prepare clips.
 
     Returns:
-        What is written: where the numbers come from, ``config`` (checkpoint, model, data), ``numbers`` (the report).
+        What is written: where the numbers come from, ``config`` (checkpoint, model, data), ``numbers`` (the report of
+        :func:`evaluate`).
 
     Raises:
         ConfigError: When a setting is wrong, the classes do not match, or ``out`` cannot be written.
@@ -321,7 +332,7 @@ def evaluate_checkpoint(
         "model": {"name": model.card["model"], "classes": model.classes, **model.card["config"]},
         "data": {**settings, "split": split},
     }
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["avseg", *sys.argv[1:]])
     result = {**provenance(command, device), "config": config, "numbers": report}
     if out is not None:
         beside = _beside(out)
@@ -335,8 +346,9 @@ def _settings(card: Mapping[str, Any], data: dict[str, Any], checkpoint: str) ->
     trained = card.get("data") or {}
     name = data.get("name", trained.get("name"))
     if name is None:
-        raise ConfigError(f"{checkpoint} does not say what data it is for: name a data set with --data.name")
-    return {**(trained if trained.get("name") == name else {}), **data, "name": name}
+        raise ConfigError(f"{checkpoint} does not say what data it was trained on: name a data set with --data.name")
+    merged = {**(trained if trained.get("name") == name else {}), **data, "name": name}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in merged.items()}
 
 
 def _prepare(out: Path) -> None:
