@@ -20,7 +20,7 @@ from avseg._resume import Keeper, SafeFile, find_resume
 from avseg._sampler import reseed
 from avseg.config import Run, Weights
 from avseg.data import AVSDataset, build_dataset
-from avseg.errors import ConfigError
+from avseg.errors import ConfigError, DataError
 from avseg.interface import AVSModel
 from avseg.models import build
 from avseg.nn.audio import AudioEncoder
@@ -46,7 +46,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
     if run.train.max_steps is not None and resume.step >= run.train.max_steps:
         return folder
     reseed(run.train.seed)
-    training, validation = build_dataset(split="train", **run.data), build_dataset(split="val", **run.data)
+    training, validation = _dataset(run, "train"), _dataset(run, "val")
     model = build(classes=training.classes, **run.model)
     if resume.path is None:
         load_weights(model, run.weights, training)
@@ -78,6 +78,13 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> None:
             "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
             "--model.train_audio true"
         )
+
+
+def _dataset(run: Run, split: str) -> AVSDataset:
+    data = build_dataset(split=split, **run.data)
+    if not len(data):
+        raise DataError(f"the data set {run.data['name']!r} has no clip in its split {split!r}")
+    return data
 
 
 def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Trainer:

@@ -1,0 +1,149 @@
+"""The command line as a whole: what it prints and with which code it ends."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import avseg
+from avseg.cli import VERBS, main
+from avseg.store import save
+
+WORDS = ["--visual", "pvt_v2_b0", "--audio", "compact", "--channels", "8"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """An untrained model on disk."""
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="compact", train_audio=True, channels=8)
+    data = {"name": "synthetic", "variant": "ms3", "size": 32, "frames": 2, "test": 2}
+    return save(model, tmp_path / "tiny", data=data, class_names=("background", "sounding"))
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        assert all(f"\n  {verb} " in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "predict", "profile", "convert", "models", "datasets", "data show"])
+def test_every_command_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: avseg {verb}")
+    assert "`" not in text
+
+
+def test_training_help_lists_fields_types_and_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model.name", "pcmanet", "--data.name", "synthetic", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--model.confidence CONFIDENCE c, the threshold of CIM. (type: float, default: 0.99)" in text
+    assert "--data.frames FRAMES T, seconds per clip. (type: int, default: 5)" in text
+    assert "--train.epochs EPOCHS Passes over the training data. (type: int, default: 15)" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[0] == "avseg"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("trian", "unknown command 'trian'. Did you mean 'train'?"),
+        ("data sohw", "unknown command 'data sohw'. Did you mean 'show'?"),
+        ("train --model.name pcmnet", "unknown model 'pcmnet'. Did you mean 'pcmanet'?"),
+        ("train --data.name synthtic", "unknown data set 'synthtic'. Did you mean 'synthetic'?"),
+        ("train --model.chanels 8", "Did you mean 'model.channels'?"),
+        ("train --train.epochs 0", "train.epochs must be 1 or more, got 0"),
+        ("train --train.lr 0", "train.lr"),
+        ("train --config nothing.yaml", "cannot read config 'nothing.yaml'"),
+        ("eval", "required: checkpoint"),
+        ("eval nothing", "no model 'nothing'"),
+        ("profile pcmanet --visual resnet7", "Did you mean 'resnet"),
+        ("profile pcmanet --groups 7", "channels = 256"),
+        ("convert nothing.pth -o out", "nothing.pth"),
+        ("convert nothing.pth", "required: output"),
+        ("models pcmanet", "unrecognized arguments: pcmanet"),
+        ("data show", "required: out"),
+        ("data show --data.szie 3 -o a.png", "Did you mean 'data.size'?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_code_2(
+    command: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command.split()) == 2
+    out, error = capsys.readouterr()
+    assert not out
+    assert error.startswith("avseg: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(avseg.AvsegError):
+        main(["trian", "--debug"])
+
+
+def test_the_shell_sees_code_and_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "avseg", "train", "--model.chanels", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert (
+        ended.stderr
+        == "avseg: error: unknown setting 'model.chanels' in the command line. Did you mean 'model.channels'?\n"
+    )
+
+
+def test_interruption_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(argv: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "models", interrupt)
+    assert main(["models"]) == 130
+    assert capsys.readouterr().err == "avseg: interrupted\n"
+
+
+def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    assert "pcmanet     arXiv 2406.02345" in capsys.readouterr().out
+    assert main(["datasets"]) == 0
+    assert "\nsynthetic " in capsys.readouterr().out
+
+
+def test_eval_takes_the_data_from_the_card(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "scores.json"
+    assert main(["eval", str(tiny), "-o", str(report), "--data.test", "3", "--negatives", "false"]) == 0
+    assert "3 clips, 6 frames" in capsys.readouterr().out
+    assert '"size": 32' in report.read_text()
+
+
+def test_profile_of_a_name_and_of_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--height", "32", "--width", "32", "--frames", "2", "--runs", "1"]
+    assert main(["profile", "pcmanet", *WORDS, *size, "-o", str(tmp_path / "a.json")]) == 0
+    assert main(["profile", str(tiny), *size]) == 0
+    assert capsys.readouterr().out.count("pcmanet: one clip of 2x32x32") == 2
+    assert "avseg profile pcmanet --visual pvt_v2_b0" in (tmp_path / "a.json").read_text()
+
+
+def test_data_show_writes_a_picture(tmp_path: Path) -> None:
+    words = ["--data.size", "32", "--data.frames", "2", "--clips", "1", "-o", str(tmp_path / "sheet.png")]
+    assert main(["data", "show", *words]) == 0
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    words = ["--model.audio", "compact", "--model.train_audio", "true", "--model.visual", "pvt_v2_b0"]
+    words += ["--model.channels", "8", "--data.size", "32", "--train.accelerator", "cpu"]
+    assert main(["train", *words, "-o", str(tmp_path / "file" / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_installed_command_is_this_one() -> None:
+    assert shutil.which("avseg", path=str(Path(sys.executable).parent)) is not None

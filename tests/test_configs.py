@@ -1,0 +1,83 @@
+"""Every recipe loads, builds, and says how to run it."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import avseg
+from avseg.cli import main
+from avseg.config import read_run
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def commands(config: Path) -> list[list[str]]:
+    """The ``avseg train`` lines of a recipe's comment."""
+    lines = config.read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line)[2:] for line in lines if line.startswith("# avseg ")]
+
+
+def every_command() -> list[object]:
+    return [pytest.param(c, id=f"{path.stem}-{i}") for path in CONFIGS for i, c in enumerate(commands(path))]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_first_line_is_the_command(config: Path) -> None:
+    first = config.read_text(encoding="utf-8").splitlines()[0]
+    assert first == f"# avseg train --config configs/{config.name}"
+
+
+@pytest.mark.parametrize("command", every_command())
+def test_commands_load_and_build(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert command[0] == "train"
+    run = read_run(command[1:])
+    with torch.device("meta"):
+        model = avseg.build(classes=71 if run.data.get("variant") == "avss" else 1, **run.model)
+    assert model.name == run.model["name"]
+
+
+@pytest.mark.parametrize(("task", "epochs"), [("s4", 15), ("ms3", 30), ("avss", 60)])
+@pytest.mark.parametrize("visual", ["resnet50", "pvt_v2_b5"])
+def test_recipes_have_the_settings_of_the_paper(visual: str, task: str, epochs: int) -> None:
+    run = read_run(["--config", str(ROOT / f"configs/pcmanet_{visual}_{task}.yaml")])
+    t = run.train
+    assert (t.epochs, t.batch_size, t.lr, t.optimizer, t.schedule, t.weight_decay) == (
+        epochs,
+        4,
+        1e-4,
+        "adam",
+        "constant",
+        0,
+    )
+    assert (run.model["visual"], run.model["groups"], run.model["confidence"]) == (visual, 8, 0.99)
+    assert run.data["size"] == 224
+
+
+def test_table_4_is_five_ablations_apart() -> None:
+    _, *ablations = commands(ROOT / "configs/pcmanet_resnet50_s4.yaml")
+    assert [set(words[4:]) - {"-o", "false", words[4]} for words in ablations] == [
+        {"--model.avga", "--model.qsca"},
+        {"--model.qsca"},
+        {"--model.select"},
+        {"--model.progression"},
+        {"--model.continuity"},
+    ]
+
+
+def test_a_recipe_without_its_data_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", str(ROOT / "configs/pcmanet_resnet50_s4.yaml")]) == 2
+    assert "avsbench_s4" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_smoke_recipe_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", str(ROOT / "configs/pcmanet_smoke.yaml")]) == 0
+    assert avseg.load(tmp_path / "runs/pcmanet_smoke/last").card["epoch"] == 2

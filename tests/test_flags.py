@@ -1,0 +1,131 @@
+"""Words and YAML become settings, or one line that says what would have been right."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pytest
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from avseg.errors import ConfigError
+from avseg.flags import add_part, choice, new_parser, parse, read_yaml
+
+
+class Thing:
+    """Configured."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of ``Thing``, see :class:`Thing`.
+
+        Attributes:
+            kind: Which.
+            count: How many, ``1`` or more.
+            limit: At most.
+            size: Side, or (height, width).
+            quick: No waiting.
+        """
+
+        kind: Literal["round", "square"] = "round"
+        count: int = 1
+        limit: float | None = None
+        size: int | tuple[int, int] = 8
+        quick: bool = False
+
+    names: ClassVar[list[str]] = ["thing", "thong"]
+
+
+@pytest.fixture
+def parser() -> ArgumentParser:
+    made = new_parser("do", "Do it.")
+    made.add_argument("--config", action=ActionConfigFile)
+    add_part(made, "model", "thing", Thing, Thing.names)
+    made.add_argument("--train.lr", type=float, default=1e-4)
+    return made
+
+
+def test_flags_override_the_file_and_the_file_the_defaults(parser: ArgumentParser, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("model: {name: thing, count: 3, size: [4, 6]}\ntrain: {lr: 1e-3}\n")
+    read = parse(parser, ["--config", str(file), "--model.count", "5"])
+    assert (read.model.count, read.model.size, read.model.kind, read.train.lr) == (5, (4, 6), "round", 1e-3)
+
+
+def test_what_is_not_said_can_be_left_out(parser: ArgumentParser) -> None:
+    assert parse(parser, ["--model.count=5"], defaults=False).as_dict() == {"model": {"count": 5}}
+
+
+@pytest.mark.parametrize("words", [["--model.quick"], ["--model.quick", "true"], ["--model.quick=true"]])
+def test_a_switch_can_stand_alone(parser: ArgumentParser, words: list[str]) -> None:
+    assert parse(parser, [*words, "--model.count", "2"]).model.quick is True
+    assert parse(parser, ["--model.quick", "false"]).model.quick is False
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.cuont", "2"], "unknown setting 'model.cuont' in the command line. Did you mean 'model.count'?"),
+        (["--count", "2"], "Did you mean 'model.count'?"),
+        (["--train.count", "2"], "Did you mean 'model.count'?"),
+        (["--modle.count=2"], "Did you mean 'model'?"),
+        (
+            ["--model.xyxyxy", "2"],
+            "Choose from: model.count, model.kind, model.limit, model.name, model.quick, model.size.",
+        ),
+        (["--model.kind", "squre"], "model.kind = 'squre' does not exist. Did you mean 'square'?"),
+        (["--model.count", "many"], "model.count must be int, got 'many'"),
+        (["--model.limit", "high"], "model.limit must be float or null, got 'high'"),
+        (["--model.size", "[1]"], "model.size must be int or tuple with 2 elements, got '[1]'"),
+        (["--model.count"], "expected one argument"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_a_wrong_word_is_one_line(parser: ArgumentParser, words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(parser, words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {cuont: 2}", "a.yaml. Did you mean 'model.count'?"),
+        ("modle: {count: 2}", "Did you mean 'model'?"),
+        ("model: thing", "Unable to load config"),
+        ("model: {count: many}", "model.count must be int, got 'many'"),
+        ("model: {", "cannot read config"),
+        ("- a", "must hold sections"),
+        ("", "must hold sections"),
+    ],
+)
+def test_a_wrong_file_is_one_line(parser: ArgumentParser, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        parse(parser, ["--config", str(tmp_path / "a.yaml")])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read config"):
+        read_yaml(tmp_path / "nothing.yaml")
+    (tmp_path / "a.yaml").write_bytes(b"\xff\x00")
+    with pytest.raises(ConfigError, match="cannot read config"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_the_name_of_a_part_is_found_before_the_rest_is_known(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("model: {name: thong, whatever: 1}\ndata: null\n")
+    assert choice(["--config", str(file), "--other", "x"], "model") == "thong"
+    assert choice(["--config", str(file), "--model.name=thing"], "model") == "thing"
+    assert choice(["--config", str(file)], "data") is None
+    with pytest.raises(ConfigError, match="expected one argument"):
+        choice(["--config"], "model")
+
+
+def test_help_is_plain(parser: ArgumentParser) -> None:
+    text = parser.format_help()
+    assert "Settings of Thing, see Thing" in text
+    assert "How many, 1 or more. (type: int, default: 1)" in text
