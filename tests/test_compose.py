@@ -10,6 +10,7 @@ from PIL import Image
 
 from avseg.compose import Composition, compose
 from avseg.data import build_dataset
+from avseg.data._base import denormalise
 from avseg.errors import AvsegError, ConfigError, DataError
 
 VALUES = {"dog": 18, "person": 1, "chair": 62}
@@ -20,7 +21,7 @@ def picture(folder: Path, name: str, value: int, side: int = 64) -> None:
     image, mask = np.full((side, side, 3), 90, np.uint8), np.zeros((side, side), np.uint8)
     image[12:50, 14:52] = (value * 4 % 256, 255 - value, 200)
     mask[12:50, 14:52] = value
-    mask[11, 14:52] = 255
+    mask[6:12, 14:52] = 255
     for kind, array, suffix in (("images", image, "jpg"), ("masks", mask, "png")):
         path = folder / kind / f"{name}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def stories(folder: Path) -> dict[str, list[dict]]:
+    """What each clip says about itself."""
     return {
         s: [json.loads(p.read_text()) for p in sorted((folder / s).glob("*/clip.json"))]
         for s in ("train", "val", "test")
@@ -104,9 +106,28 @@ def test_masks_follow_pictures_and_times(settings):
         masks = data[index].target.masks[0]
         for k in range(3):
             loud = {names[t["class"]] for t in story["things"] if t["seen"] and t["sounds"][k]}
-            assert set(masks[k].unique().tolist()) - {0} == loud
+            assert set(masks[k].unique().tolist()) - {0, 255} == loud
             marked += bool(loud)
     assert marked > 6
+
+
+def test_whole_pictures_keep_their_things_where_they_are(settings):
+    out = compose(replace(settings, whole=1.0, variant="s4", val=0, test=0), progress=False)
+    data = build_dataset("folder", "train", root=str(out), size=0, variant="avss")
+    for index, story in enumerate(stories(out)["train"]):
+        (thing,) = story["things"]
+        label = data.class_names.index(thing["class"])
+        masks, frames = data[index].target.masks[0], denormalise(data[index].clip.frames[0])
+        assert masks.unique().tolist() == [0, label, 255]  # the line that is not to be scored stays so
+        inside, outside = frames[masks == label].float(), frames[masks == 0].float()
+        assert (inside.mean(0) - outside.mean(0)).abs().max() > 30
+        assert len([f for f in story["files"] if f.endswith(".jpg")]) == 1
+
+
+def test_without_whole_pictures_nothing_is_left_unscored(settings):
+    out = compose(replace(settings, whole=0.0), progress=False)
+    data = build_dataset("folder", "train", root=str(out), size=0)
+    assert all(int(sample.target.masks.max()) < 255 for sample in data)
 
 
 def test_silent_classes_are_seen_and_unseen_ones_heard(settings):
@@ -214,7 +235,7 @@ def test_s4_keeps_one_voice_and_splits_may_be_left_out(settings):
         target = data[index].target
         assert target.masks.shape == (1, 3, 40, 56)
         assert target.labelled.tolist() == [[True, False, False]]
-        assert target.masks.flatten(2).any(2).all()
+        assert (target.masks == 1).flatten(2).any(2).all()
 
 
 def break_mask(source):
@@ -285,6 +306,7 @@ def test_a_bad_file_is_named_in_one_line(settings, source, change, hint):
         ({"variant": "s5"}, "'s4', 'ms3' or 'avss', got 's5'"),
         ({"size": 4}, "8 pixels or more"),
         ({"train": 0, "val": 0, "test": 0}, "not all splits 0"),
+        ({"whole": 1.5}, "between 0 and 1, got 1.5"),
         ({"sound_source": "("}, "no regular expression"),
         ({"sound_source": "abc"}, "needs a group"),
     ],

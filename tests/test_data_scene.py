@@ -6,7 +6,7 @@ from avseg.data._draw import CutOut
 from avseg.data._mix import mix
 from avseg.data._scene import Scene, stage
 from avseg.data._script import Role
-from avseg.data._stage import Actor, Camera, Pose
+from avseg.data._stage import Actor, Camera, Pose, Setting, setting_size
 from avseg.mel import SAMPLE_RATE
 
 
@@ -36,7 +36,7 @@ def actor(number, colour, x, size=0.5):
 
 def test_who_is_in_front_owns_the_pixels():
     camera = Camera(np.random.default_rng(0), (64, 64))
-    sky = Image.new("RGB", camera.scenery)
+    sky = Setting(Image.new("RGB", setting_size((64, 64))))
     actors = [actor(1, (255, 0, 0), 0.4), actor(2, (0, 255, 0), 0.6), actor(0, (0, 0, 255), 0.6, 0.2)]
     frame, who = camera.shoot(sky, actors, 0.0)
     colours = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)}
@@ -91,3 +91,16 @@ def test_nobody_seen_is_a_scene():
     scene = stage(Plain(), [Role(1, False, (True,))], np.random.default_rng(0), 16, 16)
     assert not scene.masks.any()
     assert np.abs(scene.waveform).max() > 0.05
+
+
+def test_a_setting_may_show_the_things_itself():
+    size = setting_size((40, 30))
+    image, who = Image.new("RGB", size, (9, 9, 9)), Image.new("L", size)
+    for box, colour, number in (((10, 10, 22, 30), (200, 0, 0), 1), ((28, 10, 42, 30), (0, 200, 0), 2)):
+        image.paste(colour, box)
+        who.paste(number, box)
+    roles = [Role(6, True, (True, False)), Role(8, True, (False, True))]
+    scene = stage(Plain(), roles, np.random.default_rng(5), 30, 40, Setting(image, who))
+    assert [set(np.unique(m)) for m in scene.masks] == [{0, 6}, {0, 8}]
+    for label, colour in ((6, (200, 0, 0)), (8, (0, 200, 0))):
+        assert (np.median(scene.frames[scene.masks == label], axis=0) == colour).all()

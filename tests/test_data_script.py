@@ -48,3 +48,18 @@ def test_what_has_no_sound_is_silent_and_what_has_no_picture_unseen(variant):
 
 def test_one_second_is_a_clip():
     assert all(len(r.sounds) == 1 for variant in ("s4", "ms3") for roles in scripts(variant, seconds=1) for r in roles)
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3"])
+def test_a_given_cast_is_all_that_is_seen(variant):
+    for k in range(100):
+        roles = write_script(np.random.default_rng(k), variant, [2, 5], [5, 7, 9], 4, [2, 5, 9])
+        assert sorted(r.label for r in roles if r.seen) == [2, 5, 9]
+        assert {r.label for r in roles if any(r.sounds)} <= {5, 7}  # 9 is in the picture, but too small to sound
+        assert not any(r.seen for r in roles if r.label == 7)
+
+
+def test_things_without_sound_do_not_crowd_out_the_others():
+    many = scripts("ms3", seen=range(1, 60), heard=(1, 2, 3))
+    assert all(any(r.label <= 3 for r in roles if r.seen) for roles in many)
+    assert any(r.label > 3 for roles in many for r in roles)

@@ -26,7 +26,9 @@ from avseg.data._material import Material, divide, gather
 from avseg.data._palette import palette
 from avseg.data._scene import Scene, stage
 from avseg.data._script import Variant, write_script
+from avseg.data._stage import Setting, setting_size
 from avseg.errors import ConfigError, DataError
+from avseg.interface import IGNORE
 from avseg.mel import SAMPLE_RATE
 
 
@@ -44,6 +46,8 @@ class Composition:
         pairs: Which folder of sounds belongs to which class where names differ: ``person=crying_baby,bird=rooster``.
         backgrounds: Folder of pictures to stand before; left out, pictures of ``images`` that show nothing that
             sounds. Half of the backgrounds are drawn.
+        whole: Share of clips that show a picture as it is, as VPO does, its own things sounding; the others paste
+            cut-outs. Set 0 when the masks do not mark everything that could sound.
         sound_source: Regular expression whose group is what takes of one recording have in common in their names, so
             that they stay in one split.
         variant: What sounds when, see the data set ``synthetic``.
@@ -62,6 +66,7 @@ class Composition:
     classes: str | None = None
     pairs: str = ""
     backgrounds: str | None = None
+    whole: float = 0.5
     sound_source: str | None = None
     variant: Variant = "avss"
     size: int | tuple[int, int] = 224
@@ -78,6 +83,8 @@ class Composition:
             raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
         if self.frames < 1 or min(self.counts.values()) < 0 or not any(self.counts.values()) or self.seed < 0:
             raise ConfigError("frames must be 1 or more; train, val, test and seed 0 or more, and not all splits 0")
+        if not 0.0 <= self.whole <= 1.0:
+            raise ConfigError(f"whole must be between 0 and 1, got {self.whole}")
         try:
             groups = re.compile(self.sound_source or "()").groups
         except re.error as error:
@@ -134,6 +141,8 @@ def compose(settings: Composition, *, progress: bool = True) -> Path:
     return out
 
 
+_LARGE = 0.02
+"""Part of a picture from which on a thing in it may sound."""
 _FINISHED, _UNFINISHED = "dataset.json", ".dataset.json"
 
 
@@ -178,9 +187,7 @@ def _make(settings: Composition, material: Material, stock: Collected, folder: P
         return
     stock = dataclasses.replace(stock, used=[])
     rng = np.random.default_rng([settings.seed, SPLITS.index(stock.split), index])
-    seen, heard = sorted(stock.things), sorted(stock.sounds)
-    roles = write_script(rng, settings.variant, seen, heard, settings.frames)
-    scene = stage(stock, roles, rng, *settings.shape)
+    scene = _scene(settings, stock, rng)
     names = material.names
     story = {
         "things": [
@@ -193,6 +200,25 @@ def _make(settings: Composition, material: Material, stock: Collected, folder: P
     shutil.rmtree(beside, ignore_errors=True)
     _write(beside, scene, story)
     os.replace(beside, folder)
+
+
+def _scene(settings: Composition, stock: Collected, rng: np.random.Generator) -> Scene:
+    """A picture as it is, when that is the clip's turn and something large enough in it can sound; else cut-outs."""
+    (height, width), heard = settings.shape, sorted(stock.sounds)
+    if stock.pictures and rng.random() < settings.whole:
+        image, labels = stock.whole(rng, *setting_size((width, height)))
+        top, left = len(labels) // 6, len(labels[0]) // 6  # the camera may not see what is further out
+        shares = np.bincount(labels[top:-top, left:-left].reshape(-1), minlength=256) / labels.size
+        large = [label for label in range(1, IGNORE) if shares[label] >= _LARGE]
+        if set(large) & set(heard):
+            cast = [label for label in range(1, IGNORE) if (labels == label).any()]
+            roles = write_script(rng, settings.variant, large, heard, settings.frames, cast)
+            numbers = np.zeros(256, dtype=np.uint8)
+            numbers[[role.label for role in roles if role.seen]] = [k for k, r in enumerate(roles, 1) if r.seen]
+            numbers[IGNORE] = IGNORE
+            return stage(stock, roles, rng, height, width, Setting(image, Image.fromarray(numbers[labels])))
+    roles = write_script(rng, settings.variant, sorted(stock.things), heard, settings.frames)
+    return stage(stock, roles, rng, height, width)
 
 
 def _write(folder: Path, scene: Scene, story: dict[str, Any]) -> None:

@@ -44,13 +44,20 @@ class Picture(NamedTuple):
 
     Attributes:
         image: The file.
-        classes: All its classes.
+        mask: Its mask.
+        values: Mask value → class, of all that is in it; the value None stands for any but 0 and 255.
         things: What is large enough to be cut out.
     """
 
     image: Path
-    classes: frozenset[str]
+    mask: Path
+    values: dict[int | None, str]
     things: tuple[Thing, ...]
+
+    @property
+    def classes(self) -> set[str]:
+        """All its classes."""
+        return set(self.values.values())
 
 
 def read_classes(path: Path) -> dict[int, str]:
@@ -110,7 +117,7 @@ def open_album(files: Iterable[Path], images: Path, masks: Path, names: Mapping[
             raise DataError(f"{image} is {size[0]}x{size[1]} pixels, its mask {mask} is {other[0]}x{other[1]}")
         found = _classes(mask, labels, names, relative.parts[0])
         things = [thing for value, name in found.items() for thing in _things(image, mask, labels, name, value)]
-        yield Picture(image, frozenset(found.values()), tuple(things))
+        yield Picture(image, mask, found, tuple(things))
 
 
 def _classes(
@@ -127,7 +134,7 @@ def _classes(
 
 
 def _things(image: Path, mask: Path, labels: NDArray[np.uint8], name: str, value: int | None) -> Iterator[Thing]:
-    pieces, count = ndimage.label(_inside(labels, value))
+    pieces, count = ndimage.label(inside(labels, value))
     areas = np.bincount(pieces.reshape(-1), minlength=count + 1)
     for number, (rows, columns) in enumerate(ndimage.find_objects(pieces), start=1):
         sides = rows.stop - rows.start, columns.stop - columns.start
@@ -135,7 +142,7 @@ def _things(image: Path, mask: Path, labels: NDArray[np.uint8], name: str, value
             yield Thing(image, mask, name, value, (columns.start, rows.start, columns.stop, rows.stop))
 
 
-def _inside(labels: NDArray[np.uint8], value: int | None) -> NDArray[np.bool_]:
+def inside(labels: NDArray[np.uint8], value: int | None) -> NDArray[np.bool_]:
     return np.asarray((labels != 0) & (labels != IGNORE) if value is None else labels == value)
 
 
@@ -143,7 +150,7 @@ def cut_out(thing: Thing, px: int) -> CutOut:
     """The thing without its surroundings, its longer side ``px`` pixels, with a soft edge."""
     labels = read_labels(thing.mask)
     left, top, right, bottom = thing.box
-    pieces, _ = ndimage.label(_inside(labels, thing.value)[top:bottom, left:right])
+    pieces, _ = ndimage.label(inside(labels, thing.value)[top:bottom, left:right])
     largest = np.bincount(pieces.reshape(-1))[1:].argmax() + 1
     alpha = Image.fromarray(np.where(pieces == largest, 255, 0).astype(np.uint8))
     picture = read_picture(thing.image).crop(thing.box)

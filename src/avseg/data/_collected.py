@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avseg.data import _scenery as scenery
-from avseg.data._album import Thing, cut_out, read_picture
+from avseg.data._album import Picture, Thing, cut_out, inside, read_labels, read_picture
 from avseg.data._draw import CutOut
 from avseg.data._recordings import continuous
 from avseg.data._traits import Traits
+from avseg.interface import IGNORE
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Of the pictures and of the sounds of every class."""
@@ -28,6 +29,8 @@ class Collected:
         split: Whose drawn clutter and backgrounds.
         things: Label → things of that class.
         sounds: Label → recordings of that class.
+        pictures: Pictures that show something that sounds.
+        labels: Class → label.
         backgrounds: Pictures to stand before; drawn ones in half of the scenes, or always when there is none.
         used: Files used so far, in order.
     """
@@ -35,6 +38,8 @@ class Collected:
     split: str
     things: Mapping[int, Sequence[Thing]]
     sounds: Mapping[int, Sequence[Path]]
+    pictures: Sequence[Picture]
+    labels: Mapping[str, int]
     backgrounds: Sequence[Path]
     used: list[Path] = field(default_factory=list)
 
@@ -57,11 +62,19 @@ class Collected:
         path = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
         self.used.append(path)
         picture = read_picture(path)
-        shrink = min(picture.width / width, picture.height / height) * float(rng.uniform(0.7, 1.0))
-        wide, tall = width * shrink, height * shrink
-        left, top = rng.uniform(0, picture.width - wide), rng.uniform(0, picture.height - tall)
-        box = (float(left), float(top), float(left + wide), float(top + tall))
-        return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        return picture.resize((width, height), Image.Resampling.LANCZOS, box=_part(rng, picture.size, width, height))
+
+    def whole(self, rng: np.random.Generator, width: int, height: int) -> tuple[Image.Image, NDArray[np.uint8]]:
+        """A random part of a picture with the things in it, and their labels (H, W), 255 where they are unknown."""
+        picture = self.pictures[int(rng.integers(len(self.pictures)))]
+        self.used.append(picture.image)
+        image, mask = read_picture(picture.image), read_labels(picture.mask)
+        labels = np.where(mask == IGNORE, IGNORE, 0).astype(np.uint8)
+        for value, name in picture.values.items():
+            labels[inside(mask, value)] = self.labels.get(name, 0)
+        box = _part(rng, image.size, width, height)
+        small = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        return small, np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST, box=box))
 
     def clutter(self, rng: np.random.Generator, px: int) -> Image.Image:
         """A drawn thing that never sounds."""
@@ -70,6 +83,15 @@ class Collected:
     def finish(self, rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Exposure, tint and noise."""
         return scenery.through_camera(rng, frames)
+
+
+def _part(
+    rng: np.random.Generator, size: tuple[int, int], width: int, height: int
+) -> tuple[float, float, float, float]:
+    """A random box of a picture, shaped like ``width`` to ``height`` and almost as large as can be."""
+    shrink = min(size[0] / width, size[1] / height) * float(rng.uniform(0.8, 1.0))
+    left, top = rng.random() * (size[0] - width * shrink), rng.random() * (size[1] - height * shrink)
+    return left, top, min(left + width * shrink, size[0]), min(top + height * shrink, size[1])
 
 
 def share_out(sources: Mapping[str, Iterable[str]], splits: Sequence[str], seed: int) -> dict[str, str]:

@@ -42,9 +42,9 @@ class Material(NamedTuple):
     @property
     def files(self) -> list[Path]:
         """All files."""
-        masks = {thing.mask for picture in self.pictures for thing in picture.things}
+        pictures = (path for picture in self.pictures for path in (picture.image, picture.mask))
         sounds = (path for paths in self.sounds.values() for path in paths)
-        return sorted({*(p.image for p in self.pictures), *masks, *sounds, *self.backgrounds})
+        return sorted({*pictures, *sounds, *self.backgrounds})
 
 
 def gather(
@@ -132,7 +132,8 @@ def divide(material: Material, splits: Sequence[str], seed: int, sound_source: s
     stocks = {}
     for split in splits:
         things, sounds = defaultdict[int, list[Thing]](list), defaultdict[int, list[Path]](list)
-        for thing in (t for p in material.pictures if owner[str(p.image)] == split for t in p.things):
+        own_pictures = [p for p in material.pictures if owner[str(p.image)] == split]
+        for thing in (t for p in own_pictures for t in p.things):
             things[label[thing.name]].append(thing)
         for name, paths in material.sounds.items():
             own = [path for path in paths if sound_owner[source_of(path, sound_source)] == split]
@@ -141,6 +142,7 @@ def divide(material: Material, splits: Sequence[str], seed: int, sound_source: s
             raise DataError(
                 f"too few files: {split} has no class with a picture and a sound. Give more, or --{split} 0"
             )
+        whole = [p for p in own_pictures if any(label.get(name) in sounds for name in p.classes)]
         behind = [path for path in material.backgrounds if owner[str(path)] == split]
-        stocks[split] = Collected(split, dict(things), dict(sounds), behind)
+        stocks[split] = Collected(split, dict(things), dict(sounds), whole, label, behind)
     return stocks

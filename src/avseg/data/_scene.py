@@ -15,7 +15,8 @@ from PIL import Image
 from avseg.data._draw import CutOut
 from avseg.data._mix import mix
 from avseg.data._script import Role
-from avseg.data._stage import Actor, Camera, place, still
+from avseg.data._stage import Actor, Camera, Setting, place, setting_size, still
+from avseg.interface import IGNORE
 
 _TRIES = 5
 _SEEN = 0.004
@@ -48,7 +49,7 @@ class Scene:
     Attributes:
         frames: (T, H, W, 3) uint8.
         waveform: (T · 16000,) float32 at 16 kHz.
-        instances: (T, H, W) uint8; 0 nothing of a class, a + 1 where thing a is seen in front.
+        instances: (T, H, W) uint8; 0 nothing of a class, a + 1 where thing a is seen in front, 255 unknown.
         labels: Class of each thing.
         seen: Whether each thing is in the picture; if not, it is only heard.
         sounds: (A, T) bool: thing a sounds in frame t's second.
@@ -63,13 +64,21 @@ class Scene:
 
     @property
     def masks(self) -> NDArray[np.int64]:
-        """(T, H, W) class label where a thing is seen that sounds, else 0."""
-        table = np.zeros((len(self.frames), len(self.labels) + 1), dtype=np.int64)
-        table[:, 1:] = self.sounds.T * np.asarray(self.labels, dtype=np.int64)
+        """(T, H, W) class label where a thing is seen that sounds, 255 where that is unknown, else 0."""
+        table = np.zeros((len(self.frames), 256), dtype=np.int64)
+        table[:, 1 : len(self.labels) + 1] = self.sounds.T * np.asarray(self.labels, dtype=np.int64)
+        table[:, IGNORE] = IGNORE
         return table[np.arange(len(table))[:, None, None], self.instances]
 
 
-def stage(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, height: int, width: int) -> Scene:
+def stage(
+    stock: Stock,
+    roles: Sequence[Role],
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    setting: Setting | None = None,
+) -> Scene:
     """Stage the roles: draw, place, move, occlude, sound.
 
     Args:
@@ -78,10 +87,12 @@ def stage(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, height:
         rng: Source of chance.
         height: H.
         width: W.
+        setting: A picture that shows all who are seen, role k as number k + 1; left out, a background of the stock
+            before which they are placed.
     """
     seconds = len(roles[0].sounds)
-    for _ in range(_TRIES):
-        frames, instances = _render(stock, roles, rng, seconds, (width, height))
+    for _ in range(1 if setting else _TRIES):
+        frames, instances = _render(stock, roles, rng, seconds, (width, height), setting)
         if _all_seen(roles, instances):
             break
     return Scene(
@@ -100,15 +111,22 @@ def _all_seen(roles: Sequence[Role], instances: NDArray[np.uint8]) -> bool:
 
 
 def _render(
-    stock: Stock, roles: Sequence[Role], rng: np.random.Generator, seconds: int, size: tuple[int, int]
+    stock: Stock,
+    roles: Sequence[Role],
+    rng: np.random.Generator,
+    seconds: int,
+    size: tuple[int, int],
+    setting: Setting | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Frames (T, H, W, 3) and instances (T, H, W) of one staging."""
-    camera = Camera(rng, size)
-    scenery = stock.background(rng, *camera.scenery)
-    actors = _cast(stock, roles, rng, min(size))
-    behind = [still(rng, stock.clutter, min(size), 0.4) for _ in range(int(rng.integers(0, 4)))]
-    before = [still(rng, stock.clutter, min(size), 0.3) for _ in range(int(rng.random() < 0.25))]
-    shots = [camera.shoot(scenery, [*behind, *actors, *before], k / max(1, seconds - 1)) for k in range(seconds)]
+    camera, actors = Camera(rng, size), list[Actor]()
+    if setting is None:
+        setting = Setting(stock.background(rng, *setting_size(size)))
+        actors = _cast(stock, roles, rng, min(size))
+        behind = [still(rng, stock.clutter, min(size), 0.4) for _ in range(int(rng.integers(0, 4)))]
+        before = [still(rng, stock.clutter, min(size), 0.3) for _ in range(int(rng.random() < 0.25))]
+        actors = [*behind, *actors, *before]
+    shots = [camera.shoot(setting, actors, k / max(1, seconds - 1)) for k in range(seconds)]
     return np.stack([frame for frame, _ in shots]), np.stack([who for _, who in shots])
 
 

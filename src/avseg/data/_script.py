@@ -31,7 +31,12 @@ class Role:
 
 
 def write_script(
-    rng: np.random.Generator, variant: Variant, seen: Sequence[int], heard: Sequence[int], seconds: int
+    rng: np.random.Generator,
+    variant: Variant,
+    seen: Sequence[int],
+    heard: Sequence[int],
+    seconds: int,
+    cast: Sequence[int] = (),
 ) -> list[Role]:
     """The roles of one clip, all of different classes.
 
@@ -42,14 +47,15 @@ def write_script(
         seen: Labels there are pictures of.
         heard: Labels there are sounds of.
         seconds: Length T of the clip.
+        cast: Labels that are seen in this clip; left out, one to four at random.
     """
     both, silent = sorted(set(seen) & set(heard)), sorted(set(seen) - set(heard))
     if variant == "s4":
         star = int(rng.choice(both))
-        count = int(rng.choice(4, p=_CAST))
-        others = _cast(rng, [label for label in both if label != star], silent, count)
+        rest = [label for label in both if label != star]
+        others = [c for c in cast if c != star] if cast else _cast(rng, rest, silent, int(rng.choice(4, p=_CAST)))
         return [Role(star, True, (True,) * seconds)] + [Role(o, True, (False,) * seconds) for o in others]
-    cast = _cast(rng, both, silent, int(rng.choice(4, p=_CAST)) + 1)
+    cast = cast or _cast(rng, both, silent, int(rng.choice(4, p=_CAST)) + 1)
     voices = [label for label in cast if label in both]
     most = min(_AT_ONCE, max(1, len(cast) - 1))  # where two or more are seen, one never sounds
     count = 0 if rng.random() < 0.06 else int(rng.integers(1, most + 1))

@@ -11,6 +11,8 @@ from avseg.data._draw import CutOut
 
 _OPAQUE = [0] * 128 + [255] * 128
 """A pixel belongs to whom it shows by half or more."""
+_MARGIN, _VIEW = 1.3, 1.25
+"""A setting is this much larger than the picture; the camera sees this part of it, without its zoom: 1 / 1.25."""
 _CLOSER = 1.3
 """What is rooted is nearer to us: this much larger. What is slim is larger, too, to be as easy to see."""
 
@@ -31,6 +33,24 @@ class Actor(NamedTuple):
     image: Image.Image
     first: Pose
     last: Pose
+
+
+class Setting(NamedTuple):
+    """What is behind the actors.
+
+    Attributes:
+        image: RGB, of :func:`setting_size`.
+        who: Of the same size, mode L: the numbers of things that are part of the setting, 0 elsewhere; None for
+            none.
+    """
+
+    image: Image.Image
+    who: Image.Image | None = None
+
+
+def setting_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of a setting that leaves the camera room to move, for pictures of this width and height."""
+    return round(size[0] * _MARGIN), round(size[1] * _MARGIN)
 
 
 def place(rng: np.random.Generator, number: int, thing: CutOut, size: float, others: Sequence[Actor]) -> Actor:
@@ -70,29 +90,29 @@ def still(
 
 
 class Camera:
-    """Looks at a scenery larger than its picture, pans and zooms a little.
+    """Looks at a setting larger than its picture, pans and zooms a little.
 
     Args:
         rng: Source of chance.
         size: Width and height of the picture.
     """
 
-    _MARGIN = 1.3
-
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
         self.size = size
-        self.scenery = round(size[0] * self._MARGIN), round(size[1] * self._MARGIN)
         self._first = np.array([*rng.uniform(-0.03, 0.03, 2), rng.uniform(0.98, 1.06)])
         self._last = self._first + (0.0 if rng.random() < 0.4 else 1.0) * rng.uniform(-0.05, 0.05, 3)
 
     def shoot(
-        self, scenery: Image.Image, actors: Sequence[Actor], part: float
+        self, setting: Setting, actors: Sequence[Actor], part: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Picture (H, W, 3) and who is seen in front (H, W), when this part of the clip is over."""
         view: list[float] = (self._first * (1 - part) + self._last * part).tolist()
         pan_x, pan_y, zoom = view
-        picture = self._look(scenery, pan_x, pan_y, zoom)
+        box = _window(setting.image.size, pan_x, pan_y, zoom)
+        picture = setting.image.resize(self.size, Image.Resampling.BILINEAR, box=box).convert("RGBA")
         who = Image.new("L", self.size)
+        if setting.who:
+            who = setting.who.resize(self.size, Image.Resampling.NEAREST, box=box)
         for number, image, first, last in actors:
             x, y, size, angle = (a * (1 - part) + b * part for a, b in zip(first, last, strict=True))
             stamp = _turned(image, size * zoom * min(self.size), angle)
@@ -103,13 +123,14 @@ class Camera:
             who.paste(number, (left, top), alpha.point(_OPAQUE))
         return np.asarray(picture.convert("RGB")), np.asarray(who)
 
-    def _look(self, scenery: Image.Image, pan_x: float, pan_y: float, zoom: float) -> Image.Image:
-        (width, height), shrink = scenery.size, 1.25 * zoom
-        wide, tall = width / shrink, height / shrink
-        # the scenery is further away than the things and so moves less
-        left, top = (width - wide) / 2 - 0.6 * pan_x * wide, (height - tall) / 2 - 0.6 * pan_y * tall
-        box = (max(0.0, left), max(0.0, top), min(float(width), left + wide), min(float(height), top + tall))
-        return scenery.resize(self.size, Image.Resampling.BILINEAR, box=box).convert("RGBA")
+
+def _window(size: tuple[int, int], pan_x: float, pan_y: float, zoom: float) -> tuple[float, float, float, float]:
+    """The part of a setting that is seen: left, top, right, bottom."""
+    width, height = size
+    wide, tall = width / (_VIEW * zoom), height / (_VIEW * zoom)
+    # the setting is further away than the things and so moves less
+    left, top = (width - wide) / 2 - 0.6 * pan_x * wide, (height - tall) / 2 - 0.6 * pan_y * tall
+    return max(0.0, left), max(0.0, top), min(float(width), left + wide), min(float(height), top + tall)
 
 
 def _turned(image: Image.Image, side: float, angle: float) -> Image.Image:
