@@ -126,3 +126,7 @@ def decoded(
         for frame in frames:
             last = frame
             yield frame
+
+
+def ignore(message: str) -> None:
+    """What to do with damage that was told before: nothing."""

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avseg.errors import MediaError
-from avseg.media import Complain, audio_stream, decoded, opened, refuse, seconds, video_stream
+from avseg.media import Complain, audio_stream, decoded, opened, refuse, seconds, start_time, video_stream
 
 _USUAL_RATE = Fraction(25)
 """Pictures per second of a stream that says nothing."""
@@ -80,8 +80,8 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def pictures(path: Path, complain: Complain = refuse) -> Iterator[Picture]:
-    """All pictures of a video, each decoded when it is asked for.
+def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> Iterator[Picture]:
+    """The pictures of a video, each decoded when it is asked for.
 
     A picture without a time stamp, or with one that does not lie after its predecessor's, comes one usual
     interval after it. Should the size change on the way, later pictures are scaled to the first one's.
@@ -89,6 +89,7 @@ def pictures(path: Path, complain: Complain = refuse) -> Iterator[Picture]:
     Args:
         path: The video.
         complain: What to do with damage, see :func:`avseg.media.decoded`.
+        after: Seconds; begin at the last key picture before, where the file can be searched.
 
     Raises:
         MediaError: When it is no video, or holds not one picture.
@@ -96,6 +97,8 @@ def pictures(path: Path, complain: Complain = refuse) -> Iterator[Picture]:
     with opened(path) as container:
         stream = video_stream(container, path)
         step = float(1 / _rate(stream))
+        if after > 0.0:
+            container.seek(round((after + start_time(container)) * av.time_base))
         previous: float | None = None
         width, height = 0, 0
         for frame in _frames(container, stream, path, complain):

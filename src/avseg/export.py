@@ -1,0 +1,80 @@
+"""A result as files: the overlay with its sound, a mask per picture, a summary, and everything as JSON."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from avseg.draw import add_names, add_strip, overlay, palette, strip, strip_height
+from avseg.freshfolder import fresh_folder
+from avseg.media import ignore, refuse
+from avseg.progress import seconds_bar
+from avseg.video import pictures, probe
+from avseg.videowriter import VideoWriter
+
+if TYPE_CHECKING:
+    from avseg.result import Result
+
+CONTENTS = ("overlay.mp4", "masks", "summary.png", "result.json")
+
+
+def save(result: "Result", folder: Path, *, overwrite: bool = False, progress: bool = False) -> Path:
+    """See :meth:`avseg.result.Result.save`."""
+    with fresh_folder(folder, CONTENTS, overwrite=overwrite) as partial:
+        write(result, partial, progress=progress)
+    return folder
+
+
+def write(result: "Result", folder: Path, *, progress: bool = False) -> None:
+    """Write all files of a result into an empty folder that is there."""
+    from avseg.summary import chosen, summary, thumbnail  # matplotlib takes half a second to import
+
+    video, masks, overview, data = (folder / name for name in CONTENTS)
+    masks.mkdir()
+    info = probe(result.source)
+    complain = ignore if result.options.get("damaged") == "skip" else refuse
+    colours = palette(len(result.class_names))
+    line = _time_line(result, colours)
+    length = result.end - result.times[0]
+    wanted, thumbnails = set(chosen(result)), {}
+    with (
+        VideoWriter(
+            video,
+            result.size,
+            rate=info.rate,
+            pixel_aspect=info.pixel_aspect,
+            sound=result.source,
+            complain=complain,
+        ) as writer,
+        seconds_bar("drawing", result.end, shown=progress) as reached,
+    ):
+        shown = zip(pictures(result.source, complain), result.frames, result.labels, strict=True)
+        for index, (picture, frame, labels) in enumerate(shown):
+            image = overlay(picture.rgb(), labels, colours)
+            if index in wanted:
+                thumbnails[index] = thumbnail(image)
+            add_strip(image, line, (frame.time - result.times[0]) / length)
+            if len(colours) > 2:
+                add_names(image, [r.label for r in frame.regions], result.class_names, colours)
+            writer.write(image, frame.time)
+            _mask_image(labels, colours).save(masks / f"{index:06d}.png", compress_level=1)
+            reached(frame.time)
+    summary(result, thumbnails).save(overview)
+    data.write_text(json.dumps(result.to_dict(), ensure_ascii=False), encoding="utf-8")
+
+
+def _mask_image(labels: NDArray[np.uint8], colours: NDArray[np.uint8]) -> Image.Image:
+    """One bit, black and white, for one class; class numbers with a palette for several."""
+    if len(colours) == 2:
+        return Image.fromarray(labels > 0)
+    image = Image.fromarray(labels, "P")
+    image.putpalette(colours.tobytes())
+    return image
+
+
+def _time_line(result: "Result", colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    largest = result.areas.argmax(1)
+    return strip(result.size[1], strip_height(result.size), result.times, result.end, result.scores, colours[largest])

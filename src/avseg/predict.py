@@ -1,0 +1,179 @@
+"""``avseg predict``: a video goes in, a mask of what sounds comes out for every picture.
+
+How frames between the model's samples get their masks, and what is held in memory, stands in :mod:`avseg.walk`.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from avseg.errors import ConfigError
+from avseg.export import CONTENTS, write
+from avseg.freshfolder import fresh_folder
+from avseg.interface import AVSModel
+from avseg.progress import seconds_bar
+from avseg.regions import Frame
+from avseg.result import Result
+from avseg.store import load
+from avseg.walk import Damaged, MissingAudio, Options, Walk
+
+_ROWS = 20
+"""Intervals the command line lists at most; all are in result.json."""
+
+
+def predict(
+    video: str | Path,
+    model: str | Path | AVSModel = "tiny",
+    *,
+    fps: float = 1.0,
+    device: str = "cpu",
+    missing_audio: MissingAudio = "error",
+    damaged: Damaged = "error",
+    progress: bool = False,
+) -> Result:
+    """Find what sounds in a video.
+
+    The model looks and listens once per second, or ``fps`` times; every picture of the video gets a mask at its own
+    size, blended in time between the samples around it (see :mod:`avseg.walk`).
+
+    Args:
+        video: Any file FFmpeg reads: container, codec, frame rate (also variable), rotation, size, length.
+        model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
+            mode on ``device``.
+        fps: Samples per second of video.
+        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …
+        missing_audio: Without a sound track, refuse (``"error"``), or let the model hear ``"silence"``.
+        damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
+            (``"skip"``).
+        progress: Show a bar.
+
+    Returns:
+        Masks, times, scores, intervals; ``.plot()``, ``.save(folder)``, ``.to_coco()``.
+
+    Raises:
+        MediaError: When the video cannot be used; says why.
+        ConfigError: When a setting cannot work.
+        CheckpointError: When the model cannot be loaded.
+    """
+    options = Options(fps, missing_audio, damaged)
+    network = _ready(model, device)
+    notes: list[str] = []
+    walk = Walk(Path(video), network, options, notes.append)
+    frames: list[Frame] = []
+    with seconds_bar("listening", walk.info.duration, shown=progress) as reached:
+        for frame in walk:
+            frames.append(frame)
+            reached(frame.time)
+    name = network.name if isinstance(model, AVSModel) else str(model)
+    settings = {**dataclasses.asdict(options), "device": device}
+    return Result(Path(video), walk.info.size, class_names(network), frames, walk.end, name, settings, tuple(notes))
+
+
+def stream(
+    video: str | Path,
+    model: str | Path | AVSModel = "tiny",
+    *,
+    fps: float = 1.0,
+    device: str = "cpu",
+    missing_audio: MissingAudio = "error",
+    damaged: Damaged = "error",
+    note: Callable[[str], None] = warnings.warn,
+) -> Iterator[Frame]:
+    """Like :func:`predict`, one frame after the other, as soon as the sample after it is answered.
+
+    Args:
+        video: See :func:`predict`, as for all the others.
+        model: A name, a path or a model.
+        fps: Samples per second of video.
+        device: Where the model runs.
+        missing_audio: What to do without a sound track.
+        damaged: What to do with what cannot be decoded.
+        note: Is told what the user should know, such as that the sound is silent.
+
+    Returns:
+        For every picture its time and regions; ``avseg.rle.decode(region.rle)`` is a region's mask.
+
+    Raises:
+        MediaError: When the video cannot be used; damage is found on the way.
+        ConfigError: When a setting cannot work.
+        CheckpointError: When the model cannot be loaded.
+    """
+    return iter(Walk(Path(video), _ready(model, device), Options(fps, missing_audio, damaged), note))
+
+
+def class_names(model: AVSModel) -> tuple[str, ...]:
+    """Label → name, the first being the background; numbers when the model's card names none."""
+    if names := model.card.get("class_names"):
+        return tuple(names)
+    sounding = ["sounding"] if model.classes == 1 else [f"class {k}" for k in range(1, model.classes)]
+    return ("background", *sounding)
+
+
+def predict_command(
+    video: Path,
+    output: Path | None = None,
+    model: str = "tiny",
+    fps: float = 1.0,
+    device: str = "cpu",
+    missing_audio: MissingAudio = "error",
+    damaged: Damaged = "error",
+    overwrite: bool = False,
+) -> None:
+    """Mark what sounds in a video.
+
+    Args:
+        video: The video file.
+        output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg if left out.
+        model: Bundled name, folder or Hub id of the model.
+        fps: How many times per second of video the model looks and listens.
+        device: Where the model runs: cpu, cuda, mps.
+        missing_audio: Without a sound track, refuse (error) or let the model hear silence.
+        damaged: Where the file cannot be decoded, refuse (error) or skip that part.
+        overwrite: Replace an earlier result in the output folder.
+
+    Raises:
+        AvsegError: When video, model, folder or a setting cannot be used.
+    """
+    started = perf_counter()
+    folder = output or Path(f"{video.stem}_avseg")
+    with fresh_folder(folder, CONTENTS, overwrite=overwrite) as partial:
+        result = predict(
+            video, model, fps=fps, device=device, missing_audio=missing_audio, damaged=damaged, progress=True
+        )
+        write(result, partial, progress=True)
+    _report(result, folder, perf_counter() - started)
+
+
+def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
+    network = model if isinstance(model, AVSModel) else load(model)
+    try:
+        return network.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"device {device!r} cannot be used ({reason}): try cpu") from error
+
+
+def _report(result: Result, folder: Path, elapsed: float) -> None:
+    console = Console(highlight=False)
+    length = result.end - result.times[0]
+    table = Table("from", "to", "what sounds", box=None, header_style="dim", pad_edge=False)
+    for start, end, name in result.intervals[:_ROWS]:
+        table.add_row(f"{start:.2f} s", f"{end:.2f} s", escape(name))
+    if result.intervals:
+        console.print(table)
+    if (more := len(result.intervals) - _ROWS) > 0:
+        console.print(f"and {more} more, see result.json")
+    if not result.intervals:
+        console.print("nothing sounds")
+    for note in result.notes:
+        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+    console.print(
+        f"{escape(str(folder))}: {len(result.frames)} masks for {length:.1f} s of video in {elapsed:.1f} s, "
+        f"{length / elapsed:.2f} times real time"
+    )
