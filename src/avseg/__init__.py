@@ -1,11 +1,19 @@
-"""avseg: audio-visual segmentation. Mark, pixel by pixel, what sounds in a video."""
+"""avseg: audio-visual segmentation. Mark, pixel by pixel, what sounds in a video.
 
-from avseg.errors import AvsegError
-from avseg.interface import AVSModel, Clip, Prediction, Target
-from avseg.mel import log_mel
-from avseg.models import build, list_models
-from avseg.release import from_release
-from avseg.store import load
+Names are loaded when they are first used: ``import avseg`` alone takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from avseg import metrics
+    from avseg.errors import AvsegError
+    from avseg.interface import AVSModel, Clip, Prediction, Target
+    from avseg.mel import log_mel
+    from avseg.models import build, list_models
+    from avseg.release import from_release
+    from avseg.store import load
 
 __all__ = [
     "AVSModel",
@@ -18,4 +26,30 @@ __all__ = [
     "list_models",
     "load",
     "log_mel",
+    "metrics",
 ]
+
+_HOMES = {
+    "AVSModel": "interface",
+    "AvsegError": "errors",
+    "Clip": "interface",
+    "Prediction": "interface",
+    "Target": "interface",
+    "build": "models",
+    "from_release": "release",
+    "list_models": "models",
+    "load": "store",
+    "log_mel": "mel",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "metrics":
+        return import_module("avseg.metrics")
+    if name in _HOMES:
+        return getattr(import_module(f"avseg.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'avseg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -158,12 +159,12 @@ class Prediction(_Record):
     maps: Mapping[str, Tensor] = field(default_factory=dict)
     state: Any = None
 
-    @property
+    @cached_property
     def probabilities(self) -> Tensor:
         """(B, T, K, H, W): sigmoid for one class, softmax over K for several."""
         return self.logits.sigmoid() if self.logits.shape[2] == 1 else self.logits.softmax(2)
 
-    @property
+    @cached_property
     def masks(self) -> Tensor:
         """(B, T, H, W): bool (probability > 0.5) for one class, int64 labels for several."""
         return self.logits[:, :, 0] > 0 if self.logits.shape[2] == 1 else self.logits.argmax(2)
