@@ -1,9 +1,11 @@
-"""Fixtures that several tests share: one thread and one seed; tiny videos, made on the spot; recordings of releases."""
+"""Fixtures that several tests share: one thread and one seed; tiny videos, made on the spot, and a
+model that only listens; recordings of releases."""
 
 import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from avseg.interface import AVSModel, Clip, Prediction, Target
 
 TICK = Fraction(1, 12_800)
 PARITY = Path(__file__).parent / "parity"
@@ -108,3 +113,49 @@ def _weight(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
         x = 0.05 * x
     # PCMANet's recordings alone: keeps some tokens and drops others.
     return np.asarray(x * 12 if "output_conv" in name and name.endswith(".3.weight") else x, np.float32)
+
+
+class Ear(AVSModel):
+    """Marks everything in a frame when there is sound at its very moment, nothing when there is none."""
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    paper = ""
+
+    def __init__(self, classes: int = 1) -> None:
+        super().__init__(self.Config(), classes)
+        self.clips: list[Clip] = []
+        self.card = {"data": {"size": 16, "frames": 5}}
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        self.clips.append(clip)
+        heard = clip.audio[:, :, 0, 46:50].mean((-2, -1)) > -4.0  # silence is -4.6
+        return Prediction(self.answer(heard[..., None, None].expand(*heard.shape, *clip.frames.shape[-2:])))
+
+    def answer(self, sounding: Tensor) -> Tensor:
+        """(B, T, H, W) bool → logits."""
+        return torch.where(sounding, 8.0, -8.0)[:, :, None]
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        return {}
+
+
+@pytest.fixture
+def ear() -> Ear:
+    """A model that answers from what it hears."""
+    return Ear().eval()
+
+
+def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels: int = 1) -> NDArray[np.float32]:
+    """(channels, n): a tone from ``start`` to ``end``, silence around it."""
+    time = np.arange(round(seconds * rate)) / rate
+    wave = np.where((time >= start) & (time < end), 0.5 * np.sin(2 * np.pi * 997 * time), 0.0)
+    return np.repeat(wave[None], channels, 0).astype(np.float32)
+
+
+@pytest.fixture
+def make_beep() -> Callable[..., NDArray[np.float32]]:
+    """``make_beep(seconds, start, end, rate, channels)``: see :func:`beep`."""
+    return beep
