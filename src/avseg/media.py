@@ -51,7 +51,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream a player would show: FFmpeg's choice by default flag, then size; never a cover picture.
+    """The stream a player would show: FFmpeg's choice, by default flag, length, bit rate; never a cover picture.
 
     Raises:
         MediaError: When there is none.
