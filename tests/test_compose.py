@@ -13,7 +13,7 @@ from avseg.data import build_dataset
 from avseg.data._base import denormalise
 from avseg.errors import AvsegError, ConfigError, DataError
 
-VALUES = {"dog": 18, "person": 1, "chair": 62}
+VALUES = {"dog": 18, "tall person": 1, "chair": 62}
 
 
 def picture(folder: Path, name: str, value: int, side: int = 64) -> None:
@@ -60,7 +60,7 @@ def settings(source, tmp_path) -> Composition:
         sounds=str(source / "sounds"),
         out=str(tmp_path / "out"),
         classes=str(source / "classes.csv"),
-        pairs="person=talk",
+        pairs=" tall person = talk",
         size=48,
         frames=3,
         train=8,
@@ -86,7 +86,7 @@ def test_what_is_written_can_be_read_as_a_data_set(settings):
     assert sorted(p.name for p in out.iterdir()) == ["dataset.json", "test", "train", "val"]
     assert sorted(p.name for p in (out / "train" / "00000").iterdir()) == ["audio.wav", "clip.json", "frames", "masks"]
     data = build_dataset("folder", "train", root=str(out), size=0)
-    assert data.class_names == ("background", "dog", "person")
+    assert data.class_names == ("background", "dog", "tall person")
     assert data.classes == 3
     assert len(data) == 8
     sample = data[0]
@@ -303,8 +303,8 @@ def test_a_bad_file_is_named_in_one_line(settings, source, change, hint):
         ({"sounds": "nowhere"}, "no folder nowhere"),
         ({"classes": "nowhere.csv"}, "cannot read nowhere.csv"),
         ({"classes": None}, "Sort pictures into folders, or give --classes"),
-        ({"pairs": "persn=talk"}, "Did you mean 'person'?"),
-        ({"pairs": "person=tlak"}, "Did you mean 'talk'?"),
+        ({"pairs": "tall persn=talk"}, "Did you mean 'tall person'?"),
+        ({"pairs": "tall person=tlak"}, "Did you mean 'talk'?"),
         ({"pairs": "person"}, "expected class=folder"),
         ({"variant": "s5"}, "'s4', 'ms3' or 'avss', got 's5'"),
         ({"size": 4}, "8 pixels or more"),
@@ -329,7 +329,9 @@ def test_nothing_in_common_and_too_few_files(settings, source):
         compose(settings, progress=False)
     for name in ("dog", "talk"):
         (source / "sounds" / name / "0.wav").unlink()
-    with pytest.raises(DataError, match=r"no class has pictures and sounds\. Seen: chair, dog, person\. Heard: rain"):
+    with pytest.raises(
+        DataError, match=r"no class has pictures and sounds\. Seen: chair, dog, tall person\. Heard: rain"
+    ):
         compose(replace(settings, pairs=""), progress=False)
 
 

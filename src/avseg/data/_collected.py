@@ -97,7 +97,7 @@ def _part(
 def share_out(sources: Mapping[str, Iterable[str]], splits: Sequence[str], seed: int) -> dict[str, str]:
     """Source → split, such that every class is divided by :data:`SHARES` as well as can be.
 
-    A class with as many sources as there are splits has one in each.
+    A class with as many sources as there are splits has one in each, unless other classes share them.
 
     Args:
         sources: Source (a picture, a recording) → its classes.

@@ -64,8 +64,7 @@ def gather(
     Raises:
         DataError: When anything is missing, cannot be read or does not fit.
     """
-    folders = find_sounds(sounds)
-    files = find_pictures(images)
+    files, folders = find_pictures(images), find_sounds(sounds)
     names = read_classes(classes) if classes else None
     album = bar.track(open_album(files, images, masks, names), len(files), description="pictures")
     pictures = list(album)
@@ -92,8 +91,8 @@ def match(pairs: str, seen: Iterable[str], folders: dict[str, list[Path]]) -> di
         DataError: When a pair names a class without pictures or a folder without sounds.
     """
     seen, matched, taken = set(seen), defaultdict[str, list[Path]](list), set()
-    for pair in filter(None, pairs.replace(" ", "").split(",")):
-        name, equals, folder = pair.partition("=")
+    for pair in filter(None, pairs.split(",")):
+        name, equals, folder = (part.strip() for part in pair.partition("="))
         if not equals:
             raise DataError(f"--pairs holds {pair!r}: expected class=folder, such as person=crying_baby")
         if name not in seen:
