@@ -1,8 +1,10 @@
+import io
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from avseg.errors import MediaError
 from avseg.media import audio_stream, decoded, ignore, opened, start_time, video_stream
@@ -47,40 +49,40 @@ def test_a_name_like_a_protocol_is_a_name(make_video, monkeypatch, tmp_path):
         assert len(container.streams.video) == 1
 
 
-def test_only_sound_is_refused(tmp_path, make_beep):
-    with av.open(str(tmp_path / "a.flac"), "w") as container:
-        stream = container.add_stream("flac", rate=16_000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(make_beep(1, 0, 1), format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with opened(tmp_path / "a.flac") as container, pytest.raises(MediaError, match="no pictures"):
-        video_stream(container, tmp_path / "a.flac")
-
-
-def test_of_several_streams_the_best_picture_and_its_sound_are_chosen(tmp_path, make_beep):
-    path = tmp_path / "many.mp4"
+def sound_with_cover(path, wave, pictures=0):
+    """A Matroska file of sound, a cover picture and possibly a video."""
+    cover = io.BytesIO()
+    Image.fromarray(noisy(0, (300, 300))).save(cover, "PNG")
     with av.open(str(path), "w") as container:
-        streams = [container.add_stream("mpeg4", rate=10) for _ in range(2)]
-        sounds = [container.add_stream("aac", rate=rate, layout="mono") for rate in (8_000, 16_000)]
-        for stream, side in zip(streams, (32, 64), strict=True):
-            stream.width = stream.height = side
-            stream.pix_fmt = "yuv420p"
-        for stream, side in zip(streams, (32, 64), strict=True):
-            for _ in range(3):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(noisy(0, (side, side)))))
-            container.mux(stream.encode(None))
-        for sound in sounds:
-            frame = av.AudioFrame.from_ndarray(make_beep(1, 0, 1, sound.rate), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = sound.rate, 0, Fraction(1, sound.rate)
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
+        if pictures:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width, video.height, video.pix_fmt = 32, 16, "yuv420p"
+        audio = container.add_stream("flac", rate=16_000, layout="mono")
+        container.add_attachment("cover.png", "image/png", cover.getvalue())
+        for index in range(pictures):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(noisy(index, (16, 32)))))
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(audio.encode(frame))
+        for stream in container.streams:
+            if stream.type in ("audio", "video"):
+                container.mux(stream.encode(None))
+    return path
+
+
+def test_a_cover_picture_is_no_video(tmp_path, make_beep):
+    path = sound_with_cover(tmp_path / "song.mka", make_beep(1, 0, 1))
     with opened(path) as container:
-        assert video_stream(container, path).width == 64
+        assert len(container.streams.video) == 1
+        with pytest.raises(MediaError, match="no pictures, only sound"):
+            video_stream(container, path)
+    path = sound_with_cover(tmp_path / "clip.mkv", make_beep(1, 0, 1), pictures=10)
+    with opened(path) as container:
+        assert len(container.streams.video) == 2
+        assert video_stream(container, path).width == 32
         chosen = audio_stream(container, path)
         assert chosen is not None
-        assert chosen is container.streams.best("audio", related=video_stream(container, path))
-    assert next(pictures(path)).rgb().shape == (64, 64, 3)
+        assert chosen.sample_rate == 16_000
 
 
 def test_the_clock_starts_with_the_first_stream(make_video, make_beep):
