@@ -5,10 +5,13 @@ import json
 import multiprocessing
 import os
 import pickle
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from avseg._loop import Lesson, mirror, rate_factor
 from avseg._sampler import Position, ShuffledFrom
 from avseg.cli import main
 from avseg.config import TrainConfig
+from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.interface import Clip, Target
 from avseg.store import load
 
@@ -47,41 +51,56 @@ def same_run(a: Path, b: Path) -> bool:
     )
 
 
+SCRIPT = """
+import multiprocessing, sys
+from avseg.cli import main
+multiprocessing.set_start_method("fork", force=True)
+sys.exit(main({argv!r}))
+"""
+Start = Callable[[Sequence[str]], BaseProcess]
+
+
 @pytest.fixture(scope="module")
-def processes() -> multiprocessing.context.BaseContext:
-    """Real processes that need not import everything anew."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """``avseg`` in a process of its own, which need not import everything anew."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avseg.train", "avseg.models.pcmanet"])
-    return context
+    script = tmp_path_factory.mktemp("script") / "run.py"
+
+    def run(argv: Sequence[str]) -> BaseProcess:
+        script.write_text(SCRIPT.format(argv=list(argv)))
+        process = context.Process(target=runpy.run_path, args=(str(script),))
+        process.start()
+        return process
+
+    return run
+
+
+def code(process: BaseProcess) -> int | None:
+    process.join(200)
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
-def whole(processes: multiprocessing.context.BaseContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    child = processes.Process(target=main, args=([*SMALL, "--train.out", str(folder)],))
-    child.start()
-    child.join(120)
-    assert child.exitcode == 0
+    assert code(start([*SMALL, "--train.out", str(folder)])) == 0
     return folder
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_like_one_that_is_not(
-    processes: multiprocessing.context.BaseContext, whole: Path, tmp_path: Path, workers: int
+    start: Start, whole: Path, tmp_path: Path, workers: int
 ) -> None:
     command = [*SMALL, "--train.workers", str(workers), "--train.out", str(tmp_path), "--train.resume", "auto"]
     for step, blow in ((0, signal.SIGKILL), (3, signal.SIGKILL), (4, signal.SIGTERM), (7, signal.SIGKILL)):
-        child = processes.Process(target=main, args=(command,))
-        child.start()
-        while child.is_alive() and not _reached(tmp_path, step):
+        process = start(command)
+        while process.is_alive() and not _reached(tmp_path, step):
             time.sleep(0.002)
-        os.kill(child.pid, blow)
-        child.join(120)
-        assert not (tmp_path / "last").exists() or load(tmp_path / "last")
-    child = processes.Process(target=main, args=(command,))
-    child.start()
-    child.join(120)
+        os.kill(process.pid or 0, blow)
+        assert code(process) == (-9 if blow == signal.SIGKILL else 143)
+    assert code(start(command)) == 0
     assert same_run(whole, tmp_path)
 
 
@@ -184,7 +203,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path, capsys: 
     argv = [*SMALL, "--train.lr", "1e30", "--train.save_every", "1", "--train.out", str(tmp_path)]
     error = fails(capsys, *argv)
     assert "the loss is nan at step 1" in error
-    assert "synthetic" in error
+    assert "clips train-0000" in error
     assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 1
 
 
@@ -198,10 +217,30 @@ def test_an_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys:
     assert "Did you mean 'val/avsbench/" in error
 
 
-def test_overfits_one_clip(tmp_path: Path) -> None:
-    argv = [*SMALL, "--data.train", "1", "--train.epochs", "40", "--train.val_every", "40", "--train.flip", "false"]
-    assert main([*argv, "--train.lr", "5e-3", "--train.out", str(tmp_path)]) == 0
-    losses = [value for _, name, value in curves(tmp_path) if name == "train/loss"]
+class Again(AVSDataset):
+    """The first clip of a data set, forty times."""
+
+    def __init__(self, data: AVSDataset) -> None:
+        self.class_names, self.sample = data.class_names, data[0]
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+
+def test_overfits_one_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(split: str, **settings: object) -> AVSDataset:
+        data = build_dataset(split=split, **settings)  # type: ignore[arg-type]
+        return Again(data) if split == "train" else data
+
+    monkeypatch.setattr("avseg.train.build_dataset", again)
+    argv = [*SMALL, "--train.epochs", "1", "--train.batch_size", "1", "--train.lr", "5e-3", "--train.flip", "false"]
+    argv += ["--model.channels", "32", "--data.size", "64", "--train.save_every", "100"]
+    assert main([*argv, "--train.out", str(tmp_path)]) == 0
+    losses = [value for _, name, value in curves(tmp_path) if name == "train/bce/1"]
+    assert len(losses) == 40
     assert losses[-1] < 0.4 * losses[0]
 
 
