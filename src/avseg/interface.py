@@ -259,14 +259,18 @@ class AVSModel(nn.Module, ABC):
         return config, 0
 
 
-def make_config(model: type[AVSModel], settings: Mapping[str, Any]) -> Any:
-    """``model.Config`` from keyword settings.
+def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
+    """``owner.Config`` from keyword settings.
+
+    Args:
+        owner: A class with a dataclass ``Config`` inside: a model, a data set.
+        settings: Fields; what is left out takes its default.
 
     Raises:
         ConfigError: When a key is unknown (names the closest) or a value is refused by the config.
     """
-    known = {f.name for f in dataclasses.fields(model.Config)}
+    known = {f.name for f in dataclasses.fields(owner.Config)}
     for key in settings:
         if key not in known:
-            raise ConfigError(f"unknown setting {key!r} of {model.__name__}. {did_you_mean(key, known)}")
-    return model.Config(**settings)
+            raise ConfigError(f"unknown setting {key!r} of {owner.__name__}. {did_you_mean(key, known)}")
+    return owner.Config(**settings)

@@ -1,6 +1,5 @@
 """The data sets, found by file name: ``data/synthetic.py`` is ``"synthetic"``."""
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -8,6 +7,7 @@ from typing import Any
 
 from avseg.data._base import AVSDataset, Sample, collate
 from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import make_config
 
 __all__ = ["SPLITS", "AVSDataset", "Sample", "build_dataset", "collate", "dataset_class", "list_datasets"]
 
@@ -50,9 +50,4 @@ def build_dataset(name: str, split: str, **settings: Any) -> AVSDataset:
     found = dataset_class(name)
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}. {did_you_mean(split, SPLITS)}")
-    config_class: Any = found.Config  # type: ignore[attr-defined]
-    known = {f.name for f in dataclasses.fields(config_class)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(f"unknown setting {key!r} of data set {name!r}. {did_you_mean(key, known)}")
-    return found(config_class(**settings), split)  # type: ignore[call-arg]
+    return found(make_config(found, settings), split)  # type: ignore[call-arg]
