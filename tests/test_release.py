@@ -82,7 +82,7 @@ def test_dataparallel_prefixes_and_wrappers_are_opened(layouts: dict, tmp_path: 
 
 
 def test_a_stranger_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"no released checkpoint of .*pcmanet.*: among its 1 keys are backbone\.x"):
+    with pytest.raises(CheckpointError, match=r"no released checkpoint of .*: among its 1 keys are backbone\.x"):
         avseg.from_release({"backbone.x": torch.zeros(1)})
 
 

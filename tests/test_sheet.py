@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from avseg.data import AVSDataset, Sample, build_dataset
-from avseg.data._palette import colour, palette
 from avseg.errors import ConfigError
 from avseg.sheet import contact_sheet, show
+from avseg.studio.palette import colour, palette
 
 
 class Changed(AVSDataset):

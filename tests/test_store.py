@@ -85,7 +85,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "avseg.json").read_text())
     card["config"]["channels"] = 32
     (tmp_path / "avseg.json").write_text(json.dumps(card))
-    with pytest.raises(CheckpointError, match="wrongly shaped: .*audio_linear.bias"):
+    with pytest.raises(CheckpointError, match=r"wrongly shaped: .*audio_linear\.bias"):
         avseg.load(tmp_path)
 
 

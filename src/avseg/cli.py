@@ -166,7 +166,7 @@ def _show(argv: Sequence[str]) -> None:
 
 def _compose(argv: Sequence[str]) -> None:
     """Make a data set from cut-outs and sounds."""
-    from avseg.compose import Composition, compose
+    from avseg.studio.compose import Composition, compose
 
     parser = _parser("data compose")
     parser.add_class_arguments(Composition, skip={"out"})

@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.data._base import denormalise
-from avseg.data._palette import colour
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE
 from avseg.mel import OFFSET
+from avseg.studio.palette import colour
 
 Pixels = NDArray[np.uint8]
 

@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._album import read_labels, read_picture
 from avseg.data._base import AVSDataset, Sample, normalise
-from avseg.data._recordings import read_sound
-from avseg.data._script import Variant
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
 from avseg.mel import log_mel_at
+from avseg.studio.album import read_labels, read_picture
+from avseg.studio.recordings import read_sound
+from avseg.studio.script import Variant
 
 
 class Folder(AVSDataset):

@@ -5,7 +5,7 @@ occlusion. Some sound, some are silent, some are heard without being seen; the m
 what sounds in the second around a frame. Frame k is at k + 0.5 s, sounds switch at whole seconds.
 
 The splits differ in appearance and sound: the range of each parameter (hue, proportion, pitch, tempo, ...) is cut
-into cells, and within every cell train, val and test own separate parts (:data:`avseg.data._traits.REGIONS`).
+into cells, and within every cell train, val and test own separate parts (:data:`avseg.studio.traits.REGIONS`).
 
 Kinds: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked strings), drum (strokes), bell
 (inharmonic ringing), clock (ticks), ambulance (siren), tractor (engine), helicopter (rotor), chainsaw (buzz).
@@ -20,19 +20,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data import _draw_living as living
-from avseg.data import _draw_machines as machines
-from avseg.data import _draw_objects as objects
-from avseg.data import _scenery as scenery
-from avseg.data import _sounds as sounds
 from avseg.data._base import AVSDataset, Sample, normalise
-from avseg.data._draw import CutOut
-from avseg.data._scene import Scene, stage
-from avseg.data._script import Variant, write_script
-from avseg.data._traits import Traits
 from avseg.errors import ConfigError
 from avseg.interface import Clip, Target
 from avseg.mel import log_mel_at
+from avseg.studio import living, machines, objects, scenery, sounds
+from avseg.studio.draw import CutOut
+from avseg.studio.scene import Scene, stage
+from avseg.studio.script import Variant, write_script
+from avseg.studio.traits import Traits
 
 
 class _Kind(NamedTuple):

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from rich.progress import Progress
 
-from avseg.data._album import Picture, Thing, find_pictures, open_album, read_classes
-from avseg.data._collected import Collected, share_out, source_of
-from avseg.data._recordings import find_sounds, tight_sound
 from avseg.errors import DataError, did_you_mean
+from avseg.studio.album import Picture, Thing, find_pictures, open_album, read_classes
+from avseg.studio.collected import Collected, share_out, source_of
+from avseg.studio.recordings import find_sounds, tight_sound
 
 
 class Material(NamedTuple):
@@ -114,7 +114,7 @@ def divide(material: Material, splits: Sequence[str], seed: int, sound_source: s
         material: From :func:`gather`.
         splits: Splits that are wanted.
         seed: Decides which source goes where.
-        sound_source: See :func:`avseg.data._collected.source_of`.
+        sound_source: See :func:`avseg.studio.collected.source_of`.
 
     Raises:
         DataError: When a split is left without any class that is both seen and heard.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from avseg.data._script import write_script
+from avseg.studio.script import write_script
 
 
 def scripts(variant, seen=range(1, 13), heard=range(1, 13), seconds=5):

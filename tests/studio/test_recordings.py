@@ -3,8 +3,8 @@ import wave
 import numpy as np
 import pytest
 
-from avseg.data._recordings import continuous, find_sounds, read_sound, tight_sound
 from avseg.errors import DataError
+from avseg.studio.recordings import continuous, find_sounds, read_sound, tight_sound
 
 
 def write(path, samples, rate=16000):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, lfilter, sosfilt
 
-from avseg.data._traits import Traits
 from avseg.mel import SAMPLE_RATE
+from avseg.studio.traits import Traits
 
 Wave = NDArray[np.float64]
 

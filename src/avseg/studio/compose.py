@@ -21,15 +21,15 @@ from PIL import Image
 from rich.progress import Progress
 
 from avseg.data import SPLITS
-from avseg.data._collected import Collected
-from avseg.data._material import Material, divide, gather
-from avseg.data._palette import palette
-from avseg.data._scene import Scene, stage
-from avseg.data._script import Variant, write_script
-from avseg.data._stage import Setting, setting_size
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE
 from avseg.mel import SAMPLE_RATE
+from avseg.studio.collected import Collected
+from avseg.studio.material import Material, divide, gather
+from avseg.studio.palette import palette
+from avseg.studio.scene import Scene, stage
+from avseg.studio.script import Variant, write_script
+from avseg.studio.stage import Setting, setting_size
 
 
 @dataclass(frozen=True)

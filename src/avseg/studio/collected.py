@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data import _scenery as scenery
-from avseg.data._album import Picture, Thing, cut_out, inside, read_labels, read_picture
-from avseg.data._draw import CutOut
-from avseg.data._recordings import continuous
-from avseg.data._traits import Traits
 from avseg.interface import IGNORE
+from avseg.studio import scenery
+from avseg.studio.album import Picture, Thing, cut_out, inside, read_labels, read_picture
+from avseg.studio.draw import CutOut
+from avseg.studio.recordings import continuous
+from avseg.studio.traits import Traits
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
 """Of the pictures and of the sounds of every class."""

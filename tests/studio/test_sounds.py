@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from avseg.data._traits import Traits
 from avseg.data.synthetic import KINDS
 from avseg.mel import SAMPLE_RATE, log_mel_at
+from avseg.studio.traits import Traits
 
 SECONDS = 4
 

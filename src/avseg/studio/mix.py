@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter, oaconvolve
 
-from avseg.data._script import Role
 from avseg.mel import SAMPLE_RATE
+from avseg.studio.script import Role
 
 _FADE = 160
 """Samples in which a sound swells and ends, within its seconds: 10 ms."""

@@ -2,8 +2,8 @@
 
 import math
 
-from avseg.data._draw import Canvas, CutOut
-from avseg.data._traits import Colour, Traits, mix, shade
+from avseg.studio.draw import Canvas, CutOut
+from avseg.studio.traits import Colour, Traits, mix, shade
 
 _INK: Colour = (28, 24, 24)
 _WHITE: Colour = (244, 242, 238)

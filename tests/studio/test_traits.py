@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from avseg.data._traits import CELLS, REGIONS, Traits, hsv, mix, shade
+from avseg.studio.traits import CELLS, REGIONS, Traits, hsv, mix, shade
 
 SPLITS = ("train", "val", "test")
 

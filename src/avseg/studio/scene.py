@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._draw import CutOut
-from avseg.data._mix import mix
-from avseg.data._script import Role
-from avseg.data._stage import Actor, Camera, Setting, place, setting_size, still
 from avseg.interface import IGNORE
+from avseg.studio.draw import CutOut
+from avseg.studio.mix import mix
+from avseg.studio.script import Role
+from avseg.studio.stage import Actor, Camera, Setting, place, setting_size, still
 
 _TRIES = 5
 _SEEN = 0.004

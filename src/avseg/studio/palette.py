@@ -1,7 +1,7 @@
 """A colour for every label, the same in every picture the package makes of labels."""
 
-from avseg.data._traits import Colour, hsv
 from avseg.interface import IGNORE
+from avseg.studio.traits import Colour, hsv
 
 _FIRST: tuple[Colour, ...] = (
     (250, 99, 80), (47, 158, 244), (255, 193, 38), (64, 192, 87), (190, 75, 219), (21, 200, 190),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from avseg.data._traits import Colour, Traits
+from avseg.studio.traits import Colour, Traits
 
 Points = Sequence[tuple[float, float]]
 

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from avseg.data._draw import Canvas, cloud
-from avseg.data._traits import Colour, Traits, mix, shade
+from avseg.studio.draw import Canvas, cloud
+from avseg.studio.traits import Colour, Traits, mix, shade
 
 Picture = NDArray[np.float32]
 

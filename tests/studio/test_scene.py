@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg.data._draw import CutOut
-from avseg.data._mix import mix
-from avseg.data._scene import Scene, stage
-from avseg.data._script import Role
-from avseg.data._stage import Actor, Camera, Pose, Setting, setting_size
 from avseg.mel import SAMPLE_RATE
+from avseg.studio.draw import CutOut
+from avseg.studio.mix import mix
+from avseg.studio.scene import Scene, stage
+from avseg.studio.script import Role
+from avseg.studio.stage import Actor, Camera, Pose, Setting, setting_size
 
 
 class Plain:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg.compose import Composition, compose
 from avseg.data import build_dataset
 from avseg.data._base import denormalise
 from avseg.errors import AvsegError, ConfigError, DataError
+from avseg.studio.compose import Composition, compose
 
 VALUES = {"dog": 18, "tall person": 1, "chair": 62}
 
@@ -165,7 +165,7 @@ def test_takes_of_one_recording_stay_together(settings, source):
         for take in "AB":
             sound(source / "sounds" / "dog" / f"rec{k}-{take}.wav", 300 + 5 * k)
         (source / "sounds" / "dog" / f"{k}.wav").unlink()
-    from avseg.data._collected import share_out, source_of
+    from avseg.studio.collected import share_out, source_of
 
     paths = sorted((source / "sounds" / "dog").iterdir())
     owner = share_out({source_of(p, "(rec.)-"): ["dog"] for p in paths}, ("train", "val", "test"), 0)
@@ -194,7 +194,7 @@ def test_folders_name_the_classes_without_a_csv(source, settings, tmp_path):
 
 def test_an_interrupted_composition_goes_on(settings, monkeypatch, tmp_path):
     whole = tree(compose(replace(settings, out=str(tmp_path / "whole")), progress=False))
-    import avseg.compose as module
+    import avseg.studio.compose as module
 
     write, left = module._write, iter(range(5))
 

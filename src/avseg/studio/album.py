@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
-from avseg.data._draw import CutOut
 from avseg.errors import DataError
 from avseg.interface import IGNORE
+from avseg.studio.draw import CutOut
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SMALLEST_SHARE, _SMALLEST_SIDE = 0.01, 24
@@ -143,6 +143,7 @@ def _things(image: Path, mask: Path, labels: NDArray[np.uint8], name: str, value
 
 
 def inside(labels: NDArray[np.uint8], value: int | None) -> NDArray[np.bool_]:
+    """Where the pixels of ``value`` are; None takes every label but background and 255."""
     return np.asarray((labels != 0) & (labels != IGNORE) if value is None else labels == value)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._draw import CutOut
+from avseg.studio.draw import CutOut
 
 _OPAQUE = [0] * 128 + [255] * 128
 """A pixel belongs to whom it shows by half or more."""
