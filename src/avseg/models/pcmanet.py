@@ -430,7 +430,7 @@ class PCMANet(AVSModel):
 
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
-        """Table III: tokens pooled, A_0 computed, never used copies of ResNet's stages 3 and 4 and a GF branch counted."""
+        """Table III: tokens pooled, A_0 computed, never used copies of ResNet's stages 3, 4 and a GF branch counted."""
         unused = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
         if config.visual.startswith("resnet"):
             stages = VisualBackbone(config.visual).net.encoder.stages
