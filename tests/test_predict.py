@@ -1,0 +1,169 @@
+import json
+
+import pytest
+import torch
+
+from avseg import export
+from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
+from avseg.predict import class_names, predict, predict_command, stream
+from avseg.rle import decode
+from avseg.video import pictures
+
+
+@pytest.fixture
+def beeping(make_video, make_beep):
+    """2 s at 25 fps, 96 × 128; a beep in its second half."""
+    return make_video("beeping.mp4", times=[k / 25 for k in range(50)], size=(96, 128), sound=make_beep(2, 1, 2))
+
+
+@pytest.fixture
+def loaded(monkeypatch, ear):
+    """Lets the command find the listening model under every name."""
+    monkeypatch.setattr("avseg.predict.load", lambda name: ear)
+    return ear
+
+
+def test_predict_gives_a_result(beeping, ear):
+    result = predict(beeping, ear, fps=4)
+    assert result.masks.shape == (50, 96, 128)
+    assert [bool(mask.any()) for mask in result.masks] == [time > 1.0 for time in result.times]
+    assert result.intervals == [(pytest.approx(1.04), pytest.approx(2.0), "sounding")]
+    assert result.class_names == ("background", "sounding")
+    assert (result.source, result.size, result.end) == (beeping, (96, 128), pytest.approx(2.0))
+    assert result.options == {"fps": 4, "missing_audio": "error", "damaged": "error", "device": "cpu"}
+    assert result.notes == ()
+
+
+def test_stream_gives_the_same_frames(beeping, ear):
+    assert list(stream(beeping, ear, fps=4)) == list(predict(beeping, ear, fps=4).frames)
+
+
+def test_stream_refuses_at_once_and_warns(make_video, ear):
+    with pytest.raises(MediaError, match="no sound track"):
+        stream(make_video("mute.mp4"), ear)
+    with pytest.warns(UserWarning, match="the model heard silence"):
+        list(stream(make_video("mute.mp4"), ear, missing_audio="silence"))
+
+
+def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
+    ear.train()
+    predict(beeping, ear)
+    assert not ear.training
+
+
+def test_class_names_come_from_the_card(ear):
+    ear.card = {"class_names": ["background", "guitar"]}
+    assert class_names(ear) == ("background", "guitar")
+    ear.card = {"class_names": None}
+    ear.classes = 3
+    assert class_names(ear) == ("background", "class 1", "class 2")
+
+
+def test_unknown_devices_and_models_are_refused(beeping, ear):
+    with pytest.raises(ConfigError, match="device 'gpu' cannot be used"):
+        predict(beeping, ear, device="gpu")
+    with pytest.raises(CheckpointError, match="no model 'tinny'"):
+        predict(beeping, "tinny")
+
+
+def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    predict_command(beeping, fps=4)
+    folder = tmp_path / "beeping_avseg"
+    assert sorted(p.name for p in folder.iterdir()) == sorted(export.CONTENTS)
+    assert len(list(folder.joinpath("masks").iterdir())) == len(list(pictures(folder / "overlay.mp4"))) == 50
+    frames = json.loads((folder / "result.json").read_text())["frames"]
+    assert [bool(frame["regions"]) for frame in frames] == [k > 25 for k in range(50)]
+    said = capsys.readouterr().out
+    assert "1.04 s  2.00 s  sounding" in said
+    assert "50 masks for 2.0 s of video" in said
+    assert "times real time" in said
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
+    predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "nothing sounds" in said
+    assert "note: mute.mp4 has no sound track" in said
+
+
+def test_command_does_not_overwrite_unless_told(beeping, loaded, tmp_path):
+    out = tmp_path / "out"
+    predict_command(beeping, out)
+    before = (out / "result.json").read_bytes()
+    with pytest.raises(ConfigError, match="--overwrite"):
+        predict_command(beeping, out, fps=4)
+    assert (out / "result.json").read_bytes() == before
+    predict_command(beeping, out, fps=4, overwrite=True)
+    assert (out / "result.json").read_bytes() != before
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, MediaError("damaged")])
+def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, trouble):
+    def fail(*_):
+        raise trouble
+
+    monkeypatch.setattr("avseg.export.add_strip", fail)
+    with pytest.raises((KeyboardInterrupt, AvsegError)):
+        predict_command(beeping, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
+
+
+def test_a_full_disk_is_told_in_one_line(beeping, loaded, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    with pytest.raises(MediaError, match=r"cannot write .*out \(No space left on device\)") as caught:
+        predict_command(beeping, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
+
+
+def bad_files(make_video, make_beep, folder):
+    whole = make_video("whole.mp4", sound=make_beep(1, 0, 1))
+    (folder / "cut.mp4").write_bytes(whole.read_bytes()[:-800])
+    (folder / "empty.mp4").touch()
+    (folder / "letter.mp4").write_text("Dear Sir or Madam,\n" * 200)
+    make_video("mute.mp4")
+    return {
+        "none.mp4": "no such file",
+        ".": "is a folder",
+        "cut.mp4": "cut off or damaged",
+        "empty.mp4": "is empty",
+        "letter.mp4": "not a video",
+        "mute.mp4": "no sound track",
+    }
+
+
+def test_bad_videos_are_refused_in_one_line_and_leave_nothing(make_video, make_beep, loaded, tmp_path):
+    for name, message in bad_files(make_video, make_beep, tmp_path).items():
+        with pytest.raises(MediaError, match=message) as caught:
+            predict_command(tmp_path / name, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_very_short_videos_work(make_video, make_beep, ear):
+    for count in 1, 2, 10:
+        path = make_video(f"{count}.mp4", times=[k / 25 for k in range(count)], sound=make_beep(0.4, 0, 0.4))
+        result = predict(path, ear)
+        assert len(result.masks) == count
+        assert result.masks[:].all()
+
+
+def test_several_classes(beeping, ear):
+    def halves(sounding):
+        """Class 1 at the top, class 2 at the bottom, while it sounds."""
+        top = torch.arange(sounding.shape[-2])[:, None] < sounding.shape[-2] // 2
+        return 9.0 * torch.stack([~sounding, sounding & top, sounding & ~top], 2).float()
+
+    ear.answer, ear.classes = halves, 3
+    ear.card["class_names"] = ["background", "dog", "siren"]
+    result = predict(beeping, ear, fps=4)
+    assert [r.label for r in result.frames[-1].regions] == [1, 2]
+    assert {i.name for i in result.intervals} == {"dog", "siren"}
+    assert (result.labels[-1][:40] == 1).all()
+    assert (result.labels[-1][-40:] == 2).all()
+    assert decode(result.frames[-1].regions[0].rle).sum() + decode(result.frames[-1].regions[1].rle).sum() == 96 * 128
