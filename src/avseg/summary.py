@@ -84,7 +84,9 @@ def summary(result: "Result", thumbnails: Mapping[int, Image.Image] | None = Non
 
 def _read(result: "Result", index: int) -> Image.Image:
     time = result.times[index]
-    picture = next(p for p in pictures(result.source, ignore, after=time) if p.time > time - 1e-6)
+    for picture in pictures(result.source, ignore, after=time):
+        if picture.time > time - 1e-6:
+            break
     return thumbnail(overlay(picture.rgb(), result.labels[index], palette(len(result.class_names))))
 
 

@@ -63,7 +63,7 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            options = {"movflags": "+faststart"}
+            options = {"movflags": "+faststart", "movie_timescale": str(1 / _TICK)}
             self._container = stack.enter_context(av.open(f"file:{self._path}", "w", "mp4", container_options=options))
             self._video = self._container.add_stream("libx264", self._rate, {"preset": "veryfast", "crf": "20"})
             self._video.height, self._video.width = (n + n % 2 for n in self._size)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from avseg.draw import add_names, add_strip, overlay, palette, strip, strip_height
+
+GREY = np.full((100, 120, 3), 90, np.uint8)
+LABELS = np.zeros((100, 120), np.uint8)
+LABELS[20:50, 30:70] = 1
+LABELS[40:80, 70:110] = 2
+
+
+def test_colours_differ():
+    colours = palette(22)
+    assert (colours[0] == 0).all()
+    assert len({tuple(c) for c in colours.tolist()}) == 22
+    np.testing.assert_array_equal(palette(3), colours[:3])
+    with pytest.raises(ValueError, match="read-only"):
+        colours[0] = 1
+
+
+def test_overlay_tints_inside_and_leaves_the_rest():
+    seen = overlay(GREY, LABELS, palette(3))
+    assert (GREY == 90).all()
+    np.testing.assert_allclose(seen[35, 50], 90 * 0.55 + palette(3)[1] * 0.45, atol=1)
+    np.testing.assert_allclose(seen[60, 90], 90 * 0.55 + palette(3)[2] * 0.45, atol=1)
+    far = np.ones(LABELS.shape, bool)
+    far[16:84, 26:114] = False
+    assert (seen[far] == 90).all()
+
+
+def test_contour_is_white_inside_and_dark_outside():
+    seen = overlay(GREY, LABELS, palette(3))
+    assert (seen[20, 35:65] == 255).all()
+    assert (seen[19, 35:65] < 40).all()
+    assert (seen[45, 69] == 255).all()  # between two classes
+
+
+def test_overlay_of_nothing_and_of_everything():
+    np.testing.assert_array_equal(overlay(GREY, np.zeros_like(LABELS), palette(2)), GREY)
+    full = overlay(GREY, np.ones_like(LABELS), palette(2))
+    np.testing.assert_allclose(full.reshape(-1, 3), np.broadcast_to(full[0, 0], (12_000, 3)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 200)])
+def test_small_pictures(size):
+    image = np.full((*size, 3), 90, np.uint8)
+    assert overlay(image, np.ones(size, np.uint8), palette(2)).shape == image.shape
+    assert strip_height(size) == 0
+    before = image.copy()
+    add_strip(image, strip(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:]), 0.5)
+    add_names(image, [1], ("background", "dog"), palette(2))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_strip_is_a_graph_of_the_scores():
+    line = strip(8, 10, np.array([1.0, 2.0, 4.0]), 5.0, np.array([0.5, 0.0, 1.0]), palette(4)[1:])
+    assert line.shape == (10, 8, 3)
+    filled = (line != line[0, 3]).any(-1)
+    assert filled.sum(0).tolist() == [5, 5, 0, 0, 0, 0, 10, 10]  # two columns per second
+    assert filled[-1, 0]
+    assert (line[-1, 0] == palette(4)[1]).all()
+    assert (line[0, -1] == palette(4)[3]).all()
+
+
+def test_add_strip_marks_the_present():
+    image, height = GREY.copy(), strip_height((100, 120))
+    assert height >= 6
+    line = strip(120, height, np.array([0.0]), 1.0, np.array([0.0]), palette(2)[1:])
+    add_strip(image, line, 0.0)
+    assert (image[-height:, 0] == 255).all()
+    assert (image[-height:, 1:] < 90).all()
+    assert (image[:-height] == 90).all()
+    add_strip(image, line, 1.0)
+    assert (image[-height:, -1] == 255).all()
+
+
+def test_names_stand_on_their_colours():
+    image = np.full((300, 400, 3), 90, np.uint8)
+    add_names(
+        image, [1, 2], ("background", "dog", "a very long name that does not fit into the picture" * 3), palette(3)
+    )
+    changed = np.argwhere((image != 90).any(-1))
+    assert len(changed)
+    assert (image.reshape(-1, 3) == palette(3)[1]).all(1).sum() > 100
+    top, left = changed.min(0)
+    assert top < 10
+    assert left < 10

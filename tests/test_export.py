@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avseg import rle
+from avseg.errors import ConfigError
+from avseg.export import CONTENTS, save
+from avseg.regions import Frame, Region
+from avseg.result import Result
+from avseg.sound import Sound, sound_blocks
+from avseg.video import pictures, probe
+
+SIZE = (101, 151)
+
+
+def region(label, part):
+    mask = np.zeros(SIZE, bool)
+    mask[part] = True
+    return Region(label, 0.9, rle.encode(mask))
+
+
+@pytest.fixture
+def make_result(make_video, make_beep):
+    def make(names=("background", "sounding"), name="clip.mkv"):
+        times = [0.5, 0.55, 0.6, 0.9, 1.3]
+        path = make_video(name, times=times, size=SIZE, sound=make_beep(1.5, 0.4, 0.8), codec="ffv1", pix_fmt="yuv444p")
+        everything = [region(k, np.s_[20:60, 30 * k : 30 * k + 20]) for k in range(1, len(names))]
+        frames = [Frame(time, tuple(everything[: index + 1])) for index, time in enumerate(times)]
+        frames[0] = Frame(0.5, ())
+        return Result(path, SIZE, names, frames, 1.4, "tiny", {"damaged": "error"})
+
+    return make
+
+
+def test_overlay_has_every_picture_at_its_time_and_the_sound(make_result, tmp_path):
+    result = make_result()
+    save(result, tmp_path / "out")
+    overlay = tmp_path / "out" / "overlay.mp4"
+    shown = list(pictures(overlay))
+    assert [picture.time for picture in shown] == pytest.approx(result.times, abs=1e-4)
+    info = probe(overlay)
+    assert info.size == (102, 152)  # even
+    assert info.sample_rate == 16_000
+    heard = Sound(sound_blocks(overlay)).around(0.6).abs() > 0.2
+    assert heard[4680:10_920].float().mean() > 0.7  # the beep from 0.4 s to 0.8 s
+    assert not heard[:4300].any()
+    inside, outside = shown[1].rgb()[25:55, 35:45].astype(int), shown[1].rgb()[65:85, 35:45].astype(int)
+    assert (inside[..., 0] - inside[..., 1]).mean() > 50  # tinted
+    assert np.abs(outside[..., 0] - outside[..., 1]).mean() < 6  # as it was: grey
+
+
+def test_masks_are_exact(make_result, tmp_path):
+    result = make_result()
+    save(result, tmp_path / "out")
+    files = sorted((tmp_path / "out" / "masks").iterdir())
+    assert [file.name for file in files] == [f"{k:06d}.png" for k in range(5)]
+    for file, mask in zip(files, result.masks, strict=True):
+        with Image.open(file) as image:
+            assert image.mode == "1"
+            np.testing.assert_array_equal(np.asarray(image), mask)
+            assert set(np.unique(np.asarray(image.convert("L")))) <= {0, 255}
+
+
+def test_masks_of_several_classes_have_a_palette(make_result, tmp_path):
+    result = make_result(("background", "dog", "siren"))
+    save(result, tmp_path / "out")
+    with Image.open(tmp_path / "out" / "masks" / "000004.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), result.labels[4])
+        assert len({image.convert("RGB").getpixel(at) for at in ((0, 0), (35, 30), (65, 30))}) == 3
+
+
+def test_json_says_it_all(make_result, tmp_path):
+    result = make_result()
+    save(result, tmp_path / "out")
+    data = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert data == json.loads(json.dumps(result.to_dict()))
+    assert data["intervals"] == [{"start": 0.55, "end": 1.4, "name": "sounding"}]
+    assert len(data["frames"]) == 5
+
+
+def test_contents_are_what_they_are_said_to_be(make_result, tmp_path):
+    folder = save(make_result(), tmp_path / "out", progress=True)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(CONTENTS)
+    with Image.open(folder / "summary.png") as summary:
+        assert summary.width > 1000
+    with pytest.raises(ConfigError, match="not empty"):
+        save(make_result(), folder)
+    save(make_result(), folder, overwrite=True)

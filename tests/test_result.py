@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pytest
+
+from avseg import rle
+from avseg.errors import MediaError
+from avseg.regions import Frame, Region
+from avseg.result import Interval, Result
+
+SIZE = (40, 50)
+DOG, SIREN = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+DOG[5:15, 10:30] = True  # 200 pixels
+SIREN[30:, :10] = True  # 100 pixels
+DOT = np.zeros(SIZE, bool)
+DOT[0, 0] = True  # a two-thousandth of the picture
+
+
+def frame(time, **regions):
+    names = {"dog": (1, DOG), "siren": (2, SIREN), "dot": (2, DOT)}
+    found = [Region(names[k][0], score, rle.encode(names[k][1])) for k, score in regions.items()]
+    return Frame(time, tuple(found))
+
+
+@pytest.fixture
+def result(make_video):
+    frames = [
+        frame(0.0),
+        frame(0.2, dog=0.9),
+        frame(0.4, dog=0.8, siren=0.6),
+        frame(0.5, siren=0.7),
+        frame(0.9, dot=0.99),
+        frame(1.0, dog=0.75),
+    ]
+    path = make_video("a.mp4", times=[f.time for f in frames], size=SIZE)
+    return Result(path, SIZE, ("background", "dog", "siren"), frames, 1.1, "tiny", {"fps": 1.0}, ("a note",))
+
+
+def test_masks_are_made_when_asked_for(result):
+    assert result.masks.shape == (6, *SIZE)
+    assert (len(result.masks), result.masks.ndim, result.masks.dtype) == (6, 3, bool)
+    np.testing.assert_array_equal(result.masks[2], DOG | SIREN)
+    np.testing.assert_array_equal(result.masks[-1], DOG)
+    np.testing.assert_array_equal(result.masks[np.int64(1)], DOG)
+    np.testing.assert_array_equal(result.masks[1:4], np.stack([DOG, DOG | SIREN, SIREN]))
+    np.testing.assert_array_equal(np.asarray(result.masks)[::2], result.masks[::2])
+    assert result.masks[6:].shape == (0, *SIZE)
+    assert np.asarray(result.masks, dtype=np.uint8).max() == 1
+    assert sum(mask.sum() for mask in result.masks) == np.asarray(result.masks).sum()
+    with pytest.raises(IndexError):
+        result.masks[6]
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(result.masks, copy=False)
+
+
+def test_labels_tell_the_classes(result):
+    np.testing.assert_array_equal(result.labels[2], DOG + 2 * SIREN)
+    assert result.labels.dtype == np.uint8
+
+
+def test_times_and_scores(result):
+    np.testing.assert_allclose(result.times, [0.0, 0.2, 0.4, 0.5, 0.9, 1.0])
+    both = (0.8 * 200 + 0.6 * 100) / 300
+    np.testing.assert_allclose(result.scores, [0.0, 0.9, both, 0.7, 0.99, 0.75])
+
+
+def test_intervals_last_from_the_first_picture_to_the_end_of_the_last(result):
+    assert result.intervals == [
+        Interval(0.2, 0.5, "dog"),
+        Interval(0.4, 0.9, "siren"),  # the dot at 0.9 s is too small to count
+        Interval(1.0, 1.1, "dog"),
+    ]
+
+
+def test_coco_decodes_to_the_masks(result):
+    coco = json.loads(json.dumps(result.to_coco()))
+    assert coco["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "siren"}]
+    assert [image["time"] for image in coco["images"]] == result.times.tolist()
+    assert {(image["height"], image["width"]) for image in coco["images"]} == {SIZE}
+    assert [a["id"] for a in coco["annotations"]] == [1, 2, 3, 4, 5, 6]
+    painted = np.zeros(result.labels.shape, int)
+    for a in coco["annotations"]:
+        height, width = a["segmentation"]["size"]
+        mask = rle.decode(rle.RLE((height, width), a["segmentation"]["counts"].encode()))
+        painted[a["image_id"]][mask] = a["category_id"]
+        columns = np.flatnonzero(mask.any(0))
+        assert a["area"] == mask.sum()
+        assert a["bbox"][0] == columns.min()
+        assert a["bbox"][2] == np.ptp(columns) + 1
+        assert a["iscrowd"] == 0
+    np.testing.assert_array_equal(painted, result.labels[:])
+    assert coco["annotations"][0]["bbox"] == [10, 5, 20, 10]
+    assert coco["annotations"][0]["score"] == 0.9
+
+
+def test_what_was_saved_loads_equal(result, tmp_path):
+    again = Result.load(result.save(tmp_path / "out"))
+    assert again.to_dict() == result.to_dict()
+    assert again.frames == tuple(result.frames)
+    assert again.intervals == result.intervals
+    np.testing.assert_array_equal(again.labels[:], result.labels[:])
+    assert again.plot().size == result.plot().size
+
+
+def test_a_folder_without_a_result_is_refused(tmp_path):
+    with pytest.raises(MediaError, match="is no result of avseg"):
+        Result.load(tmp_path)
+
+
+def test_a_video_that_is_gone_is_refused(result, tmp_path):
+    result.source.unlink()
+    with pytest.raises(MediaError, match="no such file"):
+        result.save(tmp_path / "out")
+    with pytest.raises(MediaError, match="no such file"):
+        result.plot()
+    assert not (tmp_path / "out").exists()
+
+
+def test_repr_is_short(result):
+    assert len(repr(result)) < 500
+    assert repr(result.masks) == "Masks(shape=(6, 40, 50), dtype=bool)"

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from avseg import rle
+from avseg.regions import Frame, Region
+from avseg.result import Result
+from avseg.summary import chosen, summary, thumbnail
+
+
+def make(path, size, count, classes=2):
+    mask = np.zeros(size, bool)
+    mask[: size[0] // 2] = True
+    regions = tuple(Region(k, 0.8, rle.encode(mask)) for k in range(1, classes))
+    frames = [Frame(k / 5, regions if k % 4 else ()) for k in range(count)]
+    names = ("background", *(f"class {k}" for k in range(1, classes)))
+    return Result(path, size, names, frames, count / 5, "tiny", {})
+
+
+@pytest.mark.parametrize(("size", "expected"), [((90, 160), 5), ((160, 90), 9), ((20, 400), 3)])
+def test_as_many_pictures_as_fit(size, expected):
+    picked = chosen(make("none", size, 50))
+    assert len(picked) == expected
+    assert picked == sorted(picked)
+    assert picked[0] < 10
+    assert picked[-1] > 40
+
+
+def test_one_picture_is_enough(make_video):
+    path = make_video(times=[0.0], size=(32, 48))
+    result = make(path, (32, 48), 1)
+    assert set(chosen(result)) == {0}
+    assert summary(result).mode == "RGB"
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("audible", [True, False])
+def test_summary_of_a_video(make_video, make_beep, classes, audible):
+    sound = make_beep(4, 1, 2) if audible else None
+    result = make(make_video(times=[k / 5 for k in range(20)], size=(64, 96), sound=sound), (64, 96), 20, classes)
+    image = np.asarray(result.plot())
+    assert image.shape[1] == 1210
+    assert (image[:5] == 255).all()
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
+
+
+def test_thumbnails_given_are_the_ones_read(make_video, make_beep):
+    from avseg.draw import overlay, palette
+    from avseg.video import pictures
+
+    path = make_video("clip.mp4", times=[k / 5 for k in range(20)], size=(64, 96), sound=make_beep(4, 1, 2))
+    result = make(path, (64, 96), 20)
+    given = {
+        index: thumbnail(overlay(picture.rgb(), result.labels[index], palette(2)))
+        for index, picture in enumerate(pictures(path))
+        if index in chosen(result)
+    }
+    np.testing.assert_array_equal(np.asarray(summary(result, given)), np.asarray(summary(result)))
+
+
+def test_thumbnails_are_small():
+    assert thumbnail(np.zeros((1080, 1920, 3), np.uint8)).size == (480, 270)
+    assert isinstance(thumbnail(np.zeros((4, 4, 3), np.uint8)), Image.Image)

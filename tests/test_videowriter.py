@@ -1,0 +1,119 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from avseg.errors import MediaError
+from avseg.sound import Sound, sound_blocks
+from avseg.video import pictures, probe
+from avseg.videowriter import VideoWriter
+
+COLOURS = np.zeros((64, 96, 3), np.uint8)
+COLOURS[:32, :48] = 230, 30, 40
+COLOURS[:32, 48:] = 20, 200, 60
+COLOURS[32:, :48] = 40, 60, 220
+COLOURS[32:, 48:] = 240, 240, 240
+
+
+def write(path, times, image=COLOURS, **settings):
+    with VideoWriter(path, image.shape[:2], rate=Fraction(25), **settings) as writer:
+        for time in times:
+            writer.write(image, time)
+    return path
+
+
+def test_times_and_colours_stay(tmp_path):
+    times = [0.0, 0.04, 0.1, 0.7, 0.71, 3.0]
+    shown = list(pictures(write(tmp_path / "a.mp4", times)))
+    assert [p.time for p in shown] == pytest.approx(times, abs=1e-4)
+    assert np.abs(shown[-1].rgb().astype(int) - COLOURS)[4:28, 4:44].mean() < 4
+    assert np.abs(shown[-1].rgb().astype(int) - COLOURS)[36:60, 52:92].mean() < 4
+
+
+def test_plays_everywhere(tmp_path):
+    path = write(tmp_path / "a.mp4", [0.0, 0.04, 0.08])
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert (stream.codec_context.colorspace, stream.codec_context.color_range) == (1, 1)
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 53), (2, 3)])
+def test_odd_sizes_grow_to_even_ones(tmp_path, size):
+    image = np.full((*size, 3), 200, np.uint8)
+    path = write(tmp_path / "a.mp4", [0.0, 0.1], image)
+    assert probe(path).size == tuple(n + n % 2 for n in size)
+    assert np.abs(next(pictures(path)).rgb().astype(int) - 200).max() < 8
+
+
+def test_pixel_aspect_is_kept(tmp_path):
+    path = write(tmp_path / "a.mp4", [0.0, 0.1], pixel_aspect=Fraction(16, 15))
+    assert probe(path).pixel_aspect == Fraction(16, 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "copied"),
+    [
+        ("a.mp4", "aac", 16_000, True),
+        ("a.mkv", "aac", 44_100, True),
+        ("a.ts", "aac", 48_000, True),
+        ("a.mkv", "libmp3lame", 44_100, True),
+        ("a.mkv", "libmp3lame", 8_000, False),
+        ("a.mkv", "flac", 11_025, False),
+        ("a.mkv", "pcm_s16le", 37_000, False),
+        ("a.ts", "mp2", 48_000, False),
+    ],
+)
+@pytest.mark.parametrize("start", [0.0, 0.3])
+def test_sound_comes_along_at_its_time(make_video, tmp_path, name, codec, rate, copied, start):
+    burst = np.convolve(np.random.default_rng(0).uniform(-1, 1, 3 * rate), np.ones(8) / 8, "same")
+    burst[: int(0.7 * rate)] = burst[int(1.1 * rate) :] = 0
+    wave = np.stack([burst, burst]).astype(np.float32)
+    times = [0.2 + k / 25 for k in range(75)]
+    source = make_video(name, times=times, sound=wave, rate=rate, sound_codec=codec, sound_start=start)
+    shown = [p.time for p in pictures(source)]
+    path = write(tmp_path / "out.mp4", shown, sound=source)
+    with av.open(str(path)) as container:
+        written = container.streams.audio[0].codec_context.codec.canonical_name
+    assert written == ("mp3" if copied and "mp3" in codec else "aac")
+    was, now = (Sound(sound_blocks(file)).around(1.0).numpy() for file in (source, path))
+    alike = np.fft.irfft(np.fft.rfft(was, 40_000) * np.fft.rfft(now, 40_000).conj())
+    lag = (int(alike.argmax()) + 20_000) % 40_000 - 20_000
+    assert abs(lag) <= 8  # half a millisecond, to which Matroska rounds
+    assert alike.max() > 0.9 * np.linalg.norm(was) * np.linalg.norm(now)
+    assert [p.time for p in pictures(path)] == pytest.approx(shown, abs=1e-4)
+
+
+def test_surround_becomes_stereo_where_it_cannot_be_copied(make_video, make_beep, tmp_path):
+    for codec, channels in (("aac", 6), ("flac", 2)):
+        source = make_video(f"{codec}.mkv", sound=make_beep(1, 0, 1, 48_000, 6), rate=48_000, sound_codec=codec)
+        assert probe(write(tmp_path / f"{codec}.mp4", [0.0, 0.1], sound=source)).channels == channels
+
+
+def test_no_sound_is_no_sound(make_video, tmp_path):
+    assert probe(write(tmp_path / "a.mp4", [0.0, 0.1], sound=make_video())).sample_rate is None
+
+
+def test_damaged_sound_is_told(make_video, tmp_path):
+    random = np.random.default_rng(0)
+    wave = random.uniform(-1, 1, (1, 48_000)).astype(np.float32)
+    source = make_video("a.mp4", sound=wave, sound_codec="flac", times=[0.0, 1.0, 2.0])
+    data = bytearray(source.read_bytes())
+    first = len(data) // 2
+    data[first : first + 2_000] = random.bytes(2_000)
+    source.write_bytes(data)
+    told: list[str] = []
+    write(tmp_path / "out.mp4", [0.0, 1.0, 2.0], sound=source, complain=told.append)
+    assert [("no sound to decode after" in message) for message in told] == [True]
+    assert len(list(pictures(tmp_path / "out.mp4"))) == 3
+    with pytest.raises(MediaError, match="no sound to decode after"):
+        write(tmp_path / "out.mp4", [0.0, 1.0, 2.0], sound=source)
+
+
+def test_an_error_inside_the_block_comes_out(tmp_path):
+    with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", (64, 96), rate=Fraction(25)):
+        raise KeyError
