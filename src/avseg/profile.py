@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
@@ -106,7 +107,8 @@ class Profile:
         config = numbers.pop("config")
         document = {
             **provenance(command, self.device),
-            "note": "Latencies say how parts and keep ratios compare on this machine; absolute times mean little.",
+            "note": "Counts are exact. Latencies compare parts and keep ratios; where hardware.load exceeds "
+            "hardware.cores, the machine was shared, and absolute times mean little.",
             "config": config,
             "numbers": numbers,
         }
@@ -122,24 +124,21 @@ class Profile:
     def _parts(self) -> Table:
         ratio, costs = next(iter(self.costs.items()))
         size = "x".join(str(n) for n in self.clip.values())
-        table = Table(title=f"{self.model}: one clip of {size}, keep ratio {ratio:.2f}, on {self.device}")
-        table.add_column("part")
-        for heading in _HEADINGS:
-            table.add_column(heading, justify="right")
+        table = _table(
+            f"{self.model}: one clip of {size}, keep ratio {ratio:.2f}, on {self.device}", "part", *_HEADINGS
+        )
         for part, cost in costs.items():
             table.add_row(part, *_cells(cost), end_section=part in (OTHER, TOTAL))
         paper = self.published
-        table.add_row("as its paper counts", _mega(paper.parameters), _giga(paper.macs), style="bold")
+        table.add_row("its paper", _mega(paper.parameters), _giga(paper.macs), style="bold")
         table.caption = (
-            f"As its paper counts: {_difference(self.config, paper.config)}from the audio embeddings on; "
-            f"{_mega(paper.live)} of the parameters are live."
+            "MACs: as papers count, and all. Its paper, or its authors' program, counts from the audio embeddings on"
+            f"{_difference(self.config, paper.config)}; {_mega(paper.live)} M of those parameters are live."
         )
         return table
 
     def _ratios(self) -> Table:
-        table = Table(title="What masking saves")
-        for heading in ("keep ratio", *_HEADINGS[1:]):
-            table.add_column(heading, justify="right")
+        table = _table("What masking saves", "keep ratio", *_HEADINGS[1:])
         for ratio, costs in self.costs.items():
             table.add_row(f"{ratio:.2f}", *_cells(costs[TOTAL])[1:])
         return table
@@ -255,29 +254,32 @@ def _with_total(by_part: Mapping[str, float], combine: Callable[..., float] = su
     return {**by_part, TOTAL: combine(by_part.values())}
 
 
-_HEADINGS = ("parameters", "MACs, as papers count", "MACs, all", "median", "95 %", "peak memory")
+_HEADINGS = ("params/M", "MACs/G", "all/G", "median/ms", "95 %/ms", "peak/MiB")
+
+
+def _table(title: str, first: str, *others: str) -> Table:
+    table = Table(title=title, box=SIMPLE_HEAD, width=80)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def _cells(cost: Cost) -> list[str]:
     """What stands under :data:`_HEADINGS`."""
-    return [
-        _mega(cost.parameters),
-        _giga(cost.macs_paper),
-        _giga(cost.macs),
-        f"{cost.latency_median * 1e3:.1f} ms",
-        f"{cost.latency_p95 * 1e3:.1f} ms",
-        f"{cost.peak_memory / 2**20:.0f} MiB",
-    ]
+    times = (f"{1e3 * seconds:.1f}" for seconds in (cost.latency_median, cost.latency_p95))
+    peak = f"{cost.peak_memory / 2**20:.0f}"
+    return [_mega(cost.parameters), _giga(cost.macs_paper), _giga(cost.macs), *times, peak]
 
 
 def _mega(count: int) -> str:
-    return f"{count / 1e6:.2f} M"
+    return f"{count / 1e6:.2f}"
 
 
 def _giga(count: int) -> str:
-    return f"{count / 1e9:.2f} G"
+    return f"{count / 1e9:.2f}"
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """The settings in which the paper's measurement differs, ready to be followed by more."""
-    return "".join(f"{name}={value!r}, " for name, value in theirs.items() if value != ours[name])
+    """The settings in which the paper's measurement differs, ready to follow something."""
+    return "".join(f", with {name}={value!r}" for name, value in theirs.items() if value != ours[name])

@@ -40,11 +40,15 @@ def commit() -> str | None:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What computed: the processor, and the accelerator if ``device`` is one."""
+    """What computed: the processor, and the accelerator if ``device`` is one.
+
+    ``load`` is how many processes wanted the cores in the last minute: above ``cores``, timings say little.
+    """
     found = {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1),
         "device": str(device),
     }
     return found | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
