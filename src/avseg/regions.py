@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from avseg.rle import RLE, encode
 
-_Masks = tuple[NDArray[np.float32], list[tuple[int, NDArray[np.bool_]]]]
+Maps = NDArray[np.float32]
+_Masks = tuple[Maps, list[tuple[int, NDArray[np.bool_]]]]
 """The winner's probability at every pixel, and each class with its pixels; all (W, H)."""
 
 
@@ -39,7 +38,7 @@ class Frame(NamedTuple):
     regions: tuple[Region, ...]
 
 
-def find_regions(probabilities: Tensor, size: tuple[int, int]) -> tuple[Region, ...]:
+def find_regions(probabilities: Maps, size: tuple[int, int]) -> tuple[Region, ...]:
     """The regions of one picture, by rising label; a class without pixels has none.
 
     Probabilities are enlarged bilinearly before they are compared, so contours are smooth at any size. With one
@@ -55,14 +54,14 @@ def find_regions(probabilities: Tensor, size: tuple[int, int]) -> tuple[Region, 
     return tuple(_region(label, mask, best) for label, mask in masks if mask.any())
 
 
-def _loudest(sounding: Tensor, size: tuple[int, int]) -> _Masks:
+def _loudest(sounding: Maps, size: tuple[int, int]) -> _Masks:
     if sounding.max() <= 0.5:
         return np.zeros(0, np.float32), []
     probability = _enlarged(sounding, size)
     return probability, [(1, probability > 0.5)]
 
 
-def _likeliest(columns: Tensor, size: tuple[int, int]) -> _Masks:
+def _likeliest(columns: Maps, size: tuple[int, int]) -> _Masks:
     best, labels = _enlarged(columns[0], size), np.zeros(size[::-1], np.uint8)
     # A pixel's winner has at least its fair share, so a class that has it nowhere wins nowhere.
     possible = [k for k in range(1, len(columns)) if columns[k].max() >= 1 / len(columns)]
@@ -73,13 +72,24 @@ def _likeliest(columns: Tensor, size: tuple[int, int]) -> _Masks:
     return best, [(label, labels == label) for label in possible]
 
 
-def _region(label: int, mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> Region:
+def _region(label: int, mask: NDArray[np.bool_], probability: Maps) -> Region:
     """From (W, H) arrays."""
     score = float(np.dot(probability.ravel(), mask.ravel())) / int(np.count_nonzero(mask))
     return Region(label, round(score, 4), encode(mask.T))
 
 
-def _enlarged(columns: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(w, h) → (W, H)."""
-    enlarged = interpolate(columns[None, None], size=size[::-1], mode="bilinear", align_corners=False)
-    return enlarged[0, 0].numpy()
+def _enlarged(columns: Maps, size: tuple[int, int]) -> Maps:
+    """(w, h) → (W, H), bilinearly, pixel centres on pixel centres; numpy, as torch's threads cost more than this."""
+    return _stretched(_stretched(columns, size[0], axis=1), size[1], axis=0)
+
+
+def _stretched(values: Maps, length: int, axis: int) -> Maps:
+    old = values.shape[axis]
+    place = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+    left = place.astype(np.intp)
+    share = (place - left).astype(np.float32)
+    rise: Maps = np.diff(values, axis=axis, append=values.take([old - 1], axis))
+    stretched: Maps = rise.take(left, axis)
+    stretched *= share if axis == 1 else share[:, None]
+    stretched += values.take(left, axis)
+    return stretched

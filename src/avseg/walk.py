@@ -20,7 +20,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -67,7 +69,7 @@ class _Answer(NamedTuple):
     """What the model says about one moment: (K, h, w) probabilities."""
 
     time: float
-    probabilities: Tensor
+    probabilities: NDArray[np.float32]
 
 
 class Walk:
@@ -125,7 +127,7 @@ class Walk:
         while self._waiting and self._waiting[0] <= until:
             time = self._waiting.popleft()
             share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
-            blend = torch.lerp(before.probabilities, after.probabilities, share)
+            blend = before.probabilities + (after.probabilities - before.probabilities) * np.float32(share)
             yield Frame(time, find_regions(blend, self.info.size))
 
     def _answers(self) -> Iterator[_Answer]:
@@ -137,7 +139,7 @@ class Walk:
             heard = torch.stack([self._sound.patch(time) for time, _ in clip])
             with torch.inference_mode():
                 answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device))
-                probabilities = answer.probabilities[0].float().cpu()
+                probabilities = answer.probabilities[0].float().cpu().numpy()
             yield from (_Answer(time, p) for (time, _), p in zip(clip, probabilities, strict=True))
 
     def _pictures(self) -> Iterator[Picture]:
