@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -205,6 +206,33 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path, capsys: 
     assert "the loss is nan at step 1" in error
     assert "clips train-0000" in error
     assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = torch.save, []
+
+    def save(state: object, file: BinaryIO) -> None:
+        calls.append(file.name)
+        if len(calls) == 2:
+            file.write(b"a bit of it")
+            raise OSError(28, "No space left on device")
+        original(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    assert "No space left" in fails(capsys, *SMALL, "--train.out", str(tmp_path))
+    assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 2
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("setting", [["devices", "0"], ["strategy", "magic"], ["precision", "16-mixed"]])
+def test_devices_that_are_not_there_are_one_line(
+    setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, f"--train.{setting[0]}", setting[1], "--train.out", str(tmp_path / "run")]
+    assert "these devices cannot be used" in fails(capsys, *words)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_frozen_random_ear_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

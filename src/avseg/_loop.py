@@ -78,6 +78,14 @@ class Lesson(pl.LightningModule):
         schedule = LambdaLR(optimizer, rate_factor(c, min(total, c.max_steps or total)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Say what is about to happen."""
+        learn = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.trainer.print(
+            f"{self.model.name}: {learn / 1e6:.2f} M parameters learn from {len(self.training_set)} clips, "
+            f"{self.trainer.num_training_batches} batches per epoch, on {self.device}"
+        )
+
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Make all that is random a function of seed, position and process: a resumed run draws the same."""
         reseed(self.config.seed, self.current_epoch, batch_idx, self.trainer.global_rank)

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
 
 from avseg import store
 from avseg._loop import Lesson
@@ -78,8 +80,8 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
     # Along a cosine the length of a run decides every step of it.
     free = MAY_CHANGE if new["train"]["schedule"] == "constant" else MAY_CHANGE - {"epochs", "max_steps"}
     for section in ("model", "data", "train"):
-        for key in old[section].keys() | new[section].keys():
-            was, now = old[section].get(key), new[section].get(key)
+        for key in old[section].keys() & new[section].keys():
+            was, now = old[section][key], new[section][key]
             if was != now and not (section == "train" and key in free):
                 raise ConfigError(f"cannot resume from {path}: it has {section}.{key} = {was!r}, this run {now!r}")
 
@@ -89,12 +91,15 @@ class SafeFile(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside, make sure it is on disk, then replace."""
-        beside = f"{path}.tmp"
-        with open(beside, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        beside = Path(f"{path}.tmp")
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 class Keeper(Checkpoint):
@@ -150,7 +155,8 @@ class Keeper(Checkpoint):
     def _save_resume(self, trainer: pl.Trainer, lesson: Lesson, position: Position) -> None:
         self._position = position
         self._curve_bytes = lesson.curves.size() if lesson.curves else 0
-        trainer.save_checkpoint(self.folder / RESUME)
+        with _writing(self.folder / RESUME):
+            trainer.save_checkpoint(self.folder / RESUME)
 
     def _save_weights(self, trainer: pl.Trainer, lesson: Lesson) -> None:
         scores, lesson.scores = lesson.scores, {}
@@ -158,16 +164,28 @@ class Keeper(Checkpoint):
         if name not in scores:
             raise ConfigError(f"train.monitor {name!r} is no score. {did_you_mean(name, scores)}")
         score = scores[name] if self.config.mode == "max" else -scores[name]
+        score = -math.inf if math.isnan(score) else score
         better = score > self.best or self.best == -math.inf
         self.best = score if better else self.best
         epoch, step = trainer.current_epoch + 1, trainer.global_step
-        if trainer.is_global_zero:
-            for folder in ["last", "best"] if better else ["last"]:
-                store.save(lesson.model, self.folder / folder, **self.card, epoch=epoch, step=step, metrics=scores)
+        for folder in (self.folder / name for name in (["last", "best"] if better else ["last"])):
+            if trainer.is_global_zero:
+                with _writing(folder):
+                    store.save(lesson.model, folder, **self.card, epoch=epoch, step=step, metrics=scores)
         trainer.print(
             f"epoch {epoch}/{self.config.epochs}, step {step}: val/loss {scores['val/loss']:.4f}, "
             f"{name} {scores[name]:.4f}{' (best)' if better else ''}"
         )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Python, torch and safetensors each have their own way to say that a disk is full.
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"cannot write {path} ({reason}): make room, then --train.resume auto goes on") from error
 
 
 def default_monitor(classes: int) -> str:

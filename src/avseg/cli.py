@@ -1,6 +1,7 @@
 """The command line: a table from verb to function; each function loads what it needs when it is called."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -62,10 +63,11 @@ def _train(argv: Sequence[str]) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
         folder = train(run, progress=sys.stdout.isatty())
-    except SystemExit:
+    except (SystemExit, KeyboardInterrupt):
         print("avseg: stopped; the same command with --train.resume auto goes on", file=sys.stderr)
         raise
-    print(f"avseg: trained, see {folder}")
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"avseg: trained, see {folder}")
 
 
 def _eval(argv: Sequence[str]) -> None:

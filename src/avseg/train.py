@@ -2,7 +2,8 @@
 
 A run's folder holds ``config.yaml``, ``metrics.csv`` and TensorBoard's events, ``best/`` and ``last/`` for
 :func:`avseg.load`, and ``resume.ckpt``. All that is random is a function of the seed and the position in the run, so
-that weights, optimizer, best score and position are all it takes to go on bit for bit.
+that weights, optimizer, best score and position are all it takes to go on bit for bit (on a GPU as far as its own
+arithmetic repeats itself).
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -89,25 +91,31 @@ def _dataset(run: Run, split: str) -> AVSDataset:
 
 def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Trainer:
     c = run.train
-    card = {"data": run.data, "class_names": data.class_names, "train": dataclasses.asdict(c), "commit": commit()}
-    return pl.Trainer(
-        max_epochs=c.epochs,
-        accelerator=c.accelerator,
-        devices=c.devices,
-        strategy=c.strategy,
-        precision=c.precision,
-        accumulate_grad_batches=c.accumulate,
-        gradient_clip_val=c.clip_grad,
-        check_val_every_n_epoch=c.val_every,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        logger=False,
-        default_root_dir=folder,
-        enable_model_summary=False,
-        enable_progress_bar=progress,
-        callbacks=[Keeper(folder, run, card), *([RichProgressBar()] if progress else [])],
-        plugins=[SafeFile()],
-    )
+    settings = {key: value for key, value in dataclasses.asdict(c).items() if key not in ("out", "resume")}
+    card = {"data": run.data, "class_names": data.class_names, "train": settings, "commit": commit()}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*fp16 is not supported on CPU")
+            return pl.Trainer(
+                max_epochs=c.epochs,
+                accelerator=c.accelerator,
+                devices=c.devices,
+                strategy=c.strategy,
+                precision=c.precision,
+                accumulate_grad_batches=c.accumulate,
+                gradient_clip_val=c.clip_grad,
+                check_val_every_n_epoch=c.val_every,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                logger=False,
+                default_root_dir=folder,
+                enable_model_summary=False,
+                enable_progress_bar=progress,
+                callbacks=[Keeper(folder, run, card), *([RichProgressBar()] if progress else [])],
+                plugins=[SafeFile()],
+            )
+    except (MisconfigurationException, ValueError, UserWarning) as error:
+        raise ConfigError(f"these devices cannot be used: {' '.join(str(error).split())}") from error
 
 
 def _fit(trainer: pl.Trainer, lesson: Lesson, resume: Path | None) -> None:
