@@ -108,9 +108,9 @@ def test_damaged_sound_is_told(make_video, tmp_path):
     source.write_bytes(data)
     told: list[str] = []
     write(tmp_path / "out.mp4", [0.0, 1.0, 2.0], sound=source, complain=told.append)
-    assert [("no sound to decode after" in message) for message in told] == [True]
+    assert [("cannot be decoded" in message) for message in told] == [True]
     assert len(list(pictures(tmp_path / "out.mp4"))) == 3
-    with pytest.raises(MediaError, match="no sound to decode after"):
+    with pytest.raises(MediaError, match=r"sound after .* s cannot be decoded"):
         write(tmp_path / "out.mp4", [0.0, 1.0, 2.0], sound=source)
 
 

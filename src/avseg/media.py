@@ -121,7 +121,9 @@ def decoded(
                 complained = True
                 what = "sound" if stream.type == "audio" else "picture"
                 time = seconds(last, container) or 0.0
-                complain(f"{path} is damaged or cut off: no {what} to decode after {time:.2f} s ({error.strerror})")
+                complain(
+                    f"{path} is damaged or cut off: {what} after {time:.2f} s cannot be decoded ({error.strerror})"
+                )
             continue
         for frame in frames:
             last = frame

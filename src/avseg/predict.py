@@ -172,8 +172,9 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
     if not result.intervals:
         console.print("nothing sounds")
     for note in result.notes:
-        console.print(f"[yellow]note:[/yellow] {escape(note)}")
+        console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     console.print(
         f"{escape(str(folder))}: {len(result.frames)} masks for {length:.1f} s of video in {elapsed:.1f} s, "
-        f"{length / elapsed:.2f} times real time"
+        f"{length / elapsed:.2f} times real time",
+        soft_wrap=True,
     )

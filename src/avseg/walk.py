@@ -93,7 +93,7 @@ class Walk:
         self.info = probe(path)
         self.end = 0.0
         self._path, self._model, self._options, self._note = path, model, options, note
-        self._complain = refuse if options.damaged == "error" else note
+        self._complain = note if options.damaged == "skip" else _refuse
         self._device = next(model.parameters(), torch.empty(0)).device
         self._waiting: deque[float] = deque()
         self._sound = self._listen()
@@ -181,6 +181,10 @@ def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Pictur
         picture = following or picture
     if not count or picture.time > due - 0.5 / fps:
         yield picture.time, picture
+
+
+def _refuse(message: str) -> None:
+    refuse(f"{message}: copy it again, or say damaged skip (--damaged skip) to leave that part out")
 
 
 def _squashed(picture: Picture, size: int | tuple[int, int]) -> Tensor:
