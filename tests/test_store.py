@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import avseg
 from avseg.errors import CheckpointError
 from avseg.nn.weights import load_audio, load_visual, read_state
-from avseg.store import bundled, read_card, save
+from avseg.store import bundled, read_card, save, start_from
 
 
 def model(**config: object) -> avseg.AVSModel:
@@ -151,3 +151,21 @@ def test_audio_weights_need_an_encoder() -> None:
 def test_what_is_bundled_loads() -> None:
     for name in bundled():
         assert avseg.load(name).card["model"] in avseg.list_models()
+
+
+def test_start_from_takes_what_has_the_same_shape_and_names_the_rest(tmp_path: Path) -> None:
+    donor, taker = model(), avseg.build("pcmanet", 5, visual="resnet18", audio="none", channels=16)
+    save(donor, tmp_path)
+    fresh = start_from(taker, str(tmp_path))
+    assert fresh == [f"head.{i}.3.{kind}" for i in (4, 3, 2, 1) for kind in ("weight", "bias")]
+    assert torch.equal(taker.audio_linear.weight, donor.audio_linear.weight)
+
+
+def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
+    save(model(), tmp_path)
+    card = json.loads((tmp_path / "avseg.json").read_text())
+    other = model()
+    monkey = type("Other", (type(other),), {"name": "other"})
+    other.__class__ = monkey
+    with pytest.raises(CheckpointError, match=f"is a {card['model']}, the model to train a other"):
+        start_from(other, str(tmp_path))

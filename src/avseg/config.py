@@ -90,13 +90,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Weights:
-    """Pretrained backbones to start from.
+    """What to start from.
 
     Attributes:
+        model: A trained model of the same kind: bundled name, folder or Hub id; what has another shape there, such as
+            the head for other classes, starts from random weights. null starts from random weights.
         visual: Hub id or local path for the visual backbone; null starts from random weights.
         audio: Hub id or local path for the audio backbone; null starts from random weights.
     """
 
+    model: str | None = None
     visual: str | None = None
     audio: str | None = None
 

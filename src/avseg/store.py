@@ -112,3 +112,27 @@ def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSMod
     fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
     model.card = card
     return model.eval()
+
+
+def start_from(model: AVSModel, source: str) -> list[str]:
+    """Give a model the weights of a trained one of the same kind, for another task or other settings.
+
+    Args:
+        model: Takes the weights.
+        source: See :func:`load`.
+
+    Returns:
+        Keys that have another shape there, or are not there: they keep their random weights.
+
+    Raises:
+        CheckpointError: When the source cannot be loaded, is of another kind, or shares nothing.
+    """
+    donor = load(source)
+    if donor.name != model.name:
+        raise CheckpointError(f"{source} is a {donor.name}, the model to train a {model.name}: they share no weights")
+    theirs, ours = donor.state_dict(), model.state_dict()
+    shared = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
+    if not shared:
+        raise CheckpointError(f"{source} has no weights of the shapes of the model to train: check channels and visual")
+    model.load_state_dict(shared, strict=False)
+    return [k for k in ours if k not in shared]

@@ -28,6 +28,7 @@ from avseg.models import build
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.weights import load_audio, load_visual
 from avseg.provenance import commit
+from avseg.store import start_from
 
 
 def train(run: Run, *, progress: bool = False) -> Path:
@@ -68,6 +69,8 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> None:
         CheckpointError: When weights cannot be had or do not fit.
         ConfigError: When the model would listen through a frozen, random encoder.
     """
+    if weights.model is not None:
+        start_from(model, weights.model)
     if weights.visual is not None:
         load_visual(model, weights.visual)
     if weights.audio is not None:
@@ -75,7 +78,7 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> None:
         return
     encoder = getattr(model, "audio", None)
     frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
-    if frozen and data[0].clip.audio.ndim == 5:
+    if frozen and weights.model is None and data[0].clip.audio.ndim == 5:
         raise ConfigError(
             "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
             "--model.train_audio true"
