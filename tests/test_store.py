@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 import avseg
 from avseg.errors import CheckpointError
+from avseg.interface import AVSModel
 from avseg.nn.weights import load_audio, load_visual, read_state
 from avseg.store import bundled, read_card, save, start_from
 
@@ -161,11 +162,20 @@ def test_start_from_takes_what_has_the_same_shape_and_names_the_rest(tmp_path: P
     assert torch.equal(taker.audio_linear.weight, donor.audio_linear.weight)
 
 
-def test_start_from_a_stranger_is_refused(tmp_path: Path) -> None:
+def test_start_from_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save(model(), tmp_path)
-    card = json.loads((tmp_path / "avseg.json").read_text())
-    other = model()
-    monkey = type("Other", (type(other),), {"name": "other"})
-    other.__class__ = monkey
-    with pytest.raises(CheckpointError, match=f"is a {card['model']}, the model to train a other"):
-        start_from(other, str(tmp_path))
+    taker = model()
+    monkeypatch.setattr(AVSModel, "name", property(lambda self: "ours" if self is taker else "theirs"))
+    with pytest.raises(CheckpointError, match="is a theirs, the model to train a ours"):
+        start_from(taker, str(tmp_path))
+
+
+def test_half_as_large_and_almost_the_same(tmp_path: Path) -> None:
+    whole = model()
+    save(whole, tmp_path / "32")
+    save(whole, tmp_path / "16", half=True)
+    sizes = [(tmp_path / bits / "model.safetensors").stat().st_size for bits in ("16", "32")]
+    assert sizes[0] < 0.51 * sizes[1]
+    again = avseg.load(tmp_path / "16")
+    assert all(p.dtype == torch.float32 for p in again.parameters())
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(whole.parameters(), again.parameters(), strict=True))

@@ -19,12 +19,13 @@ CARD = "avseg.json"
 WEIGHTS = "model.safetensors"
 
 
-def save(model: AVSModel, folder: str | Path, **card: Any) -> Path:
+def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
     """Write a model so that :func:`load` finds all it needs.
 
     Args:
         model: Its weights, config and classes are written.
         folder: Created if missing. Each file is replaced in one step: a crash leaves the old one or the new one.
+        half: Write floating tensors with 16 bits, for shipping: half the size, and good enough to answer with.
         **card: What else to record, JSON-able: ``data``, ``class_names``, ``metrics``, ``commit`` …
 
     Returns:
@@ -34,6 +35,8 @@ def save(model: AVSModel, folder: str | Path, **card: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     weights, text = folder / f".{WEIGHTS}.tmp", folder / f".{CARD}.tmp"
     save_file(state, weights, metadata={"format": "pt"})
     text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
