@@ -91,13 +91,14 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_shell_sees_code_and_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "avseg", "train", "--model.chanels", "3"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    ended = subprocess.run([sys.executable, "-m", "avseg", "trian"], capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 2
-    assert (
-        ended.stderr
-        == "avseg: error: unknown setting 'model.chanels' in the command line. Did you mean 'model.channels'?\n"
-    )
+    assert ended.stderr == "avseg: error: unknown command 'trian'. Did you mean 'train'?\n"
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    check = "import sys; from avseg.cli import main; main([]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
 
 
 def test_interruption_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

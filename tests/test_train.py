@@ -99,7 +99,8 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_like_one_that_is_
         process = start(command)
         while process.is_alive() and not _reached(tmp_path, step):
             time.sleep(0.002)
-        os.kill(process.pid or 0, blow)
+        assert process.pid is not None
+        os.kill(process.pid, blow)
         assert code(process) == (-9 if blow == signal.SIGKILL else 143)
     assert code(start(command)) == 0
     assert same_run(whole, tmp_path)
@@ -162,6 +163,14 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert error.startswith("avseg: error: ")
     assert error.count("\n") == 1
     return error
+
+
+def test_a_run_can_start_from_another_with_other_classes(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--weights.model", str(whole / "best"), "--data.variant", "avss", "--train.max_steps", "1"]
+    assert main([*SMALL, *words, "--train.out", str(tmp_path)]) == 0
+    assert "random at the start: head.4.3.weight" in capsys.readouterr().out
 
 
 def test_a_new_run_does_not_write_over_an_old_one(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

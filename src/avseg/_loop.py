@@ -33,6 +33,7 @@ class Lesson(pl.LightningModule):
 
     Attributes:
         scores: Of the latest validation; empty when somebody took them.
+        fresh: Names of the tensors that start from random weights although the others do not.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lesson(pl.LightningModule):
         self.protocols = nn.ModuleDict(protocols(model.classes))
         self.validation_loss = MeanMetric()
         self.scores: dict[str, float] = {}
+        self.fresh: list[str] = []
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from where the run stands."""
@@ -85,6 +87,8 @@ class Lesson(pl.LightningModule):
             f"{self.model.name}: {learn / 1e6:.2f} M parameters learn from {len(self.training_set)} clips, "
             f"{self.trainer.num_training_batches} batches per epoch, on {self.device}"
         )
+        if self.fresh:
+            self.trainer.print(f"not in weights.model, so random at the start: {', '.join(self.fresh)}")
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
         """Make all that is random a function of seed, position and process: a resumed run draws the same."""

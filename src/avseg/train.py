@@ -51,31 +51,34 @@ def train(run: Run, *, progress: bool = False) -> Path:
     reseed(run.train.seed)
     training, validation = _dataset(run, "train"), _dataset(run, "val")
     model = build(classes=training.classes, **run.model)
-    if resume.path is None:
-        load_weights(model, run.weights, training)
+    fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
     curves = None
     if trainer.is_global_zero:
         curves = Curves(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
         (folder / "config.yaml").write_text(yaml.safe_dump(run.as_dict(), sort_keys=False), encoding="utf-8")
-    _fit(trainer, Lesson(model, training, validation, run.train, curves, resume.position), resume.path)
+    lesson = Lesson(model, training, validation, run.train, curves, resume.position)
+    lesson.fresh = fresh
+    _fit(trainer, lesson, resume.path)
     return folder
 
 
-def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> None:
-    """Pretrained backbones, and the check that a frozen audio encoder has some.
+def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
+    """A trained model or backbones to start from, and the check that a frozen audio encoder has weights.
+
+    Returns:
+        The tensors that ``weights.model`` had in another shape, or not at all: they start from random weights.
 
     Raises:
         CheckpointError: When weights cannot be had or do not fit.
         ConfigError: When the model would listen through a frozen, random encoder.
     """
-    if weights.model is not None:
-        start_from(model, weights.model)
+    fresh = [] if weights.model is None else start_from(model, weights.model)
     if weights.visual is not None:
         load_visual(model, weights.visual)
     if weights.audio is not None:
         load_audio(model, weights.audio)
-        return
+        return fresh
     encoder = getattr(model, "audio", None)
     frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
     if frozen and weights.model is None and data[0].clip.audio.ndim == 5:
@@ -83,6 +86,7 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> None:
             "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
             "--model.train_audio true"
         )
+    return fresh
 
 
 def _dataset(run: Run, split: str) -> AVSDataset:
