@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from avseg.interface import AVSModel, Clip, Prediction, Target
     from avseg.mel import log_mel
     from avseg.models import build, list_models
+    from avseg.prediction.predict import predict, stream
+    from avseg.prediction.result import Result
     from avseg.release import from_release
     from avseg.store import load
 
@@ -20,6 +22,7 @@ __all__ = [
     "AvsegError",
     "Clip",
     "Prediction",
+    "Result",
     "Target",
     "build",
     "from_release",
@@ -27,6 +30,8 @@ __all__ = [
     "load",
     "log_mel",
     "metrics",
+    "predict",
+    "stream",
 ]
 
 _HOMES = {
@@ -34,12 +39,15 @@ _HOMES = {
     "AvsegError": "errors",
     "Clip": "interface",
     "Prediction": "interface",
+    "Result": "prediction.result",
     "Target": "interface",
     "build": "models",
     "from_release": "release",
     "list_models": "models",
     "load": "store",
     "log_mel": "mel",
+    "predict": "prediction.predict",
+    "stream": "prediction.predict",
 }
 
 

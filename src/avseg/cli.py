@@ -82,7 +82,7 @@ def _eval(argv: Sequence[str]) -> None:
 
 def _predict(argv: Sequence[str]) -> None:
     """Mark what sounds in a video."""
-    from avseg.predict import predict_command
+    from avseg.prediction.predict import predict_command
 
     parser = _parser("predict", predict_command, skip={"output"})
     parser.add_argument(

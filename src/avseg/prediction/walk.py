@@ -8,7 +8,7 @@ How it looks and listens:
   Samples go through the model in clips of the length it was trained with; the last clip may be shorter.
 - Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
   sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
-  the picture's own size and only there becomes a mask (:func:`avseg.regions.find_regions`).
+  the picture's own size and only there becomes a mask (:func:`avseg.prediction.regions.find_regions`).
 - Memory. The pictures of one clip and about 2 s of sound are held, however long the video is.
 """
 
@@ -29,10 +29,10 @@ from torch.nn.functional import interpolate
 from avseg.data._base import normalise
 from avseg.errors import ConfigError, MediaError, did_you_mean
 from avseg.interface import AVSModel, Clip
-from avseg.media import refuse
-from avseg.regions import Frame, find_regions
-from avseg.sound import Sound, silence, sound_blocks
-from avseg.video import Picture, pictures, probe
+from avseg.media.container import refuse
+from avseg.media.sound import Sound, silence, sound_blocks
+from avseg.media.video import Picture, pictures, probe
+from avseg.prediction.regions import Frame, find_regions
 
 MissingAudio = Literal["error", "silence"]
 Damaged = Literal["error", "skip"]

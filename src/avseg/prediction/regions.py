@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avseg.rle import RLE, encode
+from avseg.prediction.rle import RLE, encode
 
 Maps = NDArray[np.float32]
 _Masks = tuple[Maps, list[tuple[int, NDArray[np.bool_]]]]

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from avseg import rle
 from avseg.errors import MediaError
-from avseg.regions import Frame, Region
-from avseg.result import Interval, Result
+from avseg.prediction import rle
+from avseg.prediction.regions import Frame, Region
+from avseg.prediction.result import Interval, Result
 
 SIZE = (40, 50)
 DOG, SIREN = np.zeros(SIZE, bool), np.zeros(SIZE, bool)

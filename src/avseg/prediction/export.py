@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.draw import add_names, add_strip, overlay, palette, strip, strip_height
-from avseg.freshfolder import fresh_folder
-from avseg.media import ignore, refuse
+from avseg.media.container import ignore, refuse
+from avseg.media.video import pictures, probe
+from avseg.media.writer import VideoWriter
+from avseg.prediction.draw import add_names, add_strip, overlay, palette, strip, strip_height
+from avseg.prediction.freshfolder import fresh_folder
 from avseg.progress import seconds_bar
-from avseg.video import pictures, probe
-from avseg.videowriter import VideoWriter
 
 if TYPE_CHECKING:
-    from avseg.result import Result
+    from avseg.prediction.result import Result
 
 CONTENTS = ("overlay.mp4", "masks", "summary.png", "result.json")
 
 
 def save(result: "Result", folder: Path, *, overwrite: bool = False, progress: bool = False) -> Path:
-    """See :meth:`avseg.result.Result.save`."""
+    """See :meth:`avseg.prediction.result.Result.save`."""
     with fresh_folder(folder, CONTENTS, overwrite=overwrite) as partial:
         write(result, partial, progress=progress)
     return folder
@@ -30,7 +30,7 @@ def save(result: "Result", folder: Path, *, overwrite: bool = False, progress: b
 
 def write(result: "Result", folder: Path, *, progress: bool = False) -> None:
     """Write all files of a result into an empty folder that is there."""
-    from avseg.summary import chosen, summary, thumbnail  # matplotlib takes half a second to import
+    from avseg.prediction.summary import chosen, summary, thumbnail  # matplotlib takes half a second to import
 
     video, masks, overview, data = (folder / name for name in CONTENTS)
     masks.mkdir()

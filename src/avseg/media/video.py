@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avseg.errors import MediaError
-from avseg.media import Complain, audio_stream, decoded, opened, refuse, seconds, start_time, video_stream
+from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds, start_time, video_stream
 
 _USUAL_RATE = Fraction(25)
 """Pictures per second of a stream that says nothing."""
@@ -88,7 +88,7 @@ def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> 
 
     Args:
         path: The video.
-        complain: What to do with damage, see :func:`avseg.media.decoded`.
+        complain: What to do with damage, see :func:`avseg.media.container.decoded`.
         after: Seconds; begin at the last key picture before, where the file can be searched.
 
     Raises:

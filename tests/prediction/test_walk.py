@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-import avseg.walk
+import avseg.prediction.walk
 from avseg.errors import ConfigError, MediaError
 from avseg.interface import Prediction
-from avseg.rle import area, decode
-from avseg.video import Picture
-from avseg.walk import Options, Walk, sample
+from avseg.media.video import Picture
+from avseg.prediction.rle import area, decode
+from avseg.prediction.walk import Options, Walk, sample
 
 
 def shown(*times, last=0.04):
@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
         def rgb(self):
             return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr(avseg.walk, "pictures", lambda *_: (Fake(k / 10) for k in range(6_000)))
+    monkeypatch.setattr(avseg.prediction.walk, "pictures", lambda *_: (Fake(k / 10) for k in range(6_000)))
     path = make_video()
     strolling = Walk(path, ear, Options(missing_audio="silence"), lambda _: None)
     for _ in strolling:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from avseg.errors import MediaError
-from avseg.sound import Sound, sound_blocks
-from avseg.video import pictures, probe
-from avseg.videowriter import VideoWriter
+from avseg.media.sound import Sound, sound_blocks
+from avseg.media.video import pictures, probe
+from avseg.media.writer import VideoWriter
 
 COLOURS = np.zeros((64, 96, 3), np.uint8)
 COLOURS[:32, :48] = 230, 30, 40

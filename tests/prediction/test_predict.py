@@ -3,11 +3,11 @@ import json
 import pytest
 import torch
 
-from avseg import export
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
-from avseg.predict import class_names, predict, predict_command, stream
-from avseg.rle import decode
-from avseg.video import pictures
+from avseg.media.video import pictures
+from avseg.prediction import export
+from avseg.prediction.predict import class_names, predict, predict_command, stream
+from avseg.prediction.rle import decode
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def beeping(make_video, make_beep):
 @pytest.fixture
 def loaded(monkeypatch, ear):
     """Lets the command find the listening model under every name."""
-    monkeypatch.setattr("avseg.predict.load", lambda name: ear)
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: ear)
     return ear
 
 
@@ -104,7 +104,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     def fail(*_):
         raise trouble
 
-    monkeypatch.setattr("avseg.export.add_strip", fail)
+    monkeypatch.setattr("avseg.prediction.export.add_strip", fail)
     with pytest.raises((KeyboardInterrupt, AvsegError)):
         predict_command(beeping, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
-from avseg import rle
 from avseg.errors import MediaError
-from avseg.regions import Frame, Region
+from avseg.prediction import rle
+from avseg.prediction.regions import Frame, Region
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,7 +150,7 @@ class Result:
         Raises:
             MediaError: When the video is no longer there.
         """
-        from avseg.summary import summary  # matplotlib takes half a second to import
+        from avseg.prediction.summary import summary  # matplotlib takes half a second to import
 
         return summary(self)
 
@@ -169,7 +169,7 @@ class Result:
             ConfigError: When the folder is taken.
             MediaError: When it cannot be written, or the video is no longer there.
         """
-        from avseg.export import save
+        from avseg.prediction.export import save
 
         return save(self, Path(folder), overwrite=overwrite, progress=progress)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from avseg.draw import add_names, add_strip, overlay, palette, strip, strip_height
+from avseg.prediction.draw import add_names, add_strip, overlay, palette, strip, strip_height
 
 GREY = np.full((100, 120, 3), 90, np.uint8)
 LABELS = np.zeros((100, 120), np.uint8)

@@ -12,14 +12,14 @@ from matplotlib.gridspec import GridSpec
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.draw import overlay, palette
-from avseg.media import ignore
+from avseg.media.container import ignore
+from avseg.media.sound import Sound, sound_blocks
+from avseg.media.video import pictures
 from avseg.mel import OFFSET, PATCH_SECONDS
-from avseg.sound import Sound, sound_blocks
-from avseg.video import pictures
+from avseg.prediction.draw import overlay, palette
 
 if TYPE_CHECKING:
-    from avseg.result import Result
+    from avseg.prediction.result import Result
 
 _WIDTH, _DOTS = 11.0, 110
 """Inches, and dots per inch."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avseg.errors import MediaError
-from avseg.video import pictures, probe
+from avseg.media.video import pictures, probe
 
 TURNS = {  # a, b, c, d of the display matrix, and what it does to a picture
     (1, 0, 0, 1): lambda x: x,
@@ -85,10 +85,10 @@ def test_without_time_stamps_the_usual_interval_counts(make_video, tmp_path):
 
 
 def test_stamps_that_do_not_rise_are_replaced(make_video, monkeypatch):
-    import avseg.video
+    import avseg.media.video
 
     stamps = iter([0.0, 0.04, 0.04, None, 0.02, 0.5])
-    monkeypatch.setattr(avseg.video, "seconds", lambda frame, container: next(stamps))
+    monkeypatch.setattr(avseg.media.video, "seconds", lambda frame, container: next(stamps))
     shown = pictures(make_video())
     assert [next(shown).time for _ in range(6)] == pytest.approx([0.0, 0.04, 0.08, 0.12, 0.16, 0.5])
 
@@ -106,12 +106,12 @@ def test_ten_bits(make_video):
 
 
 def test_a_change_of_size_is_scaled_to_the_first(make_video, monkeypatch):
-    import avseg.video
+    import avseg.media.video
 
     frames = [av.VideoFrame.from_ndarray(corners(0, size)) for size in ((64, 96), (32, 48), (128, 192))]
     for k, frame in enumerate(frames):
         frame.pts, frame.time_base = k, Fraction(1, 25)
-    monkeypatch.setattr(avseg.video, "_frames", lambda *_: iter(frames))
+    monkeypatch.setattr(avseg.media.video, "_frames", lambda *_: iter(frames))
     assert {p.rgb().shape for p in pictures(make_video())} == {(64, 96, 3)}
 
 

@@ -17,7 +17,7 @@ from av.packet import Packet
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from avseg.media import Complain, audio_stream, decoded, opened, refuse, start_time
+from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, start_time
 
 _TICK = Fraction(1, 90_000)
 """Seconds between the moments at which a picture can appear."""
@@ -41,7 +41,7 @@ class VideoWriter:
         rate: Pictures per second, on average.
         pixel_aspect: Width over height of one pixel.
         sound: A file whose sound is taken over, copied where mp4 allows it and encoded as AAC where not.
-        complain: What to do with damage in the sound, see :func:`avseg.media.decoded`.
+        complain: What to do with damage in the sound, see :func:`avseg.media.container.decoded`.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, tensor
 
 from avseg.errors import MediaError
-from avseg.media import Complain, audio_stream, decoded, opened, refuse, seconds
+from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds
 from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at, mono16k
 
 _TOLERANCE = 0.04
@@ -140,7 +140,7 @@ def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
 
     Args:
         path: The video.
-        complain: What to do with damage, see :func:`avseg.media.decoded`.
+        complain: What to do with damage, see :func:`avseg.media.container.decoded`.
     """
     with opened(path) as container:
         stream = audio_stream(container, path)

@@ -1,7 +1,7 @@
 import pytest
 
 from avseg.errors import ConfigError, MediaError
-from avseg.freshfolder import fresh_folder
+from avseg.prediction.freshfolder import fresh_folder
 
 CONTENTS = ("a.txt", "b.txt")
 

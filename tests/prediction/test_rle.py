@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from avseg import rle
+from avseg.prediction import rle
 
 DISC = np.hypot(*(np.mgrid[:120, :200] - np.array([60, 90])[:, None, None])) < 50
 EDGES = np.zeros((300, 400), bool)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg import rle
 from avseg.errors import ConfigError
-from avseg.export import CONTENTS, save
-from avseg.regions import Frame, Region
-from avseg.result import Result
-from avseg.sound import Sound, sound_blocks
-from avseg.video import pictures, probe
+from avseg.media.sound import Sound, sound_blocks
+from avseg.media.video import pictures, probe
+from avseg.prediction import rle
+from avseg.prediction.export import CONTENTS, save
+from avseg.prediction.regions import Frame, Region
+from avseg.prediction.result import Result
 
 SIZE = (101, 151)
 

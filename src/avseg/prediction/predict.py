@@ -1,6 +1,7 @@
 """``avseg predict``: a video goes in, a mask of what sounds comes out for every picture.
 
-How frames between the model's samples get their masks, and what is held in memory, stands in :mod:`avseg.walk`.
+How frames between the model's samples get their masks, and what is held in memory, stands in
+:mod:`avseg.prediction.walk`.
 """
 
 import dataclasses
@@ -14,14 +15,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from avseg.errors import ConfigError
-from avseg.export import CONTENTS, write
-from avseg.freshfolder import fresh_folder
 from avseg.interface import AVSModel
+from avseg.prediction.export import CONTENTS, write
+from avseg.prediction.freshfolder import fresh_folder
+from avseg.prediction.regions import Frame
+from avseg.prediction.result import Result
+from avseg.prediction.walk import Damaged, MissingAudio, Options, Walk
 from avseg.progress import seconds_bar
-from avseg.regions import Frame
-from avseg.result import Result
 from avseg.store import load
-from avseg.walk import Damaged, MissingAudio, Options, Walk
 
 _ROWS = 20
 """Intervals the command line lists at most; all are in result.json."""
@@ -40,7 +41,7 @@ def predict(
     """Find what sounds in a video.
 
     The model looks and listens once per second, or ``fps`` times; every picture of the video gets a mask at its own
-    size, blended in time between the samples around it (see :mod:`avseg.walk`).
+    size, blended in time between the samples around it (see :mod:`avseg.prediction.walk`).
 
     Args:
         video: Any file FFmpeg reads: container, codec, frame rate (also variable), rotation, size, length.
@@ -97,7 +98,7 @@ def stream(
         note: Is told what the user should know, such as that the sound is silent.
 
     Returns:
-        For every picture its time and regions; ``avseg.rle.decode(region.rle)`` is a region's mask.
+        For every picture its time and regions; ``avseg.prediction.rle.decode(region.rle)`` is a region's mask.
 
     Raises:
         MediaError: When the video cannot be used; damage is found on the way.

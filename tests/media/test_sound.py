@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from avseg.errors import MediaError
+from avseg.media.sound import Block, Sound, silence, sound_blocks
 from avseg.mel import log_mel_at, mono16k
-from avseg.sound import Block, Sound, silence, sound_blocks
 
 TIMES = [0.1, 0.5, 0.51, 1.3333, 2.0, 2.9, 7.0]
 

@@ -1,0 +1,122 @@
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from avseg.errors import MediaError
+from avseg.media.container import audio_stream, decoded, ignore, opened, start_time, video_stream
+from avseg.media.video import pictures
+
+
+def noisy(index, size):
+    return np.random.default_rng(index).integers(0, 255, (*size, 3), dtype=np.uint8)
+
+
+def refused(path):
+    with pytest.raises(MediaError) as caught, opened(path):
+        pass
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_no_video_is_refused_in_one_line(tmp_path):
+    assert "no such file" in refused(tmp_path / "none.mp4")
+    assert "folder" in refused(tmp_path)
+    (tmp_path / "empty.mp4").touch()
+    assert "empty (0 bytes)" in refused(tmp_path / "empty.mp4")
+    (tmp_path / "text.mp4").write_text("This is a letter, not a video.\n" * 100)
+    assert "not a video" in refused(tmp_path / "text.mp4")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.mp4", "rtsp://10.0.0.1/live", "file:///tmp/a.mp4"])
+def test_addresses_are_not_fetched(tmp_path, address):
+    assert "is an address" in refused(tmp_path.__class__(address))
+
+
+def test_a_cut_off_mp4_has_no_index_and_is_refused(make_video):
+    path = make_video("clip.mp4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "cut off or damaged" in refused(path)
+
+
+def test_a_name_like_a_protocol_is_a_name(make_video, monkeypatch, tmp_path):
+    make_video("data:clip.mkv")
+    monkeypatch.chdir(tmp_path)
+    with opened(tmp_path.__class__("data:clip.mkv")) as container:
+        assert len(container.streams.video) == 1
+
+
+def sound_with_cover(path, wave, pictures=0):
+    """A Matroska file of sound, a cover picture and possibly a video."""
+    cover = io.BytesIO()
+    Image.fromarray(noisy(0, (300, 300))).save(cover, "PNG")
+    with av.open(str(path), "w") as container:
+        if pictures:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width, video.height, video.pix_fmt = 32, 16, "yuv420p"
+        audio = container.add_stream("flac", rate=16_000, layout="mono")
+        container.add_attachment("cover.png", "image/png", cover.getvalue())
+        for index in range(pictures):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(noisy(index, (16, 32)))))
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        container.mux(audio.encode(frame))
+        for stream in container.streams:
+            if stream.type in ("audio", "video"):
+                container.mux(stream.encode(None))
+    return path
+
+
+def test_a_cover_picture_is_no_video(tmp_path, make_beep):
+    path = sound_with_cover(tmp_path / "song.mka", make_beep(1, 0, 1))
+    with opened(path) as container:
+        assert len(container.streams.video) == 1
+        with pytest.raises(MediaError, match="no pictures, only sound"):
+            video_stream(container, path)
+    path = sound_with_cover(tmp_path / "clip.mkv", make_beep(1, 0, 1), pictures=10)
+    with opened(path) as container:
+        assert len(container.streams.video) == 2
+        assert video_stream(container, path).width == 32
+        chosen = audio_stream(container, path)
+        assert chosen is not None
+        assert chosen.sample_rate == 16_000
+
+
+def test_the_clock_starts_with_the_first_stream(make_video, make_beep):
+    # MPEG-TS never starts at 0; the sound begins 0.4 s after the picture.
+    path = make_video("clip.ts", sound=make_beep(1, 0, 1), sound_codec="mp2", sound_start=0.4, times=[0, 0.04, 0.08])
+    with opened(path) as container:
+        assert start_time(container) > 0.01
+    assert next(pictures(path)).time == pytest.approx(0.0, abs=1e-6)
+
+
+def damage(path, share, size):
+    data = bytearray(path.read_bytes())
+    first = int(len(data) * share)
+    data[first : first + size] = np.random.default_rng(0).bytes(size)
+    path.write_bytes(data)
+
+
+def test_damage_names_the_time_or_is_left_out(make_video):
+    path = make_video("clip.mp4", picture=noisy, times=[k / 25 for k in range(50)])
+    damage(path, 0.5, size=12_000)
+    with pytest.raises(MediaError, match=r"damaged or cut off: picture after [01]\.\d\d s cannot be decoded"):
+        list(pictures(path))
+    told: list[str] = []
+    shown = list(pictures(path, told.append))
+    assert len(told) == 1
+    assert 40 < len(shown) < 50
+    assert shown[-1].time == pytest.approx(49 / 25)
+    assert len(list(pictures(path, ignore))) == len(shown)
+
+
+def test_what_cannot_be_shown_before_the_first_picture_is_passed_over(make_video):
+    path = make_video("clip.ts", codec="mpeg4", picture=noisy, times=[k / 25 for k in range(50)])
+    packets = path.read_bytes()
+    path.write_bytes(packets[188 * 40 :])  # begins in the middle of a group of pictures
+    with opened(path) as container:
+        frames = list(decoded(container, video_stream(container, path), path))
+    assert 20 < len(frames) < 50
