@@ -1,5 +1,6 @@
 import io
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -31,9 +32,9 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
     assert "not a video" in refused(tmp_path / "text.mp4")
 
 
-@pytest.mark.parametrize("address", ["https://example.org/a.mp4", "rtsp://10.0.0.1/live", "file:///tmp/a.mp4"])
-def test_addresses_are_not_fetched(tmp_path, address):
-    assert "is an address" in refused(tmp_path.__class__(address))
+@pytest.mark.parametrize("address", ["https://example.org/a.mp4", "rtsp://10.0.0.1/live", "s3://bucket/a.mp4"])
+def test_addresses_are_not_fetched(address):
+    assert f"{address} is an address" in refused(Path(address))
 
 
 def test_a_cut_off_mp4_has_no_index_and_is_refused(make_video):
@@ -45,7 +46,7 @@ def test_a_cut_off_mp4_has_no_index_and_is_refused(make_video):
 def test_a_name_like_a_protocol_is_a_name(make_video, monkeypatch, tmp_path):
     make_video("data:clip.mkv")
     monkeypatch.chdir(tmp_path)
-    with opened(tmp_path.__class__("data:clip.mkv")) as container:
+    with opened(Path("data:clip.mkv")) as container:
         assert len(container.streams.video) == 1
 
 

@@ -35,7 +35,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
         MediaError: When it is no file, or nothing that FFmpeg reads.
     """
     if re.match(r"[A-Za-z][\w+.-]+:/", path.as_posix()):
-        raise MediaError(f"{path.as_posix()} is an address, not a file: download it and give the file")
+        address = path.as_posix().replace(":/", "://", 1)  # a Path joins slashes
+        raise MediaError(f"{address} is an address, not a file: download it and give the file")
     if path.is_dir():
         raise MediaError(f"{path} is a folder: give one video file")
     if not path.exists():
