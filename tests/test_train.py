@@ -20,7 +20,7 @@ import torch
 import yaml
 
 import avseg
-from avseg._loop import Lesson, mirror, rate_factor
+from avseg._loop import Lesson, mirror, rate_factor, score_names
 from avseg._sampler import Position, ShuffledFrom
 from avseg.cli import main
 from avseg.config import TrainConfig
@@ -143,6 +143,7 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
 
 def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
     card = load(whole / "best").card
+    assert "NaN" not in (whole / "best" / "avseg.json").read_text()
     assert card["class_names"] == ["background", "sounding"]
     assert card["data"]["size"] == 32
     assert card["train"]["lr"] == 1e-3
@@ -154,6 +155,7 @@ def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
         n for _, n, _ in curves(whole)
     }
     assert [step for step, name, _ in curves(whole) if name == "train/loss"] == list(range(10))
+    assert [name for step, name, _ in curves(whole) if step == 10] == score_names(1)
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -252,6 +254,14 @@ def test_a_frozen_random_ear_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = fails(capsys, *SMALL, "--train.monitor", "val/avsbench/g", "--train.out", str(tmp_path / "run"))
     assert "Did you mean 'val/avsbench/" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_last_weights_are_kept_without_a_validation(tmp_path: Path) -> None:
+    words = ["--train.val_every", "5", "--train.epochs", "1", "--train.out", str(tmp_path)]
+    assert main([*SMALL, *words]) == 0
+    assert load(tmp_path / "last").card["metrics"] == {}
+    assert not (tmp_path / "best").exists()
 
 
 class Again(AVSDataset):

@@ -16,7 +16,7 @@ from avseg._sampler import START, Position, ShuffledFrom, reseed
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, collate
 from avseg.errors import AvsegError
-from avseg.interface import AVSModel, Clip, Target
+from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import protocols
 
 
@@ -142,6 +142,17 @@ class Lesson(pl.LightningModule):
         if self.curves is not None:
             self.curves.write(self.global_step, plain)
         return plain
+
+
+def score_names(classes: int) -> list[str]:
+    """What a validation will measure."""
+    one = torch.ones(1, 1, dtype=torch.bool)
+    answer, target = Prediction(torch.zeros(1, 1, classes, 8, 8)), Target(torch.zeros(1, 1, 8, 8).long(), one)
+    names = ["val/loss"]
+    for name, protocol in protocols(classes).items():
+        protocol.update(answer, target, one)
+        names += [f"val/{name}/{key}" for key, value in protocol.compute().items() if value.ndim == 0]
+    return names
 
 
 def rate_factor(config: TrainConfig, total: int) -> Callable[[int], float]:

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from avseg import store
-from avseg._loop import Lesson
+from avseg._loop import Lesson, score_names
 from avseg._sampler import START, Position
 from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
@@ -108,11 +108,20 @@ class Keeper(Checkpoint):
     Args:
         folder: Of the run.
         run: Says how often, which score is best, and which run this is.
+        classes: K of the model.
         card: What the cards of ``best/`` and ``last/`` say beside the scores.
+
+    Raises:
+        ConfigError: When no score has the name ``train.monitor``.
     """
 
-    def __init__(self, folder: Path, run: Run, card: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, run: Run, classes: int, card: Mapping[str, Any]) -> None:
         self.folder, self.run, self.config, self.card = folder, run, run.train, card
+        # AVSBench's tables begin with these two.
+        first = "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"
+        self.monitor, names = run.train.monitor or first, score_names(classes)
+        if self.monitor not in names:
+            raise ConfigError(f"train.monitor {self.monitor!r} is no score. {did_you_mean(self.monitor, names)}")
         self.best = -math.inf
         self._position, self._curve_bytes = START, 0
 
@@ -135,8 +144,7 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """At the end of an epoch, save after validation."""
-        if pl_module.scores:
-            self._save_weights(trainer, pl_module)
+        self._save_weights(trainer, pl_module)
         if trainer.fit_loop.batch_idx + 1 == trainer.num_training_batches:
             self._save_resume(trainer, pl_module, Position(trainer.current_epoch + 1))
             trainer.should_stop = trainer.should_stop or self._used_up(trainer.global_step)
@@ -160,22 +168,20 @@ class Keeper(Checkpoint):
 
     def _save_weights(self, trainer: pl.Trainer, lesson: Lesson) -> None:
         scores, lesson.scores = lesson.scores, {}
-        name = self.config.monitor or default_monitor(lesson.model.classes)
-        if name not in scores:
-            raise ConfigError(f"train.monitor {name!r} is no score. {did_you_mean(name, scores)}")
-        score = scores[name] if self.config.mode == "max" else -scores[name]
-        score = -math.inf if math.isnan(score) else score
-        better = score > self.best or self.best == -math.inf
+        score = scores.get(self.monitor, math.nan) * (1 if self.config.mode == "max" else -1)
+        better = score > self.best
         self.best = score if better else self.best
         epoch, step = trainer.current_epoch + 1, trainer.global_step
-        for folder in (self.folder / name for name in (["last", "best"] if better else ["last"])):
+        numbers = {name: None if math.isnan(value) else value for name, value in scores.items()}  # JSON has no NaN
+        for name in ("last", "best") if better else ("last",):
             if trainer.is_global_zero:
-                with _writing(folder):
-                    store.save(lesson.model, folder, **self.card, epoch=epoch, step=step, metrics=scores)
-        trainer.print(
-            f"epoch {epoch}/{self.config.epochs}, step {step}: val/loss {scores['val/loss']:.4f}, "
-            f"{name} {scores[name]:.4f}{' (best)' if better else ''}"
-        )
+                with _writing(self.folder / name):
+                    store.save(lesson.model, self.folder / name, **self.card, epoch=epoch, step=step, metrics=numbers)
+        if scores:
+            trainer.print(
+                f"epoch {epoch}/{self.config.epochs}, step {step}: val/loss {scores['val/loss']:.4f}, "
+                f"{self.monitor} {scores[self.monitor]:.4f}{' (best)' if better else ''}"
+            )
 
 
 @contextmanager
@@ -186,8 +192,3 @@ def _writing(path: Path) -> Iterator[None]:
         # Python, torch and safetensors each have their own way to say that a disk is full.
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"cannot write {path} ({reason}): make room, then --train.resume auto goes on") from error
-
-
-def default_monitor(classes: int) -> str:
-    """The score AVSBench's tables begin with."""
-    return "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"

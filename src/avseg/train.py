@@ -118,7 +118,7 @@ def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Tra
                 default_root_dir=folder,
                 enable_model_summary=False,
                 enable_progress_bar=progress,
-                callbacks=[Keeper(folder, run, card), *([RichProgressBar()] if progress else [])],
+                callbacks=[Keeper(folder, run, data.classes, card), *([RichProgressBar()] if progress else [])],
                 plugins=[SafeFile()],
             )
     except (MisconfigurationException, ValueError, UserWarning) as error:
