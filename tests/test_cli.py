@@ -148,3 +148,11 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.Capture
 
 def test_the_installed_command_is_this_one() -> None:
     assert shutil.which("avseg", path=str(Path(sys.executable).parent)) is not None
+
+
+def test_a_data_set_may_be_named_in_one_word(tmp_path: Path) -> None:
+    picture = tmp_path / "sheet.png"
+    words = ["--data.size", "32", "--data.frames", "1", "--clips", "1", "-o", str(picture)]
+    assert main(["data", "show", "--data", "synthetic", *words]) == 0
+    assert picture.stat().st_size > 0
+    assert main(["data", "show", "--data=sinthetic", *words]) == 2

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -48,9 +49,14 @@ def _dispatch(words: list[str]) -> None:
     elif verb == "--version":
         print(f"avseg {version('avseg')}")
     elif verb in VERBS:
-        VERBS[verb](words[1:])
+        VERBS[verb](_spelled_out(words[1:]) if verb in ("train", "eval", "data") else words[1:])
     else:
         raise ConfigError(f"unknown command {verb!r}. {did_you_mean(verb, VERBS)}")
+
+
+def _spelled_out(words: list[str]) -> list[str]:
+    """``--data synthetic`` is short for ``--data.name synthetic``; the same for ``--model``."""
+    return [re.sub(r"^--(data|model)(?==|$)", r"--\1.name", word) for word in words]
 
 
 def _train(argv: Sequence[str]) -> None:
