@@ -35,5 +35,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         ``"Did you mean 'x'?"`` when one is close, else ``"Choose from: a, b."``.
     """
     choices = sorted(choices)
+    if not choices:
+        return "There is none to choose from."
     close = difflib.get_close_matches(word, choices, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Choose from: {', '.join(choices)}."

@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from avseg.errors import CheckpointError, did_you_mean
@@ -38,10 +38,15 @@ def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     weights, text = folder / f".{WEIGHTS}.tmp", folder / f".{CARD}.tmp"
-    save_file(state, weights, metadata={"format": "pt"})
-    text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(text, folder / CARD)
+    try:
+        # Python creates the file, with the permissions the user expects; safetensors would make it private.
+        weights.write_bytes(serialise(state, metadata={"format": "pt"}))
+        text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(weights, folder / WEIGHTS)
+        os.replace(text, folder / CARD)
+    finally:
+        weights.unlink(missing_ok=True)
+        text.unlink(missing_ok=True)
     return folder
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from avseg.data import build_dataset, dataset_class, list_datasets
+from avseg.data import build_dataset, collate, dataset_class, list_datasets
 from avseg.data.synthetic import Synthetic
-from avseg.errors import ConfigError
+from avseg.errors import ConfigError, DataError
 
 
 def test_file_names_are_data_set_names():
@@ -33,3 +33,9 @@ def test_a_wrong_word_is_named_in_one_line(name, split, settings, hint):
         build_dataset(name, split, **settings)
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_of_unequal_pictures_is_refused_by_name() -> None:
+    one, two = (build_dataset("synthetic", "val", size=size, frames=1, val=1)[0] for size in (32, 40))
+    with pytest.raises(DataError, match=r"agree in height and width, got val-00000 \(32, 32\), val-00000 \(40, 40\)"):
+        collate([one, two])

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
+from avseg.errors import DataError
 from avseg.interface import Clip, Target
 
 MEAN = (0.485, 0.456, 0.406)
@@ -66,7 +67,15 @@ class AVSDataset(Dataset[Sample]):
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """One batch from samples of equal size; shorter clips are padded with invalid, unlabelled frames."""
+    """One batch from samples of equal size; shorter clips are padded with invalid, unlabelled frames.
+
+    Raises:
+        DataError: When heights and widths differ.
+    """
+    sizes = {s.clip.frames.shape[-2:]: s.names[0] for s in samples}
+    if len(sizes) > 1:
+        found = ", ".join(f"{name} {tuple(size)}" for size, name in sizes.items())
+        raise DataError(f"clips of one batch must agree in height and width, got {found}: set a size, or batch_size 1")
     longest = max(s.clip.frames.shape[1] for s in samples)
 
     def stack(tensors: list[Tensor]) -> Tensor:
