@@ -35,8 +35,9 @@ def test_denser_samples():
     assert [time for time, _ in moments(shown(0.0, 0.2, 0.4, 0.6, 0.8, last=0.2), fps=5.0)] == [0.1, 0.3, 0.5, 0.7, 0.9]
 
 
-def test_a_still_is_seen_again_while_it_stays():
-    assert moments(shown(0.0, 3.2, last=1.0)) == [(0.5, 0.0), (1.5, 0.0), (2.5, 0.0), (3.5, 3.2)]
+def test_a_still_is_seen_when_it_comes_and_before_it_goes():
+    assert moments(shown(0.0, 4.2, last=1.0)) == [(0.5, 0.0), (3.5, 0.0), (4.5, 4.2)]
+    assert len(moments(shown(0.0, 0.04, 1e9, 1e9 + 0.04))) == 3  # a broken time stamp takes no million years
 
 
 @pytest.mark.parametrize("times", [(0.0,), (0.0, 0.04, 0.36), (5.0, 5.1)])

@@ -4,7 +4,8 @@ How it looks and listens:
 
 - Samples. The model sees what is on screen at ``(k + 1/2) / fps`` seconds after the first picture, squashed to the
   size it was trained at, and hears the 0.96 s of sound centred on that very moment. When the last picture lies more
-  than half a step after the last sample, it is a sample too: no picture is further than half a step from one.
+  than half a step after the last sample, it is a sample too: no picture is further than half a step from one. While
+  a picture stays on screen, only the first and the last of its samples are taken: no mask depends on the others.
   Samples go through the model in clips of the length it was trained with; the last clip may be shorter.
 - Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
   sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
@@ -174,9 +175,10 @@ def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Pictur
     start, count = picture.time, 0
     due = start + 0.5 / fps
     for following in chain(shown, [None]):
-        while due < (following.time if following else picture.end):
+        until = following.time if following else picture.end
+        while due < until:
             yield due, picture
-            count += 1
+            count = max(count + 1, math.ceil((until - start) * fps - 0.5) - 1)
             due = start + (count + 0.5) / fps
         picture = following or picture
     if not count or picture.time > due - 0.5 / fps:
