@@ -106,7 +106,10 @@ class AudioEncoder(nn.Module):
                 raise ConfigError(f"audio embeddings have D = {audio.shape[2]}, this model was built for {self.dim}")
             return audio
         if self.net is None:
-            raise ConfigError(f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or an encoder")
+            raise ConfigError(
+                f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or convert it again with "
+                "VGGish's weights (avseg convert --vggish FILE)"
+            )
         if audio.shape[2] != 1:
             raise ConfigError(f"the audio encoder takes one channel, got {audio.shape[2]}: average them first")
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
