@@ -54,7 +54,9 @@ def same_run(a: Path, b: Path) -> bool:
 
 SCRIPT = """
 import multiprocessing, sys
+import torch
 from avseg.cli import main
+torch.set_num_threads(1)  # as in this process: another number of threads gives other last bits
 multiprocessing.set_start_method("fork", force=True)
 sys.exit(main({argv!r}))
 """
@@ -134,11 +136,8 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
     command = [*SMALL, "--train.out", str(tmp_path), "--train.resume", "auto"]
     for limit in (["--train.max_steps", "3"], ["--train.max_steps", "3"], ["--train.epochs", "1"], []):
         assert main([*command, *limit]) == 0
-    # Another number of threads computes here, so the last bits may differ from those of ``whole``.
-    assert [row[:2] for row in curves(tmp_path)] == [row[:2] for row in curves(whole)]
-    assert [row[2] for row in curves(tmp_path)] == pytest.approx(
-        [row[2] for row in curves(whole)], rel=1e-2, nan_ok=True
-    )
+    files = ("metrics.csv", "last/model.safetensors")
+    assert all((tmp_path / file).read_bytes() == (whole / file).read_bytes() for file in files)
 
 
 def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
