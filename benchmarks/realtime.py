@@ -34,7 +34,10 @@ def factor(video: Path) -> dict[str, object]:
 def main(out: str, videos: list[str]) -> None:
     """Measure and write."""
     command = shlex.join(["python", "benchmarks/realtime.py", out, *(Path(v).name for v in videos)])
-    report = provenance(command) | {"config": {"model": "tiny", "fps": 1.0}, "numbers": [factor(Path(v)) for v in videos]}
+    report = provenance(command) | {
+        "config": {"model": "tiny", "fps": 1.0},
+        "numbers": [factor(Path(v)) for v in videos],
+    }
     Path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
