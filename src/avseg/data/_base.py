@@ -72,20 +72,35 @@ def collate(samples: list[Sample]) -> Sample:
     Raises:
         DataError: When heights and widths differ.
     """
-    sizes = {s.clip.frames.shape[-2:]: s.names[0] for s in samples}
+    _agree("clips", {s.clip.frames.shape[-2:]: s.names[0] for s in samples}, "set a size, or batch_size 1")
+    _agree("masks", {s.target.masks.shape[-2:]: s.names[0] for s in samples}, "set batch_size 1")
+    longest = max(s.clip.frames.shape[1] for s in samples)
+    samples = [lengthen(s, longest) for s in samples]
+    clip = Clip(
+        torch.cat([s.clip.frames for s in samples]),
+        torch.cat([s.clip.audio for s in samples]),
+        torch.cat([s.clip.valid for s in samples]),
+    )
+    target = Target(torch.cat([s.target.masks for s in samples]), torch.cat([s.target.labelled for s in samples]))
+    return Sample(clip, target, [name for s in samples for name in s.names])
+
+
+def lengthen(sample: Sample, frames: int) -> Sample:
+    """A sample of ``frames`` frames or more: those added are grey, unheard, invalid, unlabelled, with label 0."""
+
+    def longer(x: Tensor) -> Tensor:
+        return pad(x, (0, 0) * (x.ndim - 2) + (0, max(frames - x.shape[1], 0)))
+
+    clip, target = sample.clip, sample.target
+    return Sample(
+        Clip(longer(clip.frames), longer(clip.audio), longer(clip.valid)),
+        Target(longer(target.masks), longer(target.labelled)),
+        sample.names,
+    )
+
+
+def _agree(what: str, sizes: dict[torch.Size, str], remedy: str) -> None:
+    """Refuse unequal sizes, naming one clip of each."""
     if len(sizes) > 1:
         found = ", ".join(f"{name} {tuple(size)}" for size, name in sizes.items())
-        raise DataError(f"clips of one batch must agree in height and width, got {found}: set a size, or batch_size 1")
-    longest = max(s.clip.frames.shape[1] for s in samples)
-
-    def stack(tensors: list[Tensor]) -> Tensor:
-        padded = [pad(t, (0, 0) * (t.ndim - 2) + (0, longest - t.shape[1])) for t in tensors]
-        return torch.cat(padded)
-
-    clip = Clip(
-        stack([s.clip.frames for s in samples]),
-        stack([s.clip.audio for s in samples]),
-        stack([s.clip.valid for s in samples]),
-    )
-    target = Target(stack([s.target.masks for s in samples]), stack([s.target.labelled for s in samples]))
-    return Sample(clip, target, [name for s in samples for name in s.names])
+        raise DataError(f"{what} of one batch must agree in height and width, got {found}: {remedy}")

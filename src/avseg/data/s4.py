@@ -1,0 +1,91 @@
+"""AVSBench-object S4: one thing sounds; 4932 clips of 5 s in 23 categories (arXiv 2207.05042).
+
+::
+
+    ROOT/s4_meta_data.csv                                  name, start second, category, split
+    ROOT/s4_data/visual_frames/<split>/<category>/<name>/<name>_1.png     … 5; 224 x 224
+                /gt_masks/<split>/<category>/<name>/<name>_1.png          … 5; in train the first alone
+                /audio_wav/<split>/<category>/<name>.wav
+                /audio_log_mel/<split>/<category>/<name>.pkl              read only when asked for
+
+Frame k (from 1) shows k - 1/16 s. Anything but 0 in a mask sounds. The training masks are those of the first frame:
+the other four do not train.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels
+from avseg.data._masks import read_binary
+from avseg.data._tables import read_rows
+
+_TABLE = "s4_meta_data.csv"
+_SECONDS = 5
+"""Frames of a clip."""
+
+
+class S4(FileDataset):
+    """AVSBench-object, single source: one thing sounds throughout.
+
+    Args:
+        config: Settings.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        DataError: When a file is missing or cannot be read.
+    """
+
+    @dataclass(frozen=True)
+    class Config(FileConfig):
+        """Settings of :class:`S4`; root is the folder that holds ``s4_meta_data.csv``.
+
+        Attributes:
+            frames: Which frames: squashed to 224 x 224, or of the original resolution, where a release has them. The
+                masks are the same for both.
+        """
+
+        root: str = "data/avsbench_data/Single-source"
+        frames: Literal["visual_frames", "visual_frames_original_resolution"] = "visual_frames"
+
+    class_names = ("background", "sounding")
+    phase: ClassVar[float] = 15 / 16
+
+    @classmethod
+    def recognise(cls, root: Path) -> list[dict[str, Any]]:
+        """One data set, where its table is."""
+        return [{"root": str(root)}] if (root / _TABLE).is_file() else []
+
+    @property
+    def published(self) -> int:
+        """Clips in the release (arXiv 2207.05042, Table 1)."""
+        return {"train": 3452, "val": 740, "test": 740}[self.split]
+
+    @property
+    def masks_fit(self) -> bool:
+        """Masks are as large as the squashed frames."""
+        return bool(self.config.frames == "visual_frames")
+
+    def find(self) -> list[Entry]:
+        """The rows of the table that are of this split."""
+        rows = read_rows(self.root / _TABLE, ("category", "split"))
+        return [self._entry(next(iter(r.values())), r["category"]) for r in rows if r["split"] == self.split]
+
+    def _entry(self, name: str, category: str) -> Entry:
+        def folder(kind: str) -> Path:
+            return self.root / "s4_data" / kind / self.split / category
+
+        files = [f"{name}/{name}_{k}.png" for k in range(1, _SECONDS + 1)]
+        masks = [folder("gt_masks") / file for file in files]
+        frames = [folder(self.config.frames) / file for file in files]
+        labelled = 1 if self.split == "train" else _SECONDS
+        return Entry(
+            f"{category}/{name}",
+            tuple(frames),
+            (*masks[:labelled], *[None] * (_SECONDS - labelled)),
+            (folder("audio_wav") / f"{name}.wav",),
+        )
+
+    def labels(self, path: Path) -> Labels:
+        """1 where the mask is not 0."""
+        return read_binary(path)
