@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avseg.errors import AvsegError, ConfigError, did_you_mean
+from avseg.errors import AvsegError, ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -151,8 +151,8 @@ def _datasets(argv: Sequence[str]) -> None:
 
 
 def _data(argv: Sequence[str]) -> None:
-    """Look at a data set (show), or make one from pictures and sounds (compose)."""
-    verbs = {"show": _show, "compose": _compose}
+    """Look at a data set (show), or make one from pictures and sounds (compose) or from videos (prepare)."""
+    verbs = {"show": _show, "compose": _compose, "prepare": _prepare}
     verb = argv[0] if argv else "--help"
     if verb in ("-h", "--help"):
         print(_table("data COMMAND", verbs))
@@ -180,6 +180,21 @@ def _compose(argv: Sequence[str]) -> None:
     parser.add_class_arguments(Composition, skip={"out"})
     parser.add_argument("-o", "--out", type=str, required=True, help="Folder to write.")
     print(f"avseg: wrote {compose(Composition(**_said(parser, argv)), progress=sys.stderr.isatty())}")
+
+
+def _prepare(argv: Sequence[str]) -> None:
+    """Make a data set of videos: AVSBench's raw ones."""
+    from avseg.curate.prepare import prepare
+
+    result = prepare(**_said(_parser("data prepare", prepare, skip={"progress"}), argv), progress=sys.stderr.isatty())
+    print(f"avseg: {result.made} videos prepared, {result.kept} were there already, see {result.folder}")
+    for line in result.failed:
+        print(f"avseg: {line}", file=sys.stderr)
+    if result.failed:
+        raise DataError(
+            f"{len(result.failed)} of {result.made + result.kept + len(result.failed)} videos could not be prepared "
+            "(listed above): mend or remove them, then the same command goes on"
+        )
 
 
 def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collection[str] = ()) -> "ArgumentParser":
