@@ -19,7 +19,8 @@ from torch import Tensor
 
 from avseg.data._base import AVSDataset, Sample, lengthen, normalise
 from avseg.data._fit import Resize, fitted
-from avseg.data._sound import Short, consecutive, remembered
+from avseg.data._pickles import read_log_mel
+from avseg.data._sound import Short, consecutive, one_per_frame, remembered
 from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE, Clip, Target
 from avseg.mel import log_mel_at
@@ -59,6 +60,9 @@ class Shot(NamedTuple):
     labels: Labels | None
 
 
+Hear = Literal["wav", "wav_centred", "pkl"]
+
+
 @dataclass(frozen=True)
 class FileConfig:
     """Settings of every data set made of files.
@@ -72,7 +76,7 @@ class FileConfig:
             original resolution. In train they always fit the frames.
         audio: "wav": consecutive patches of 0.96 s from the start of the sound, as AVSBench's code has them, so that
             the sound runs ahead of the pictures by 40 ms a second. "wav_centred": the patch around the moment of
-            each frame.
+            each frame. "pkl": the released log-mel pickles of S4 and MS3, read without running them.
         cache: Folder in which log-mel patches are kept once they were computed; null keeps none.
     """
 
@@ -80,7 +84,7 @@ class FileConfig:
     size: int | tuple[int, int] = 224
     resize: Resize = "squash"
     original_masks: bool = False
-    audio: Literal["wav", "wav_centred"] = "wav"
+    audio: Hear = "wav"
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -110,10 +114,12 @@ class FileDataset(AVSDataset):
         root: The folder.
         phase: When in its second a frame was taken.
         short: What frames hear after the end of the sound, see :func:`avseg.data._sound.consecutive`.
+        besides: Names of files and folders that belong to the layout and are not read.
     """
 
     phase: ClassVar[float] = 0.5
     short: ClassVar[Short] = "last"
+    besides: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, split: str) -> None:
         self.config = config
@@ -230,6 +236,8 @@ class FileDataset(AVSDataset):
 
     def _hear(self, entry: Entry) -> Tensor:
         (path,), count = entry.sounds, len(entry.frames)
+        if self.config.audio == "pkl":
+            return one_per_frame(read_log_mel(path), count, self.short, path)
         if self.config.audio == "wav_centred":
             return log_mel_at(self.sound(path), torch.arange(count) + self.phase)
         return consecutive(self.sound(path), count, self.short, path)

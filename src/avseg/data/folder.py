@@ -57,7 +57,7 @@ class Folder(FileDataset):
             if self.variant is not None and self.variant not in get_args(Variant):
                 raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
 
-    also: ClassVar[frozenset[str]] = frozenset({"clip.json"})
+    besides: ClassVar[frozenset[str]] = frozenset({_CARD, "clip.json"})
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:

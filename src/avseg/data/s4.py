@@ -6,7 +6,7 @@
     ROOT/s4_data/visual_frames/<split>/<category>/<name>/<name>_1.png     … 5; 224 x 224
                 /gt_masks/<split>/<category>/<name>/<name>_1.png          … 5; in train the first alone
                 /audio_wav/<split>/<category>/<name>.wav
-                /audio_log_mel/<split>/<category>/<name>.pkl              read only when asked for
+                /audio_log_mel/<split>/<category>/<name>.pkl              read with audio: pkl alone
 
 Frame k (from 1) shows k - 1/16 s. Anything but 0 in a mask sounds. The training masks are those of the first frame:
 the other four do not train.
@@ -21,8 +21,7 @@ from avseg.data._masks import read_binary
 from avseg.data._tables import read_rows
 
 _TABLE = "s4_meta_data.csv"
-_SECONDS = 5
-"""Frames of a clip."""
+_FRAMES = range(1, 6)
 
 
 class S4(FileDataset):
@@ -50,6 +49,9 @@ class S4(FileDataset):
 
     class_names = ("background", "sounding")
     phase: ClassVar[float] = 15 / 16
+    besides: ClassVar[frozenset[str]] = frozenset(
+        {_TABLE, "raw_videos", "audio_wav", "audio_log_mel", "visual_frames", "visual_frames_original_resolution"}
+    )
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
@@ -72,18 +74,16 @@ class S4(FileDataset):
         return [self._entry(next(iter(r.values())), r["category"]) for r in rows if r["split"] == self.split]
 
     def _entry(self, name: str, category: str) -> Entry:
-        def folder(kind: str) -> Path:
-            return self.root / "s4_data" / kind / self.split / category
+        def file(kind: str, rest: str) -> Path:
+            return self.root / "s4_data" / kind / self.split / category / rest
 
-        files = [f"{name}/{name}_{k}.png" for k in range(1, _SECONDS + 1)]
-        masks = [folder("gt_masks") / file for file in files]
-        frames = [folder(self.config.frames) / file for file in files]
-        labelled = 1 if self.split == "train" else _SECONDS
+        labelled = _FRAMES[:1] if self.split == "train" else _FRAMES
+        sounds, suffix = ("audio_log_mel", "pkl") if self.config.audio == "pkl" else ("audio_wav", "wav")
         return Entry(
             f"{category}/{name}",
-            tuple(frames),
-            (*masks[:labelled], *[None] * (_SECONDS - labelled)),
-            (folder("audio_wav") / f"{name}.wav",),
+            tuple(file(self.config.frames, f"{name}/{name}_{k}.png") for k in _FRAMES),
+            tuple(file("gt_masks", f"{name}/{name}_{k}.png") if k in labelled else None for k in _FRAMES),
+            (file(sounds, f"{name}.{suffix}"),),
         )
 
     def labels(self, path: Path) -> Labels:

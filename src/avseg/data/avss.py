@@ -1,0 +1,158 @@
+"""AVSBench-semantic: what sounds, and what it is; 11356 clips of 5 or 10 s, 70 classes (arXiv 2301.13190).
+
+::
+
+    ROOT/metadata.csv                                  columns uid, split, label: v1s, v1m or v2; others are not read
+    ROOT/label2idx.json                                {"background": 0, "accordion": 1, …}; counted from 1 does as well
+    ROOT/<label>/<uid>/frames/0.jpg                    … 4 (v1s, v1m) or … 9 (v2), at the videos' resolution
+                      /labels_semantic/0.png           grey or palette, number = class, 255 is never scored
+                      /labels_rgb/0.png                the same as colours of the PASCAL VOC palette
+                      /audio.wav
+
+v1s and v1m are the clips of S4 and MS3, v2 is new. A v1s clip has one mask in train, five in val and test.
+
+Which frames are labelled: those with a mask. TPAVI, PCMANet and AVSegFormer flag the first frame alone of v1s clips in
+val and test too; but their flag goes into the loss, which they do not compute there, and their scores are of all
+frames, as those of CAVP and COMBO. So the five masks are scored here, in every protocol; what the protocols do
+differ in are the frames that fill a clip up to ten, see :mod:`avseg.metrics`.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels, check_labels, existing
+from avseg.data._fit import Resize
+from avseg.data._masks import read_colours
+from avseg.data._sound import Short
+from avseg.data._tables import Row, read_rows
+from avseg.errors import ConfigError, DataError, did_you_mean
+from avseg.studio.album import read_labels
+
+_TABLE, _NAMES = "metadata.csv", "label2idx.json"
+_FRAMES = {"v1s": 5, "v1m": 5, "v2": 10}
+_PUBLISHED = {
+    "v1s": {"train": 3452, "val": 740, "test": 740},
+    "v1m": {"train": 296, "val": 64, "test": 64},
+    "v2": {"train": 4750, "val": 500, "test": 750},
+}
+"""Clips; their sums are the loaders' 8498, 1304 and 1554."""
+
+
+class AVSS(FileDataset):
+    """AVSBench-semantic: which of 70 kinds of things sounds where.
+
+    Args:
+        config: Settings.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        ConfigError: When a setting cannot work.
+        DataError: When a file is missing or cannot be read.
+    """
+
+    @dataclass(frozen=True)
+    class Config(FileConfig):
+        """Settings of :class:`AVSS`; root is the folder that holds ``metadata.csv``.
+
+        Attributes:
+            resize: "as_released": crop in train, squash in val and test. Or one of them, or native, for all splits.
+            subsets: Which clips: v1s (one source, 5 s), v1m (several, 5 s), v2 (10 s).
+            masks: Which of the two kinds of mask files; both give the same labels.
+            unknown_colours: What a colour of no class means in labels_rgb: an error, or background as in the released
+                code.
+            pad: Frames that shorter clips are filled up to, with grey, silent, invalid frames, as the released
+                protocol has it; 0 leaves clips as they are.
+        """
+
+        root: str = "data/AVSBench-semantic"
+        resize: Literal["as_released", "squash", "crop", "native"] = "as_released"  # type: ignore[assignment]
+        audio: Literal["wav", "wav_centred"] = "wav"
+        subsets: tuple[Literal["v1s", "v1m", "v2"], ...] = ("v1s", "v1m", "v2")
+        masks: Literal["labels_semantic", "labels_rgb"] = "labels_semantic"
+        unknown_colours: Literal["refuse", "background"] = "refuse"
+        pad: int = 10
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            for subset in self.subsets or ("none",):
+                if subset not in _FRAMES:
+                    raise ConfigError(f"subsets = {subset!r} does not exist. {did_you_mean(subset, _FRAMES)}")
+            if self.pad < 0:
+                raise ConfigError(f"pad must be 0 (no padding) or more frames, got {self.pad}")
+
+    short: ClassVar[Short] = "zero"
+    besides: ClassVar[frozenset[str]] = frozenset({_TABLE, _NAMES, "labels_rgb", "labels_semantic", *_FRAMES})
+
+    @classmethod
+    def recognise(cls, root: Path) -> list[dict[str, Any]]:
+        """One data set, where its table and one of its subsets are, with the kind of masks that is there."""
+        clips = [root / label for label in _FRAMES if (root / label).is_dir()]
+        if not (root / _TABLE).is_file() or not clips:
+            return []
+        first = next((clip for clip in sorted(clips[0].iterdir()) if clip.is_dir()), root)
+        colours = (first / "labels_rgb").is_dir() and not (first / "labels_semantic").is_dir()
+        settings = {"root": str(root)} | ({"masks": "labels_rgb"} if colours else {})
+        return [settings | ({"subsets": [c.name for c in clips]} if len(clips) < len(_FRAMES) else {})]
+
+    @property
+    def published(self) -> int:
+        """Clips in the release of the chosen subsets."""
+        return sum(_PUBLISHED[subset][self.split] for subset in self.config.subsets)
+
+    @property
+    def resize(self) -> Resize:
+        """How frames are resized in this split."""
+        if self.config.resize == "as_released":
+            return "crop" if self.split == "train" else "squash"
+        return super().resize
+
+    @property
+    def padded_to(self) -> int:
+        """T that shorter clips are filled up to with invalid frames."""
+        return int(self.config.pad)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Label → name, in the order of ``label2idx.json``."""
+        path = existing(self.root / _NAMES, "it names the classes, and comes with AVSBench-semantic")
+        try:
+            numbers = json.loads(path.read_text(encoding="utf-8"))
+            names = sorted(numbers, key=lambda name: int(numbers[name]))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"cannot read {path}: {error}") from None
+        places = [int(numbers[name]) for name in names]
+        if len(names) < 2 or places not in ([*range(len(names))], [*range(1, len(names) + 1)]):
+            raise DataError(f"{path} must number the classes from 0 (or 1) on without a gap, got {places}")
+        return tuple(names)
+
+    def find(self) -> list[Entry]:
+        """The rows of the table that are of this split and of the chosen subsets."""
+        rows = read_rows(self.root / _TABLE, ("uid", "split", "label"))
+        strange = next((row["label"] for row in rows if row["label"] not in _FRAMES), None)
+        if strange is not None:
+            raise DataError(f"{self.root / _TABLE}: label must be v1s, v1m or v2, got {strange!r}")
+        return [self._entry(r) for r in rows if r["split"] == self.split and r["label"] in self.config.subsets]
+
+    def _entry(self, row: Row) -> Entry:
+        clip = self.root / row["label"] / row["uid"]
+        numbers = range(_FRAMES[row["label"]])
+        labelled = numbers[:1] if row["label"] == "v1s" and self.split == "train" else numbers
+        return Entry(
+            f"{row['label']}/{row['uid']}",
+            tuple(clip / "frames" / f"{k}.jpg" for k in numbers),
+            tuple(clip / self.config.masks / f"{k}.png" if k in labelled else None for k in numbers),
+            (clip / "audio.wav",),
+        )
+
+    def labels(self, path: Path) -> Labels:
+        """The classes, the same from either kind of mask."""
+        if self.config.masks == "labels_rgb":
+            labels = read_colours(path, self.config.unknown_colours)
+        else:
+            labels = read_labels(existing(path, "every labelled frame has its mask")).astype(np.int64)
+        return check_labels(labels, path, len(self.class_names), _NAMES)
