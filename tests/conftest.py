@@ -1,6 +1,7 @@
 """Fixtures that several tests share: one thread and one seed; tiny videos, made on the spot, and a
 model that only listens; recordings of releases."""
 
+import csv
 import gzip
 import json
 import zlib
@@ -8,15 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import wavfile
 from torch import Tensor
 
+from avseg.data import build_dataset
+from avseg.data._masks import palette_colours
+from avseg.data.synthetic import KINDS
 from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.studio.scene import Scene
 
 TICK = Fraction(1, 12_800)
 PARITY = Path(__file__).parent / "parity"
@@ -159,3 +167,86 @@ def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels:
 def make_beep() -> Callable[..., NDArray[np.float32]]:
     """``make_beep(seconds, start, end, rate, channels)``: see :func:`beep`."""
     return beep
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Writes the released layouts with a few drawn clips of 40 x 48 pixels, some of every split."""
+
+    root: Path
+    clips: int = 2
+    size: tuple[int, int] = (40, 48)
+
+    def s4(self) -> Path:
+        """AVSBench-object, single source: its folder."""
+        root, rows = self.root / "Single-source", []
+        for split, number, scene in self._scenes("s4"):
+            category, name = ("dog", "cat")[number % 2], f"{split}-{number}_{number}"
+            rows.append((name, number, category, split))
+            for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks, strict=True), 1):
+                picture = f"{split}/{category}/{name}/{name}_{k}.png"
+                self.picture(root / "s4_data/visual_frames" / picture, frame)
+                if k == 1 or split != "train":
+                    self.picture(root / "s4_data/gt_masks" / picture, 255 * (mask > 0))
+            self.sound(root / "s4_data/audio_wav" / split / category / f"{name}.wav", scene.waveform)
+        return self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
+
+    def ms3(self) -> Path:
+        """AVSBench-object, multiple sources: its folder."""
+        root, rows = self.root / "Multi-sources", []
+        for split, number, scene in self._scenes("ms3"):
+            name = f"{split}-{number}"
+            rows.append((name, split))
+            for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks, strict=True), 1):
+                self.picture(root / f"ms3_data/visual_frames/{name}/{name}.mp4_{k}.png", frame)
+                self.picture(root / f"ms3_data/gt_masks/{split}/{name}/{name}_{k}.png", mask > 0)
+            self.sound(root / f"ms3_data/audio_wav/{split}/{name}.wav", scene.waveform)
+        return self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
+
+    def avss(self) -> Path:
+        """AVSBench-semantic: its folder, with both kinds of masks."""
+        root, rows = self.root / "AVSBench-semantic", []
+        for label, frames in (("v1s", 5), ("v1m", 5), ("v2", 10)):
+            for split, number, scene in self._scenes("avss", frames):
+                uid = f"{label}-{split}-{number}"
+                rows.append((uid, split, label, "dog"))
+                for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks, strict=True)):
+                    self.picture(root / label / uid / f"frames/{k}.jpg", frame)
+                    if k == 0 or (label, split) != ("v1s", "train"):
+                        self.picture(root / label / uid / f"labels_semantic/{k}.png", mask)
+                        self.picture(root / label / uid / f"labels_rgb/{k}.png", palette_colours()[mask])
+                self.sound(root / label / uid / "audio.wav", scene.waveform)
+        names = ("background", *(kind.name for kind in KINDS))
+        (root / "label2idx.json").write_text(json.dumps({name: k for k, name in enumerate(names)}))
+        return self.table(root / "metadata.csv", ("uid", "split", "label", "a_obj"), rows)
+
+    def _scenes(self, variant: str, frames: int = 5) -> Iterator[tuple[str, int, Scene]]:
+        for split in ("train", "val", "test"):
+            drawn = build_dataset("synthetic", split, variant=variant, size=self.size, frames=frames)
+            for number in range(self.clips):
+                yield split, number, drawn.scene(number)
+
+    @staticmethod
+    def picture(path: Path, pixels: NDArray[Any]) -> None:
+        """A picture in a folder that need not be there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+    @staticmethod
+    def sound(path: Path, waveform: NDArray[Any], rate: int = 16_000) -> None:
+        """A WAV file of 16 bits: (n,) in -1..1."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wavfile.write(path, rate, (np.asarray(waveform) * 32767).round().astype(np.int16))
+
+    @staticmethod
+    def table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+        """A CSV file; returns its folder."""
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *rows])
+        return path.parent
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    """Writes released layouts under the test's own folder: ``root = tiny.s4()``."""
+    return Tiny(tmp_path)
