@@ -1,0 +1,243 @@
+"""VPO: photographs of COCO, paired by class with sounds of VGGSound (Chen et al., arXiv 2304.02970); 21 classes.
+
+::
+
+    ROOT/VPO/VPO-SS/vpo_ss_data_stereo.csv            one row for each image and source
+                   /data/<category>/<image>.jpg       one thing sounds; numbers have twelve digits
+                   /mask/<category>/<image>_<annotation>.png
+    ROOT/VPO/VPO-MS/vpo_ms_data_stereo.csv            several things sound
+                   /data/<image>.jpg   /mask/<image>.png
+    ROOT/VPO/VPO-MSMI/vpo_msmi_data_stereo.csv        also several of one class; rows whose multi_instance is 0
+                     /data/…  /mask/…                 have their files in VPO-MS
+    ROOT/vggsound_bench/VGGSound/audios/<vgg_file>.wav
+
+A clip is one picture (T = 1). Its sound is 3 s from the middle of each recording, repeated where that is shorter, all
+of them added without scaling; in stereo a source at position p (0 left, 1 right) is 1 - p times in the left channel
+and p times in the right. Of these 3 s a model hears the patch of 0.96 s that ``patch`` names.
+
+VPO calls its second split ``val`` and uses it as test. There is no third one: ``validation`` says what to do.
+
+Differs from CAVP's own loader:
+
+1. Recordings under 3 s are repeated whole: there a negative index leaves a piece of their end.
+2. Categories are renumbered through a table: there one after the other in place, so that cars next to an aeroplane
+   become aeroplanes.
+3. Its training augmentation (random scale, crop, colour and mirrored ears) is left out.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels, existing
+from avseg.data._sound import remembered
+from avseg.data._tables import Row, read_rows
+from avseg.errors import DataError
+from avseg.interface import IGNORE
+from avseg.mel import SAMPLE_RATE, log_mel_at
+from avseg.studio.album import read_labels
+
+Subset = Literal["ss", "ms", "msmi"]
+
+CATEGORIES = {
+    5: "airplane",
+    94: "baby",
+    16: "bird",
+    6: "bus",
+    3: "car",
+    17: "cat",
+    77: "cell phone",
+    21: "cow",
+    18: "dog",
+    22: "elephant",
+    93: "female",
+    19: "horse",
+    76: "keyboard",
+    92: "male",
+    4: "motorcycle",
+    74: "mouse",
+    20: "sheep",
+    41: "skateboard",
+    37: "sports ball",
+    43: "tennis racket",
+    24: "zebra",
+}
+"""COCO's number of each class, and three that VPO adds; label k is the k-th of them."""
+
+_PUBLISHED: dict[Subset, dict[str, int]] = {
+    "ss": {"train": 11_312, "test": 890},
+    "ms": {"train": 8_380, "test": 1_437},
+    "msmi": {"train": 11_080, "test": 1_775},
+}
+"""Clips of each part's splits."""
+_SECONDS = 3
+"""Of sound."""
+_HELD_OUT = 10
+"""Every tenth training image, by a checksum of its number, validates when asked for."""
+_UNKNOWN = -1
+
+
+class VPO(FileDataset):
+    """VPO: photographs paired by class with sounds, mono or stereo (arXiv 2304.02970).
+
+    Args:
+        config: Settings.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Raises:
+        DataError: When a file is missing or cannot be read.
+    """
+
+    @dataclass(frozen=True)
+    class Config(FileConfig):
+        """Settings of :class:`VPO`; root is the folder that holds ``VPO`` and ``vggsound_bench``.
+
+        Attributes:
+            subset: "ss": one thing sounds. "ms": several, of different classes. "msmi": several, also of one class.
+            audio: "mono": the recordings added. "stereo": each panned to where its thing is.
+            patch: Which 0.96 s of the 3 s a model hears: those around 0.5 ("first"), 1.5 ("middle") or 2.5 s ("last").
+            validation: VPO has no split to select models on. "none": refuse val. "holdout": a tenth of the training
+                images leaves train for val. "test": val is the test split, as CAVP's code has it.
+            sounds: Folder of the recordings; null for vggsound_bench/VGGSound/audios in root.
+        """
+
+        root: str = "data/audio_visual"
+        subset: Subset = "ss"
+        audio: Literal["mono", "stereo"] = "mono"  # type: ignore[assignment]
+        patch: Literal["first", "middle", "last"] = "middle"
+        validation: Literal["none", "holdout", "test"] = "none"
+        sounds: str | None = None
+
+    class_names = ("background", *CATEGORIES.values())
+
+    @classmethod
+    def recognise(cls, root: Path) -> list[dict[str, Any]]:
+        """Each part of VPO whose table is there, given the folder of root or ``VPO`` itself."""
+        bases = (root, root.parent)
+        found = [(base, subset) for base in bases for subset in _PUBLISHED if _table(base, subset).is_file()]
+        return [{"root": str(base), "subset": subset} for base, subset in found]
+
+    @property
+    def published(self) -> int | None:
+        """Clips in the release; None where ``validation`` makes other splits."""
+        if self.split == "val" or self.config.validation == "holdout":
+            return None if self.split != "test" else _PUBLISHED[self.config.subset]["test"]
+        return _PUBLISHED[self.config.subset][self.split]
+
+    def find(self) -> list[Entry]:
+        """The images of the split, of VPO-SS their annotations, in the order of the table.
+
+        Raises:
+            DataError: When the split is ``val`` and ``validation`` does not say what that is.
+        """
+        path, single = _table(self.root, self.config.subset), self.config.subset == "ss"
+        columns = ["img_Id", "ann_Ids", "cateName", "vgg_file", "split", "audio_pos"]
+        rows = read_rows(path, columns + ["multi_instance"] * (self.config.subset == "msmi"))
+        images: dict[str, list[Row]] = {}
+        for row in rows:
+            if self._mine(row):
+                images.setdefault(f"{row['img_Id']}_{row['ann_Ids']}" if single else row["img_Id"], []).append(row)
+        return [self._entry(sources) for sources in images.values()]
+
+    def _mine(self, row: Row) -> bool:
+        """Whether a row is of this split."""
+        validation = self.config.validation
+        if self.split == "val" and validation == "none":
+            raise DataError(
+                "VPO has no val split (what its table calls val is its test split): set validation (--data.validation) "
+                "to holdout, a tenth of train, or to test"
+            )
+        if self.split == "test" or (self.split == "val" and validation == "test"):
+            return row["split"] != "train"
+        held_out = validation == "holdout" and crc32(row["img_Id"].encode()) % _HELD_OUT == 0
+        return row["split"] == "train" and held_out == (self.split == "val")
+
+    def _entry(self, sources: list[Row]) -> Entry:
+        first, subset = sources[0], self.config.subset
+        image, annotation = first["img_Id"].zfill(12), first["ann_Ids"].zfill(12)
+        if subset == "ss":
+            name, mask = f"{first['cateName']}/{image}", f"{first['cateName']}/{image}_{annotation}"
+        else:
+            name = mask = image
+        elsewhere = subset == "msmi" and first["multi_instance"] == "0"
+        folder = _table(self.root, "ms" if elsewhere else subset).parent
+        recordings = Path(self.config.sounds or self.root / "vggsound_bench/VGGSound/audios")
+        return Entry(
+            mask,
+            (folder / "data" / f"{name}.jpg",),
+            (folder / "mask" / f"{mask}.png",),
+            tuple(recordings / f"{row['vgg_file']}.wav" for row in sources),
+            tuple(self._position(row) for row in sources),
+        )
+
+    def _position(self, row: Row) -> float:
+        try:
+            position = float(row["audio_pos"])
+        except ValueError:
+            position = -1.0
+        if not 0.0 <= position <= 1.0:
+            raise DataError(
+                f"{_table(self.root, self.config.subset)}: audio_pos is 0 (left) to 1 (right), "
+                f"got {row['audio_pos']!r} for image {row['img_Id']}"
+            )
+        return position
+
+    def labels(self, path: Path) -> Labels:
+        """Labels from COCO's numbers of categories.
+
+        Raises:
+            DataError: When a number is none of VPO's.
+        """
+        stored = read_labels(existing(path, "every picture has its mask"))
+        labels = _LABEL_OF[stored]
+        if (labels == _UNKNOWN).any():
+            number = stored[labels == _UNKNOWN][0]
+            raise DataError(f"{path} holds category {number}, which VPO does not have: is it a mask of VPO?")
+        return labels
+
+    def listen(self, entry: Entry) -> Tensor:
+        """The sources together: log-mel (1, 1, 96, 64), or (1, 2, 96, 64) in stereo."""
+        how = f"vpo {self.config.audio} {self.config.patch} {entry.notes}"
+        return remembered(self.config.cache, entry.sounds, how, lambda: self._mixed(entry))
+
+    def _mixed(self, entry: Entry) -> Tensor:
+        sources = torch.stack([middle(self.sound(path)) for path in entry.sounds])
+        right = torch.tensor(entry.notes)[:, None]
+        gains = [1.0 - right, right] if self.config.audio == "stereo" else [torch.ones_like(right)]
+        moment = torch.tensor([{"first": 0.5, "middle": 1.5, "last": 2.5}[self.config.patch]])
+        return torch.cat([log_mel_at((gain * sources).sum(0), moment) for gain in gains], 1)
+
+
+def _label_of() -> Labels:
+    """(256,): stored number → label."""
+    labels = np.full(256, _UNKNOWN, np.int64)
+    labels[[0, IGNORE]] = 0, IGNORE
+    labels[list(CATEGORIES)] = range(1, len(CATEGORIES) + 1)
+    return labels
+
+
+_LABEL_OF = _label_of()
+
+
+def _table(root: Path, subset: Subset) -> Path:
+    """The list of a part of VPO."""
+    return root / "VPO" / f"VPO-{subset.upper()}" / f"vpo_{subset}_data_stereo.csv"
+
+
+def middle(waveform: Tensor) -> Tensor:
+    """The middle 3 s of a recording at 16 kHz; a shorter one is repeated.
+
+    Args:
+        waveform: (n,), not empty.
+
+    Returns:
+        (48000,).
+    """
+    wanted = _SECONDS * SAMPLE_RATE
+    start = max(0, len(waveform) // 2 - wanted // 2)
+    return waveform[start:].repeat(-(-wanted // len(waveform)))[:wanted]

@@ -1,0 +1,322 @@
+"""VPO in tiny copies of its three parts, whose masks, sounds and positions are known."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import wavfile
+
+from avseg.cli import main
+from avseg.data import build_dataset
+from avseg.data.vpo import CATEGORIES, VPO, middle
+from avseg.errors import ConfigError, DataError
+from avseg.evaluate import evaluate
+from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.losses import labelled, semantic_ce
+from avseg.mel import log_mel_at
+
+SPEC = """3 car 5 | 4 motorcycle 15 | 5 airplane 1 | 6 bus 4 | 16 bird 3 | 17 cat 6 | 18 dog 9 | 19 horse 12
+| 20 sheep 17 | 21 cow 8 | 22 elephant 10 | 24 zebra 21 | 37 sports ball 19 | 41 skateboard 18 | 43 tennis racket 20
+| 74 mouse 16 | 76 keyboard 13 | 77 cell phone 7 | 92 male 14 | 93 female 11 | 94 baby 2"""
+COLUMNS = ("img_Id", "ann_Ids", "cateName", "cateId", "vgg_file", "split", "audio_pos", "multi_instance")
+SIZE = (40, 48)
+HELD_OUT, KEPT = (
+    next(i for i in range(1, 99) if (crc32(str(i).encode()) % 10 == 0) == wanted) for wanted in (True, False)
+)
+
+
+def sweep(hertz: float, seconds: float, rate: int = 16_000) -> np.ndarray:
+    """A tone that rises by 200 Hz a second, in 16 bits."""
+    time = np.arange(round(seconds * rate)) / rate
+    return np.round(9830 * np.sin(2 * np.pi * (hertz + 100 * time) * time)) / 32768
+
+
+def write_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    wavfile.write(path, rate, (samples * 32768).astype(np.int16))
+
+
+def write_image(folder: Path, image: str, mask: str, numbers: Sequence[int], brightness: int = 100) -> None:
+    """A picture, and a mask of equal upright stripes of these numbers."""
+    for name in (folder / "data" / f"{image}.jpg", folder / "mask" / f"{mask}.png"):
+        name.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE[::-1], (brightness, 50, 200)).save(folder / "data" / f"{image}.jpg", quality=95)
+    labels = np.repeat(np.array([numbers], np.uint8), SIZE[1] // len(numbers), 1).repeat(SIZE[0], 0)
+    Image.fromarray(labels).save(folder / "mask" / f"{mask}.png")
+
+
+def write_table(root: Path, subset: str, rows: Sequence[Sequence[object]]) -> None:
+    path = root / f"VPO/VPO-{subset.upper()}/vpo_{subset}_data_stereo.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """All three parts; sounds of 5, 2 and 10 s, the second at 22.05 kHz."""
+    sounds = tmp_path / "vggsound_bench/VGGSound/audios"
+    write_wav(sounds / "low.wav", sweep(500, 5))
+    write_wav(sounds / "short.wav", sweep(1500, 2, 22_050), 22_050)
+    write_wav(sounds / "high.wav", sweep(4000, 10))
+    ss, ms, msmi = (tmp_path / f"VPO/VPO-{part}" for part in ("SS", "MS", "MSMI"))
+    for image, annotation, name, number in (
+        (HELD_OUT, 70, "car", 3),
+        (KEPT, 71, "cell phone", 77),
+        (500, 72, "baby", 94),
+    ):
+        write_image(ss, f"{name}/{image:012d}", f"{name}/{image:012d}_{annotation:012d}", (0, number, 255))
+    rows = [
+        (HELD_OUT, 70, "car", 3, "low", "train", 0.25, 0),
+        (KEPT, 71, "cell phone", 77, "short", "train", 0.5, 0),
+        (500, 72, "baby", 94, "high", "val", 1.0, 0),
+    ]
+    write_table(tmp_path, "ss", rows)
+    for image, numbers, brightness in ((KEPT, (3, 5, 0, 255), 100), (500, (5, 3), 120)):
+        write_image(ms, f"{image:012d}", f"{image:012d}", numbers, brightness)
+    rows = [
+        (KEPT, 80, "car", 3, "low", "train", 0.25, 0),
+        (500, 81, "car", 3, "low", "val", 0.5, 0),
+        (KEPT, 82, "airplane", 5, "high", "train", 0.875, 0),
+        (500, 83, "airplane", 5, "high", "val", 0, 0),
+    ]
+    write_table(tmp_path, "ms", rows)
+    write_image(msmi, f"{77:012d}", f"{77:012d}", (18, 0, 18), 140)
+    write_table(
+        tmp_path, "msmi", [*rows, (77, 84, "dog", 18, "low", "train", 0, 1), (77, 85, "dog", 18, "low", "train", 1, 1)]
+    )
+    return tmp_path
+
+
+def data(root: Path, subset: str, split: str = "train", **settings: object):
+    return build_dataset("vpo", split, root=str(root), subset=subset, size=0, **settings)
+
+
+def names(dataset: VPO) -> list[str]:
+    return [dataset[i].names[0] for i in range(len(dataset))]
+
+
+def test_classes_are_those_of_the_table():
+    rows = [row.split() for row in SPEC.replace("\n", " ").split("|")]
+    assert {int(number): (" ".join(name), int(label)) for number, *name, label in rows} == {
+        number: (name, VPO.class_names.index(name)) for number, name in CATEGORIES.items()
+    }
+    assert len(VPO.class_names) == 22
+
+
+def test_one_source_has_a_mask_for_each_annotation(root):
+    ours = data(root, "ss")
+    assert names(ours) == [f"car/{HELD_OUT:012d}_{70:012d}", f"cell phone/{KEPT:012d}_{71:012d}"]
+    sample = ours[1]
+    assert sample.clip.frames.shape == (1, 1, 3, *SIZE)
+    assert sample.clip.audio.shape == (1, 1, 1, 96, 64)
+    assert sample.target.masks[0, 0, 0, ::16].tolist() == [0, 7, 255]
+    assert sample.target.labelled.all()
+    assert data(root, "ss", "test")[0].target.masks.unique().tolist() == [0, 2, 255]
+
+
+def test_the_rows_of_an_image_are_one_clip(root):
+    ours = data(root, "ms")
+    assert (len(ours), ours[0].names) == (1, [f"{KEPT:012d}"])
+    assert len(data(root, "ms", "test")) == 1
+
+
+def test_cars_beside_aeroplanes_stay_cars(root):
+    """Renumbered one after the other, 3 → 5 and then 5 → 1 would make them all aeroplanes."""
+    assert data(root, "ms")[0].target.masks[0, 0, 0, ::12].tolist() == [5, 1, 0, 255]
+    assert data(root, "ms", "test")[0].target.masks[0, 0, 0, ::24].tolist() == [1, 5]
+
+
+def test_images_with_one_thing_of_a_class_have_their_files_in_ms(root):
+    ours = data(root, "msmi")
+    assert names(ours) == [f"{KEPT:012d}", f"{77:012d}"]
+    assert [entry.frames[0].parts[-3] for entry in ours.entries] == ["VPO-MS", "VPO-MSMI"]
+    assert ours[1].target.masks[0, 0, 0, ::16].tolist() == [9, 0, 9]
+
+
+def sources() -> tuple[torch.Tensor, torch.Tensor]:
+    """The middle 3 s of the two sounds that image ``KEPT`` of VPO-MS has, as they should be."""
+    low, high = sweep(500, 5)[16_000:64_000], sweep(4000, 10)[56_000:104_000]
+    return torch.from_numpy(low).float(), torch.from_numpy(high).float()
+
+
+@pytest.mark.parametrize(("patch", "moment"), [("first", 0.5), ("middle", 1.5), ("last", 2.5)])
+def test_mono_is_the_sum(root, patch, moment):
+    expected = log_mel_at(sum(sources()), torch.tensor([moment]))
+    heard = data(root, "ms", patch=patch)[0].clip.audio
+    assert heard.shape == (1, 1, 1, 96, 64)
+    torch.testing.assert_close(heard[0], expected, atol=1e-3, rtol=0)
+
+
+def test_stereo_pans_each_source_before_the_sum(root):
+    low, high = sources()
+    left, right = 0.75 * low + 0.125 * high, 0.25 * low + 0.875 * high
+    expected = torch.cat([log_mel_at(ear, torch.tensor([1.5])) for ear in (left, right)], 1)
+    heard = data(root, "ms", audio="stereo")[0].clip.audio
+    assert heard.shape == (1, 1, 2, 96, 64)
+    torch.testing.assert_close(heard[0], expected, atol=1e-3, rtol=0)
+    at_the_right = data(root, "ss", "test", audio="stereo")[0].clip.audio
+    assert at_the_right[0, 0, 0].unique().tolist() == pytest.approx([np.log(0.01)])
+
+
+def test_recordings_are_cut_in_the_middle_or_repeated_whole():
+    long, short = torch.arange(50_001.0), torch.arange(20_000.0)
+    assert middle(long).equal(torch.arange(1000.0, 49_000.0))
+    assert middle(short).equal(torch.cat([short, short, short[:8000]]))
+    assert middle(torch.arange(48_000.0)).equal(torch.arange(48_000.0))
+
+
+def test_patches_are_kept_by_what_made_them(root, tmp_path):
+    cache = str(tmp_path / "kept")
+    first = data(root, "ms", cache=cache)[0].clip.audio
+    other = data(root, "ms", cache=cache, patch="first")[0].clip.audio
+    data(root, "ms", cache=cache, audio="stereo")[0]
+    assert len(list((tmp_path / "kept").iterdir())) == 3
+    assert data(root, "ms", cache=cache)[0].clip.audio.equal(first)
+    assert not other.equal(first)
+
+
+class TestValidation:
+    def test_there_is_none(self, root):
+        with pytest.raises(DataError) as caught:
+            len(data(root, "ss", "val"))
+        assert "set validation (--data.validation) to holdout, a tenth of train, or to test" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_held_out_images_leave_train(self, root):
+        train, val = (names(data(root, "ss", split, validation="holdout")) for split in ("train", "val"))
+        assert (train, val) == ([f"cell phone/{KEPT:012d}_{71:012d}"], [f"car/{HELD_OUT:012d}_{70:012d}"])
+        assert data(root, "ss", "train", validation="holdout").published is None
+
+    def test_about_a_tenth_is_held_out(self):
+        share = np.mean([crc32(str(i).encode()) % 10 == 0 for i in range(20_000)])
+        assert share == pytest.approx(0.1, abs=0.01)
+
+    def test_test_may_serve_by_name(self, root):
+        assert names(data(root, "ss", "val", validation="test")) == names(data(root, "ss", "test"))
+
+
+def test_published_sizes():
+    sizes = {
+        s: [build_dataset("vpo", split, subset=s).published for split in ("train", "test")]
+        for s in ("ss", "ms", "msmi")
+    }
+    assert sizes == {"ss": [11312, 890], "ms": [8380, 1437], "msmi": [11080, 1775]}
+    assert build_dataset("vpo", "val").published is None
+    assert build_dataset("vpo", "test", validation="holdout").published == 890
+
+
+def test_recognised_by_its_tables(root):
+    found = [{"root": str(root), "subset": s} for s in ("ss", "ms", "msmi")]
+    assert VPO.recognise(root) == found
+    assert VPO.recognise(root / "VPO") == found
+    assert VPO.recognise(root / "vggsound_bench") == found
+    assert VPO.recognise(root / "VPO/VPO-SS") == []
+
+
+def lost_sound(root: Path) -> None:
+    (root / "vggsound_bench/VGGSound/audios/high.wav").unlink()
+
+
+def lost_mask(root: Path) -> None:
+    (root / f"VPO/VPO-MS/mask/{KEPT:012d}.png").unlink()
+
+
+def lost_table(root: Path) -> None:
+    (root / "VPO/VPO-MS/vpo_ms_data_stereo.csv").unlink()
+
+
+def strange_number(root: Path) -> None:
+    write_image(root / "VPO/VPO-MS", f"{KEPT:012d}", f"{KEPT:012d}", (3, 1))
+
+
+def off_the_stage(root: Path) -> None:
+    write_table(root, "ms", [(KEPT, 80, "car", 3, "low", "train", 1.5, 0)])
+
+
+def no_place(root: Path) -> None:
+    write_table(root, "ms", [(KEPT, 80, "car", 3, "low", "train", "left", 0)])
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        (lost_sound, "high.wav: every clip has its sound"),
+        (lost_mask, "every picture has its mask"),
+        (lost_table, "vpo_ms_data_stereo.csv: set root"),
+        (strange_number, "holds category 1, which VPO does not have"),
+        (off_the_stage, f"got '1.5' for image {KEPT}"),
+        (no_place, "got 'left' for image"),
+    ],
+)
+def test_a_bad_file_is_named_in_one_line(root, change, hint):
+    change(root)
+    with pytest.raises(DataError) as caught:
+        data(root, "ms")[0]
+    assert hint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("setting", "hint"), [("audio", "Choose from: mono, stereo"), ("subset", "ms, msmi, ss")])
+def test_a_wrong_setting_is_named(setting, hint):
+    with pytest.raises(ConfigError, match=hint):
+        build_dataset("vpo", "train", **{setting: "x"})
+
+
+@pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
+def test_trains_and_is_evaluated(root, subset, tmp_path, capsys):
+    words = f"--data vpo --data.root {root} --data.subset {subset} --data.size 64 --data.validation test"
+    small = "--model.visual pvt_v2_b0 --model.audio compact --model.train_audio true --model.channels 8"
+    steps = "--train.max_steps 1 --train.batch_size 1 --train.workers 0 --train.accelerator cpu"
+    assert main(f"train {words} {small} {steps} -o {tmp_path / 'run'}".split()) == 0
+    report = tmp_path / "scores.json"
+    assert main(["eval", str(tmp_path / "run/last"), "--split", "test", "--negatives", "false", "-o", str(report)]) == 0
+    assert "1 clips, 1 frames" in capsys.readouterr().out
+    assert json.loads(report.read_text())
+
+
+class Ears(AVSModel):
+    """Looks with one convolution and listens to how loud each ear hears."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """No settings."""
+
+    paper = "none"
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(self.Config(), classes)
+        self.look, self.listen = torch.nn.Conv2d(3, classes, 3, padding=1), torch.nn.Linear(2, classes)
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        seen = self.look(clip.frames.flatten(0, 1)).unflatten(0, clip.valid.shape)
+        return Prediction(seen + self.listen(clip.audio.mean((-2, -1)))[..., None, None])
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, torch.Tensor]:
+        return {"ce": semantic_ce(*labelled(prediction.logits, target))}
+
+
+@pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
+def test_a_model_with_two_ears_learns_and_is_evaluated(root, subset):
+    ours = data(root, subset, audio="stereo")
+    model = Ears(ours.classes)
+    sample = ours[0]
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    losses = []
+    for _ in range(2):
+        (loss,) = model.loss(model(sample.clip, sample.target), sample.target).values()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[1] < losses[0]
+    assert model.listen.weight.grad.abs().sum() > 0
+    result = evaluate(model, ours, negatives=len(ours) > 1, progress=False)
+    assert (result["clips"], result["frames"]) == (len(ours), len(ours))
