@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -222,9 +223,8 @@ class Tiny:
 
     def _scenes(self, variant: str, frames: int = 5) -> Iterator[tuple[str, int, Scene]]:
         for split in ("train", "val", "test"):
-            drawn = build_dataset("synthetic", split, variant=variant, size=self.size, frames=frames)
             for number in range(self.clips):
-                yield split, number, drawn.scene(number)
+                yield split, number, _scene(split, number, variant, self.size, frames)
 
     @staticmethod
     def picture(path: Path, pixels: NDArray[Any]) -> None:
@@ -244,6 +244,12 @@ class Tiny:
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([columns, *rows])
         return path.parent
+
+
+@cache
+def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames: int) -> Scene:
+    """A drawn clip, drawn once for all tests."""
+    return build_dataset("synthetic", split, variant=variant, size=size, frames=frames).scene(number)
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ def remembered(folder: str | None, files: Sequence[Path], how: str, compute: Cal
             np.save(file, result.numpy())
         os.replace(beside, kept)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if beside.is_file():
+            beside.unlink()
         raise DataError(f"cannot write {kept.parent} ({error.strerror}): give another cache, or none") from None
     return result

@@ -30,7 +30,7 @@ from avseg.data._fit import Resize
 from avseg.data._masks import read_colours
 from avseg.data._sound import Short
 from avseg.data._tables import Row, read_rows
-from avseg.errors import ConfigError, DataError, did_you_mean
+from avseg.errors import ConfigError, DataError
 from avseg.studio.album import read_labels
 
 _TABLE, _NAMES = "metadata.csv", "label2idx.json"
@@ -79,9 +79,8 @@ class AVSS(FileDataset):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for subset in self.subsets or ("none",):
-                if subset not in _FRAMES:
-                    raise ConfigError(f"subsets = {subset!r} does not exist. {did_you_mean(subset, _FRAMES)}")
+            if not self.subsets or not set(self.subsets) <= set(_FRAMES):
+                raise ConfigError(f"subsets must be one or more of {', '.join(_FRAMES)}, got {list(self.subsets)}")
             if self.pad < 0:
                 raise ConfigError(f"pad must be 0 (no padding) or more frames, got {self.pad}")
 
@@ -121,14 +120,13 @@ class AVSS(FileDataset):
         """Label → name, in the order of ``label2idx.json``."""
         path = existing(self.root / _NAMES, "it names the classes, and comes with AVSBench-semantic")
         try:
-            numbers = json.loads(path.read_text(encoding="utf-8"))
-            names = sorted(numbers, key=lambda name: int(numbers[name]))
+            numbered = sorted((int(number), name) for name, number in json.loads(path.read_text("utf-8")).items())
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
-        places = [int(numbers[name]) for name in names]
-        if len(names) < 2 or places not in ([*range(len(names))], [*range(1, len(names) + 1)]):
-            raise DataError(f"{path} must number the classes from 0 (or 1) on without a gap, got {places}")
-        return tuple(names)
+            raise DataError(f"cannot read {path}, which should number the classes: {error}") from None
+        numbers = [number for number, _ in numbered]
+        if len(numbers) < 2 or numbers not in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
+            raise DataError(f"{path} must number the classes from 0 (or 1) on without a gap, got {numbers}")
+        return tuple(name for _, name in numbered)
 
     def find(self) -> list[Entry]:
         """The rows of the table that are of this split and of the chosen subsets."""
