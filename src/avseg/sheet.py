@@ -3,7 +3,6 @@
 ``avseg data show`` writes it. Look at one before training on anything.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.data._base import denormalise
-from avseg.errors import ConfigError
+from avseg.figures.cells import Pixels, covered, fit, spectrogram
+from avseg.figures.files import check_format, write_picture
+from avseg.figures.scenes import choose
 from avseg.interface import IGNORE
-from avseg.mel import OFFSET
 from avseg.studio.palette import colour
-
-Pixels = NDArray[np.uint8]
 
 _WIDTH, _WIDEST, _NARROWEST = 1000, 224, 48
 """Pixels: a clip, about; a frame, at most and at least."""
 _GAP, _EDGE, _LINE, _LETTER = 4, 20, 24, 14
 """Pixels: between frames, around everything, a line of text, its letters."""
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
-_LOUD = 4.0
-"""Upper end of the log-mel colour scale; the lower end is silence, ln 0.01."""
 
 
 def show(data: Mapping[str, Any], out: Path, *, split: str = "val", clips: int = 6) -> Path:
@@ -44,21 +40,10 @@ def show(data: Mapping[str, Any], out: Path, *, split: str = "val", clips: int =
     Raises:
         ConfigError: When a setting is wrong or the picture cannot be written.
     """
+    check_format(out, ("png", "jpg"))
     settings = dict(data)
     dataset = build_dataset(str(settings.pop("name", "synthetic")), split, **settings)
-    if clips < 1:
-        raise ConfigError(f"clips must be 1 or more, got {clips}")
-    chosen = np.linspace(0, len(dataset) - 1, min(clips, len(dataset))).round().astype(int)
-    sheet = contact_sheet(dataset, chosen.tolist())
-    beside = out.with_name(f".{out.stem}.part{out.suffix}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(beside)
-        os.replace(beside, out)
-    except (OSError, ValueError) as error:
-        beside.unlink(missing_ok=True)
-        raise ConfigError(f"cannot write the contact sheet {str(out)!r}, give a .png or .jpg: {error}") from None
-    return out
+    return write_picture(out, contact_sheet(dataset, choose(len(dataset), clips)).save)
 
 
 def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
@@ -99,38 +84,12 @@ def _rows(sample: Sample) -> list[list[Image.Image]]:
     count, height, width = masks.shape
     wide = max(_NARROWEST, min(_WIDEST, _WIDTH // count))
     size = wide, max(1, round(wide * height / width))
-    covered = [_covered(*pair, size) for pair in zip(frames, masks, strict=True)]
+    marked = [covered(*pair, size, colour) for pair in zip(frames, masks, strict=True)]
     for k in torch.nonzero(~sample.target.labelled[0]).flatten().tolist():
-        _write(covered[k], (6, 4), "unlabelled", _PAPER)
+        _write(marked[k], (6, 4), "unlabelled", _PAPER)
     patches = sample.clip.audio[0, :, 0].numpy()
-    return [[_fit(f, size) for f in frames], covered, [_spectrogram(patch, wide) for patch in patches]]
-
-
-def _fit(frame: Pixels, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
-
-
-def _covered(frame: Pixels, mask: NDArray[np.int64], size: tuple[int, int]) -> Image.Image:
-    """The frame in dim grey, what sounds in the colour of its class with a light edge."""
-    labels = np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    grey = np.asarray(_fit(frame, size).convert("L"), dtype=np.float32)[..., None]
-    out = np.repeat(0.45 * grey + 20.0, 3, axis=2)
-    for label in np.unique(labels[labels > 0]).tolist():
-        inside = labels == label
-        out[inside] = (0.35 * grey + 0.65 * np.array(colour(label), dtype=np.float32))[inside]
-    edge = np.zeros(labels.shape, dtype=bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    out[edge] = 255.0
-    return Image.fromarray(out.clip(0, 255).astype(np.uint8))
-
-
-def _spectrogram(patch: NDArray[np.float32], width: int) -> Image.Image:
-    """(96, 64) log-mel, time to the right, pitch upwards."""
-    low = float(np.log(OFFSET))
-    scaled = ((patch.T[::-1] - low) / (_LOUD - low)).clip(0.0, 1.0)
-    coloured = (matplotlib.colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)
-    return Image.fromarray(coloured).resize((width, max(48, width // 2)), Image.Resampling.BILINEAR)
+    heard = wide, max(48, wide // 2)
+    return [[fit(f, size) for f in frames], marked, [spectrogram(patch, heard) for patch in patches]]
 
 
 def _legend(strip: Image.Image, title: str, labels: Sequence[int], names: Sequence[str]) -> None:

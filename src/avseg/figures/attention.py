@@ -1,0 +1,194 @@
+"""Fig. 9: where each group of channels attends, stage by stage, on one scale.
+
+``avseg figures attention`` draws it for any model whose maps begin with ``attention/``.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from avseg.errors import ConfigError
+from avseg.figures.cells import fit
+from avseg.figures.files import check_figure
+from avseg.figures.masks import put_answer, put_truth
+from avseg.figures.page import (
+    EDGE,
+    GAP,
+    LINE,
+    SMALL,
+    SPACE,
+    WIDTH,
+    Page,
+    clamped,
+    grid,
+    legend_height,
+    shortened,
+    width_of,
+)
+from avseg.figures.scenes import Scene, Scenes, look, need_maps
+
+KIND = "attention/"
+"""What the names of these maps begin with."""
+_NARROWEST, _WIDEST = 28.0, 72.0
+"""Points of a cell."""
+_INPUTS = ("frame", "truth", "answer")
+_BAR = 8.0
+"""Points the colour bar is wide."""
+
+
+def attention(
+    model: str,
+    out: Path,
+    data: Mapping[str, Any] | None = None,
+    *,
+    split: str = "test",
+    clips: int = 1,
+    pick: Sequence[int] | None = None,
+    frame: int | None = None,
+    dpi: int = 200,
+) -> Path:
+    """Draw the attention maps of every group and stage for a frame of each clip (Fig. 9).
+
+    Args:
+        model: A bundled name, a folder that avseg train or convert wrote, or a Hub id.
+        out: Picture to write: .png, .pdf, .svg or .jpg.
+        data: ``name`` and fields of the data set's ``Config``, laid over those the model was trained on when it is the
+            same data set.
+        split: train, val or test.
+        clips: How many clips, spread evenly over the split.
+        pick: These clips instead, by number.
+        frame: Number of the frame in its clip; the one in which most sounds when left out.
+        dpi: Dots per inch.
+
+    Raises:
+        ConfigError: When a setting is wrong, the model has no such maps, or the picture cannot be written.
+        CheckpointError: When the model cannot be loaded.
+        DataError: When there is no data.
+    """
+    check_figure(out, dpi)
+    scenes = look([model], data, split=split, clips=clips, pick=pick)
+    stages = need_maps(scenes, KIND, "PCMANet makes them with avga on")
+    return _Layout(scenes, stages, [_frame_of(clip, frame) for clip in scenes.clips]).draw(dpi).save(out)
+
+
+def _frame_of(clip: Scene, frame: int | None) -> int:
+    if frame is None:
+        marked = (clip.truth != 0) & clip.labelled[:, None, None]
+        return int(marked.sum((1, 2)).argmax())
+    if not 0 <= frame < len(clip.frames):
+        raise ConfigError(f"frame {frame} does not exist, clip {clip.name!r} has 0 … {len(clip.frames) - 1}")
+    return frame
+
+
+class Scale:
+    """One colour for each value, the same in all maps of a figure.
+
+    Args:
+        maps: All of them. When a value is negative, zero is in the middle and white.
+    """
+
+    def __init__(self, maps: Sequence[NDArray[np.float32]]) -> None:
+        low, high = min(0.0, *(float(m.min()) for m in maps)), max(0.0, *(float(m.max()) for m in maps))
+        far = max(high, -low) or 1.0
+        self._low, self._high = (-far, far) if low < 0 else (0.0, far)
+        self._colours = matplotlib.colormaps["PuOr_r" if low < 0 else "viridis"]
+
+    @property
+    def ticks(self) -> list[str]:
+        """The values of the bar's top, middle and bottom."""
+        return [f"{value:.2g}" for value in (self._high, (self._low + self._high) / 2, self._low)]
+
+    def paint(self, values: NDArray[np.float32]) -> Image.Image:
+        """(h, w) values as a picture of so many pixels."""
+        coloured = self._colours((values - self._low) / (self._high - self._low))
+        return Image.fromarray((coloured[..., :3] * 255).round().astype(np.uint8))
+
+    def bar(self) -> Image.Image:
+        """All colours, the highest above."""
+        return self.paint(np.linspace(self._high, self._low, 256, dtype=np.float32)[:, None])
+
+
+class _Layout:
+    """For each clip its frame and masks, one under the other, and a grid of maps: stages down, groups across."""
+
+    def __init__(self, scenes: Scenes, stages: Sequence[str], frames: Sequence[int]) -> None:
+        self.scenes, self.stages, self.frames = scenes, stages, frames
+        maps = {(n, name): self.maps(n, name) for n in range(len(frames)) for name in stages}
+        titles = [words for (_, name), values in maps.items() for words in _title(name, values)]
+        self.groups = max(map(len, maps.values()))
+        self.scale = Scale(list(maps.values()))
+        self.inputs = max(width_of(words, SMALL) for words in _INPUTS) + GAP
+        labels = max(width_of(words, SMALL) for words in titles) + GAP
+        bar = SPACE + _BAR + GAP + max(width_of(words, SMALL) for words in self.scale.ticks)
+        fixed = self.inputs + SPACE + labels + (self.groups - 1) * GAP + bar
+        self.wide = clamped((WIDTH - 2 * EDGE - fixed) / (self.groups + 1), _NARROWEST, _WIDEST)
+        self.left = EDGE + self.inputs + self.wide + SPACE + labels
+        self.width = fixed + (self.groups + 1) * self.wide
+
+    def maps(self, clip: int, name: str) -> NDArray[np.float32]:
+        """(G, h, w): one stage at the chosen frame of a clip."""
+        values: NDArray[np.float32] = self.scenes.clips[clip].answers[0].maps[name][self.frames[clip]].numpy()
+        return values
+
+    def draw(self, dpi: int) -> Page:
+        """The page with all clips."""
+        blocks = [self._head(clip) + self._body(clip) for clip in self.scenes.clips]
+        page = Page(self.width + 2 * EDGE, sum(blocks) + (len(blocks) - 1) * SPACE + 2 * EDGE, dpi)
+        top = EDGE
+        for n, (clip, tall) in enumerate(zip(self.scenes.clips, blocks, strict=True)):
+            page.write(shortened(f"{clip.name}, {clip.times[self.frames[n]]}", self.width), EDGE, top)
+            page.legend(self.scenes.legend(clip), EDGE, top + LINE, self.width)
+            self._draw_inputs(page, n, top + self._head(clip))
+            self._draw_maps(page, n, top + self._head(clip))
+            top += tall + SPACE
+        return page
+
+    def _head(self, clip: Scene) -> float:
+        return 2 * LINE + legend_height(self.scenes.legend(clip), self.width)
+
+    def _row(self, clip: Scene) -> float:
+        """From one row to the next: a cell, and room for its two lines of text."""
+        return max(self.wide * clip.tallness, 2 * LINE) + GAP
+
+    def _body(self, clip: Scene) -> float:
+        return max(len(self.stages), len(_INPUTS)) * self._row(clip) - GAP
+
+    def _draw_inputs(self, page: Page, n: int, top: float) -> None:
+        clip, k = self.scenes.clips[n], self.frames[n]
+        tall = self.wide * clip.tallness
+        left, row = EDGE + self.inputs, self._row(clip)
+        for line, words in enumerate(_INPUTS):
+            page.write(words, left - GAP, top + line * row + (tall - LINE) / 2, size=SMALL, align="right")
+        page.picture(fit(clip.frames[k], page.pixels(self.wide, tall)), left, top, self.wide, tall)
+        put_truth(page, self.scenes, clip, k, left, top + row, self.wide)
+        put_answer(page, self.scenes, clip, k, left, top + 2 * row, self.wide)
+
+    def _draw_maps(self, page: Page, n: int, top: float) -> None:
+        clip = self.scenes.clips[n]
+        tall = self.wide * clip.tallness
+        for group in range(self.groups):
+            middle = self.left + group * (self.wide + GAP) + self.wide / 2
+            page.write(f"group {group + 1}", middle, top - LINE, size=SMALL, align="center")
+        for row, name in enumerate(self.stages):
+            values, y = self.maps(n, name), top + row * self._row(clip)
+            for line, words in enumerate(_title(name, values)):
+                page.write(words, self.left - GAP, y + tall / 2 + (line - 1) * LINE, size=SMALL, align="right")
+            for group, one in enumerate(values):
+                page.picture(self.scale.paint(one), self.left + group * (self.wide + GAP), y, self.wide, tall)
+        self._draw_bar(page, top, len(self.stages) * self._row(clip) - GAP)
+
+    def _draw_bar(self, page: Page, top: float, tall: float) -> None:
+        left = self.left + self.groups * (self.wide + GAP) - GAP + SPACE
+        page.picture(self.scale.bar(), left, top, _BAR, tall)
+        for words, share in zip(self.scale.ticks, (0.0, 0.5, 1.0), strict=True):
+            page.write(words, left + _BAR + GAP, top + share * (tall - LINE), size=SMALL)
+
+
+def _title(name: str, values: NDArray[np.float32]) -> tuple[str, str]:
+    """Two lines beside a row of maps (G, h, w)."""
+    return name.removeprefix(KIND), grid(*values.shape[1:])
