@@ -11,11 +11,12 @@ import avseg
 from avseg.errors import CheckpointError
 from avseg.interface import Clip
 from avseg.models.pcmanet import PCMANet
+from avseg.models.tpavi import TPAVI
 from avseg.release import convert
 
 PARITY = Path(__file__).parent / "parity"
 PCMANET = [f"pcmanet_{v}_{task}" for v in ("resnet50", "pvt_v2_b5") for task in ("s4", "ms3", "avss")]
-TPAVI = ["tpavi_resnet50_s4", "tpavi_resnet50_avss", "tpavi_pvt_v2_b5_s4"]
+TPAVI_CASES = ["tpavi_resnet50_s4", "tpavi_resnet50_avss", "tpavi_pvt_v2_b5_s4"]
 
 
 def empty(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
@@ -52,13 +53,21 @@ def test_every_released_layout_loads(case: str, layouts: dict) -> None:
     assert not model.training
 
 
-@pytest.mark.parametrize("case", TPAVI)
-def test_tpavi_is_named_until_it_is_here(case: str, layouts: dict) -> None:
-    if "tpavi" in avseg.list_models():
-        assert avseg.from_release(empty(layouts[case])).name == "tpavi"
-    else:
-        with pytest.raises(CheckpointError, match="TPAVI"):
-            avseg.from_release(empty(layouts[case]))
+@pytest.mark.parametrize("case", TPAVI_CASES)
+def test_every_layout_of_tpavi_loads(case: str, layouts: dict) -> None:
+    model = avseg.from_release(empty(layouts[case]))
+    assert isinstance(model, TPAVI)
+    assert model.classes == (71 if case.endswith("avss") else 1)
+    assert model.config.visual == case.removeprefix("tpavi_").rsplit("_", 1)[0]
+    assert model.config.align_bias is not case.endswith("avss")
+    assert {k: getattr(model.config, k) for k in TPAVI.RELEASE} == TPAVI.RELEASE
+
+
+def test_tpavi_of_some_stages_loads(layouts: dict) -> None:
+    state = {
+        k: v for k, v in empty(layouts["tpavi_resnet50_s4"]).items() if "tpavi_b1" not in k and "tpavi_b3" not in k
+    }
+    assert avseg.from_release(state).config.stages == (2, 4)
 
 
 def test_what_does_not_fit_is_listed_in_the_releases_own_names(layouts: dict) -> None:

@@ -49,7 +49,7 @@ def _dispatch(words: list[str]) -> None:
     elif verb == "--version":
         print(f"avseg {version('avseg')}")
     elif verb in VERBS:
-        VERBS[verb](_spelled_out(words[1:]) if verb in ("train", "eval", "data") else words[1:])
+        VERBS[verb](_spelled_out(words[1:]) if verb in ("train", "eval", "bench", "data", "figures") else words[1:])
     else:
         raise ConfigError(f"unknown command {verb!r}. {did_you_mean(verb, VERBS)}")
 
@@ -84,6 +84,20 @@ def _eval(argv: Sequence[str]) -> None:
     parser.add_argument("-o", "--out", type=Path | None, help="JSON file to write.")
     _add_data(parser, argv, _trained_on(argv))
     evaluate_checkpoint(**_said(parser, argv), progress=sys.stderr.isatty())
+
+
+def _bench(argv: Sequence[str]) -> None:
+    """Train several models under one recipe and budget, and compare them."""
+    from avseg.bench.bench import bench_command
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        plan = bench_command(argv)
+    except (SystemExit, KeyboardInterrupt):
+        if "--help" not in argv and "-h" not in argv:
+            print("avseg: stopped; the same command goes on", file=sys.stderr)
+        raise
+    print(f"avseg: wrote {plan.results / plan.name}.json, .md, .png")
 
 
 def _predict(argv: Sequence[str]) -> None:
@@ -152,14 +166,7 @@ def _datasets(argv: Sequence[str]) -> None:
 
 def _data(argv: Sequence[str]) -> None:
     """Look at a data set (show), or make one from pictures and sounds (compose) or from videos (prepare)."""
-    verbs = {"show": _show, "compose": _compose, "prepare": _prepare}
-    verb = argv[0] if argv else "--help"
-    if verb in ("-h", "--help"):
-        print(_table("data COMMAND", verbs))
-    elif verb in verbs:
-        verbs[verb](argv[1:])
-    else:
-        raise ConfigError(f"unknown command {f'data {verb}'!r}. {did_you_mean(verb, verbs)}")
+    _choose("data", {"show": _show, "compose": _compose, "prepare": _prepare}, argv)
 
 
 def _show(argv: Sequence[str]) -> None:
@@ -195,6 +202,70 @@ def _prepare(argv: Sequence[str]) -> None:
             f"{len(result.failed)} of {result.made + result.kept + len(result.failed)} videos could not be prepared "
             "(listed above): mend or remove them, then the same command goes on"
         )
+
+
+def _figures(argv: Sequence[str]) -> None:
+    """Draw the figures of a paper: trend, confidence, attention, panel."""
+    verbs = {"trend": _trend, "confidence": _confidence, "attention": _attention, "panel": _panel}
+    _choose("figures", verbs, argv)
+
+
+def _trend(argv: Sequence[str]) -> None:
+    """Curves of training: the share of tokens that still ask."""
+    from avseg.figures.trend import trend
+
+    parser = _parser("figures trend", trend, skip={"runs", "out", "scalars"})
+    parser.add_argument("runs", nargs="+", type=Path, help="Folders of avseg train; each gets a panel of its own.")
+    parser.add_argument("--scalars", nargs="+", type=str, help="Names in metrics.csv, keep_ratio/* by default.")
+    _draw(parser, trend, argv)
+
+
+def _confidence(argv: Sequence[str]) -> None:
+    """Confidence masks and the queries they select."""
+    from avseg.figures.confidence import confidence
+
+    _draw(_model_parser("figures confidence", confidence, argv), confidence, argv)
+
+
+def _attention(argv: Sequence[str]) -> None:
+    """Attention maps of each group and stage."""
+    from avseg.figures.attention import attention
+
+    _draw(_model_parser("figures attention", attention, argv), attention, argv)
+
+
+def _panel(argv: Sequence[str]) -> None:
+    """Frames, sound, truth and the answers of models."""
+    from avseg.figures.panel import panel
+
+    parser = _model_parser("figures panel", panel, argv)
+    parser.add_argument("models", nargs="+", type=str, help="Bundled names, folders of avseg train, or Hub ids.")
+    _draw(parser, panel, argv)
+
+
+def _model_parser(verb: str, function: Callable[..., Any], argv: Sequence[str]) -> "ArgumentParser":
+    """A parser for a figure of clips and what models make of them."""
+    parser = _parser(verb, function, skip={"models", "out", "data", "pick"})
+    parser.add_argument("--pick", nargs="+", type=int, help="These clips instead, by number.")
+    _add_data(parser, argv, _trained_on(argv))
+    return parser
+
+
+def _draw(parser: "ArgumentParser", figure: Callable[..., Path], argv: Sequence[str]) -> None:
+    """Have a figure drawn as the words say."""
+    parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write: .png, .pdf, .svg or .jpg.")
+    print(f"avseg: wrote {figure(**_said(parser, argv))}")
+
+
+def _choose(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], argv: Sequence[str]) -> None:
+    """Run the command that the first word names."""
+    word = argv[0] if argv else "--help"
+    if word in ("-h", "--help"):
+        print(_table(f"{verb} COMMAND", verbs))
+    elif word in verbs:
+        verbs[word](argv[1:])
+    else:
+        raise ConfigError(f"unknown command {f'{verb} {word}'!r}. {did_you_mean(word, verbs)}")
 
 
 def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collection[str] = ()) -> "ArgumentParser":
@@ -233,7 +304,7 @@ def _trained_on(argv: Sequence[str]) -> str:
 
 
 def _table(command: str, verbs: Mapping[str, Callable[..., None]]) -> str:
-    rows = [f"  {verb:10}{_first_line(function)}" for verb, function in verbs.items()]
+    rows = [f"  {verb:12}{_first_line(function)}" for verb, function in verbs.items()]
     return "\n".join([f"usage: avseg {command} ...", "", *rows, "", f"avseg {command} --help says more."])
 
 
@@ -244,10 +315,12 @@ def _first_line(documented: object) -> str:
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": _train,
     "eval": _eval,
+    "bench": _bench,
     "predict": _predict,
     "profile": _profile,
     "convert": _convert,
     "models": _models,
     "datasets": _datasets,
     "data": _data,
+    "figures": _figures,
 }

@@ -95,8 +95,9 @@ class Weights:
     Attributes:
         model: A trained model of the same kind: bundled name, folder or Hub id; what has another shape there, such as
             the head for other classes, starts from random weights. null starts from random weights.
-        visual: Hub id or local path for the visual backbone; null starts from random weights.
-        audio: Hub id or local path for the audio backbone; null starts from random weights.
+        visual: Hub id or local path for the visual backbone, or a trained model of any kind whose backbone is taken;
+            null starts from random weights.
+        audio: The same for the audio encoder.
     """
 
     model: str | None = None

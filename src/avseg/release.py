@@ -12,7 +12,7 @@ from avseg.models import list_models, model_class
 from avseg.nn.weights import fit, load_audio, read_state, strip_parallel
 from avseg.store import CARD, save
 
-_NOT_YET = {"tpavi_b": "TPAVI, the baseline of AVSBench", "sem_seg_head.": "a detectron2 model"}
+_NOT_YET = {"sem_seg_head.": "a detectron2 model"}
 """Prefix of a key → whose checkpoint it is, for those we know and do not read."""
 
 

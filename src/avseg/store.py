@@ -122,6 +122,26 @@ def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSMod
     return model.eval()
 
 
+def is_model(source: str) -> bool:
+    """Whether ``source`` is a bundled name, or a folder that avseg train or convert wrote."""
+    return source in bundled() or (Path(source) / CARD).is_file()
+
+
+def take_part(model: AVSModel, part: str, source: str) -> None:
+    """Give a model one part of a trained model of any kind: its backbone, its audio encoder.
+
+    Args:
+        model: Takes the weights.
+        part: The attribute that holds the part, of both models.
+        source: See :func:`load`.
+
+    Raises:
+        CheckpointError: When the source cannot be loaded, or the parts do not fit each other.
+    """
+    donor = load(source)
+    fit(getattr(model, part), getattr(donor, part).state_dict(), f"{part} of {source}")
+
+
 def start_from(model: AVSModel, source: str) -> list[str]:
     """Give a model the weights of a trained one of the same kind, for another task or other settings.
 

@@ -28,7 +28,7 @@ from avseg.models import build
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.weights import load_audio, load_visual
 from avseg.provenance import commit
-from avseg.store import start_from
+from avseg.store import is_model, start_from, take_part
 
 
 def train(run: Run, *, progress: bool = False) -> Path:
@@ -74,10 +74,12 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
         ConfigError: When the model would listen through a frozen, random encoder.
     """
     fresh = [] if weights.model is None else start_from(model, weights.model)
-    if weights.visual is not None:
-        load_visual(model, weights.visual)
+    for part, source, read in (("visual", weights.visual, load_visual), ("audio", weights.audio, load_audio)):
+        if source is not None and is_model(source):
+            take_part(model, part, source)
+        elif source is not None:
+            read(model, source)
     if weights.audio is not None:
-        load_audio(model, weights.audio)
         return fresh
     encoder = getattr(model, "audio", None)
     frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns

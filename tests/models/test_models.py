@@ -92,7 +92,7 @@ def test_overfits_one_clip(name: str) -> None:
     masks[:, 0, 16:48, 16:48] = 1
     truth = Target(masks, torch.ones(1, 2, dtype=torch.bool))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(40):
+    for _ in range(60):
         optimizer.zero_grad()
         sum(model.loss(model(inputs), truth).values()).backward()
         optimizer.step()

@@ -40,7 +40,8 @@ from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
-from avseg.nn.visual import VisualBackbone, VisualName, original_source
+from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
@@ -413,29 +414,26 @@ class PCMANet(AVSModel):
         """The authors' release: S4, MS3, AVSS; ResNet-50 or PVT-v2-b5; 4 or 8 groups."""
         if not (any(k.startswith("qsca") for k in state) and any(k.startswith("output_conv") for k in state)):
             return None
-        visual: VisualName = "resnet50" if any(k.startswith("resnet.") for k in state) else "pvt_v2_b5"
-        channels = _rows(state, r"aud_fc1?\.weight", cls.Config.channels)
+        visual = visual_of(state)
+        channels = rows(state, r"aud_fc1?\.weight", cls.Config.channels)
         config = cls.Config(
             visual=visual,
             audio="none",
             channels=channels,
-            groups=channels // _rows(state, r"avga\d\.fc\.1\.weight", channels // cls.Config.groups),
+            groups=channels // rows(state, r"avga\d\.fc\.1\.weight", channels // cls.Config.groups),
             **cls.RELEASE,  # type: ignore[arg-type]
         )
         # The release's PVT model for MS3 alone calls the audio layer aud_fc.
         audio = "aud_fc." if "aud_fc.weight" in state else "aud_fc1."
-        unused = ("resnet.layer3_2.", "resnet.layer4_2.", "gf4.seq2.")
-        classes = _rows(state, r"output_conv\d\.3\.weight", 1)
+        unused = (*DEAD_COPY, "gf4.seq2.")
+        classes = rows(state, r"output_conv\d\.3\.weight", 1)
         return Adopted(config, classes, lambda key: _release_source(key, visual, audio), unused)
 
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
         """Table III: tokens pooled, A_0 computed, never used copies of ResNet's stages 3, 4 and a GF branch counted."""
-        unused = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
-        if config.visual.startswith("resnet"):
-            stages = VisualBackbone(config.visual).net.encoder.stages
-            unused += sum(p.numel() for stage in stages[2:] for p in stage.parameters())
-        return replace(config, pool_tokens=True, unheard_audio=True), unused
+        branch = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
+        return replace(config, pool_tokens=True, unheard_audio=True), branch + dead_copy(config.visual)
 
 
 def _per_stage(make: Callable[[int], nn.Module]) -> nn.ModuleDict:
@@ -468,18 +466,10 @@ _RELEASE_KEYS = (
 )
 
 
-def _rows(state: Mapping[str, Tensor], pattern: str, default: int) -> int:
-    """Rows of the first tensor whose key matches; a checkpoint that lacks all of them is refused later, by name."""
-    return next((v.shape[0] for k, v in state.items() if re.fullmatch(pattern, k)), default)
-
-
 def _release_source(key: str, visual: str, audio: str) -> Source:
     """Where a tensor of ours is in the authors' release."""
     if key.startswith("visual."):
-        original = original_source(visual, key.removeprefix("visual."))
-        if visual.startswith("pvt"):
-            return original._replace(key=f"encoder_backbone.{original.key}")
-        return original._replace(key="resnet." + re.sub(r"^(layer[34])\.", r"\1_1.", original.key))
+        return visual_source(visual, key.removeprefix("visual."))
     for pattern, replacement in (("^audio_linear\\.", audio), *_RELEASE_KEYS):
         key = re.sub(pattern, replacement, key)
     return Source(key)

@@ -1,0 +1,148 @@
+"""Run a comparison: train, score, count costs, and write table, learning curves and JSON."""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from avseg.bench.curves import draw_curves
+from avseg.bench.plan import Plan, read_plan
+from avseg.bench.statistics import paired_bootstrap, summary
+from avseg.bench.table import markdown, table
+from avseg.config import Run
+from avseg.data import build_dataset
+from avseg.errors import ConfigError
+from avseg.evaluate import evaluate
+from avseg.models import build
+from avseg.profile import TOTAL, profile
+from avseg.provenance import provenance
+from avseg.store import load
+from avseg.train import train
+
+SCORES = "scores.json"
+"""In the folder of a run: what its last weights score."""
+
+
+def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]:
+    """Train and score all models with all seeds; what is done already is not done again.
+
+    Args:
+        plan: The comparison.
+        command: What was typed to get it.
+        progress: Show bars, and say which run is next.
+
+    Returns:
+        What was written as JSON: where the numbers come from, ``config`` (the recipes), ``numbers``.
+
+    Raises:
+        AvsegError: When a setting cannot work or a loss is not finite. What is done is kept.
+    """
+    console = Console(stderr=True, quiet=not progress)
+    _writable(plan.results)
+    total = sum(map(len, plan.runs.values()))
+    reports: dict[str, list[dict[str, Any]]] = {label: [] for label in plan.runs}
+    # Seed by seed, so that an interrupted comparison has compared all models with some seeds.
+    queue = sorted(((label, run) for label, runs in plan.runs.items() for run in runs), key=lambda p: p[1].train.seed)
+    for done, (label, run) in enumerate(queue, 1):
+        console.print(f"{done} of {total}: {label}, seed {run.train.seed}")
+        reports[label].append(_scores(train(run, progress=progress), run, plan.split, progress))
+    numbers = _numbers(plan, reports)
+    config = {label: runs[0].as_dict() for label, runs in plan.runs.items()}
+    result = {**provenance(command), "config": {"split": plan.split, "recipes": config}, "numbers": numbers}
+    _write(plan.results / f"{plan.name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    _write(plan.results / f"{plan.name}.md", markdown(result))
+    draw_curves(plan.runs, plan.results / f"{plan.name}.png")
+    Console().print(table(result))
+    return result
+
+
+def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any]:
+    """What the last weights of a run score; from its folder when they were scored before."""
+    path = folder / SCORES
+    if path.is_file():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["split"] == split:
+            return dict(kept["report"])
+    dataset = build_dataset(split=split, **run.data)
+    report = evaluate(load(folder / "last"), dataset, progress=progress, workers=run.train.workers)
+    _write(path, json.dumps({"split": split, "report": report}, ensure_ascii=False) + "\n")
+    return report
+
+
+def _numbers(plan: Plan, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Scores over seeds, differences to the first model, costs."""
+    first = next(iter(reports))
+    numbers: dict[str, Any] = {
+        "clips": reports[first][0]["clips"],
+        "headline": reports[first][0]["headline"],
+        "compared_with": first,
+        "models": {},
+    }
+    for label, found in reports.items():
+        entry: dict[str, Any] = {"scores": _summaries(found)}
+        if label != first:
+            pair = _per_clip(found), _per_clip(reports[first])
+            entry["difference"] = dataclasses.asdict(paired_bootstrap(*pair))
+        numbers["models"][label] = {**entry, "cost": _cost(plan.runs[label][0])}
+    return numbers
+
+
+def _summaries(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every score of the headline's protocol, and how much the headline falls with wrong audio."""
+    protocol = reports[0]["headline"].partition("/")[0]
+    rows = [
+        {f"{protocol}/{name}": value for name, value in report["scores"][protocol].items()}
+        | {f"strict/{name}": value for name, value in report["scores"]["strict"].items()}
+        | {f"drop/{kind}": wrong["drop"] for kind, wrong in report["negatives"].items()}
+        for report in reports
+    ]
+    defined = [name for name in rows[0] if all(row[name] is not None for row in rows)]
+    return {name: dataclasses.asdict(summary([row[name] for row in rows])) for name in defined}
+
+
+def _per_clip(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """For each seed the first score of each clip, which is J for one class."""
+    return [
+        {name: next(iter(kinds["right"].values())) or 0.0 for name, kinds in report["per_clip"].items()}
+        for report in reports
+    ]
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """What one clip of the comparison costs, counted and timed."""
+    dataset = build_dataset(split="val", **run.data)
+    _, frames, _, height, width = dataset[0].clip.frames.shape
+    model = build(classes=dataset.classes, **run.model)
+    found = profile(model, frames=frames, height=height, width=width, runs=5)
+    cost = dataclasses.asdict(next(iter(found.costs.values()))[TOTAL])
+    return {**cost, "clip": found.clip}
+
+
+def _writable(folder: Path) -> None:
+    """Find out before the work whether its results can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".avseg.tmp").touch()
+        (folder / ".avseg.tmp").unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write into {folder}: {error.strerror}, choose another --results") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def bench_command(argv: Sequence[str]) -> Plan:
+    """What ``avseg bench`` does with its words."""
+    plan = read_plan(argv)
+    bench(plan, shlex.join(["avseg", "bench", *argv]), progress=sys.stderr.isatty())
+    return plan

@@ -1,0 +1,190 @@
+"""What a comparison runs: every model with every seed, everything else equal.
+
+A YAML file has the sections of a training recipe, whose ``model`` is what all models share, and besides::
+
+    models:                                 # label → name and settings of its own
+      TPAVI: {name: tpavi}
+      PCMANet: {name: pcmanet}
+    budget: 600                             # optimizer steps of every run
+    seeds: 3                                # 0, 1, 2
+
+A shared setting goes to each model that has it. Without a file, :data:`SMALL` is the recipe.
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from avseg.config import Run, read_run
+from avseg.data import SPLITS
+from avseg.errors import ConfigError, did_you_mean
+from avseg.flags import new_parser, parse, read_yaml
+from avseg.models import list_models, model_class
+
+SECTIONS = ("model", "data", "weights", "train")
+OWN = ("models", "budget", "seeds", "split")
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "model": {"visual": "resnet18", "audio": "compact", "train_audio": True, "channels": 64},
+    "data": {"size": 96},
+    "train": {"lr": 5e-4, "schedule": "cosine", "warmup": 50, "clip_grad": 1.0, "flip": True},
+}
+"""A recipe that needs no download and no GPU."""
+FOREVER = 1_000_000
+"""Epochs, when the budget decides."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        name: Of the files with its results.
+        runs: Label of a model → one run per seed; the first model is the one the others are compared with.
+        split: Which clips are scored: ``val`` or ``test``.
+        results: Folder for the results.
+    """
+
+    name: str
+    runs: Mapping[str, Sequence[Run]]
+    split: str
+    results: Path
+
+
+def read_plan(argv: Sequence[str]) -> Plan:
+    """A comparison from the command line.
+
+    Raises:
+        ConfigError: When a file cannot be read, a setting is unknown or wrong, or two models have one label.
+    """
+    own, dotted, config = _divide(argv)
+    said = parse(_parser(), own, defaults=False).as_dict()
+    tree = read_yaml(config) if config else dict(SMALL)
+    unknown = next((key for key in tree if key not in (*SECTIONS, *OWN)), None)
+    if unknown is not None:
+        raise ConfigError(f"unknown section {unknown!r} in {config}. {did_you_mean(unknown, (*SECTIONS, *OWN))}")
+    sections = {name: _mapping(tree.get(name), name, config) for name in SECTIONS}
+    models = _models(said.get("models") or tree.get("models"))
+    budget, seeds, split = (said.get(key, tree.get(key, default)) for key, default in _DEFAULTS.items())
+    _check(budget, seeds, split)
+    name = Path(config).stem if config else "bench_" + "_".join([*models, _data(sections, dotted)])
+    out = Path(said.get("out") or f"runs/{name}")
+    _check_shared(sections["model"], models)
+    runs = {
+        label: [_run(sections, own_settings, dotted, budget, seed, out / label) for seed in range(seeds)]
+        for label, own_settings in models.items()
+    }
+    return Plan(name, runs, split, Path(said.get("results", "benchmarks/results")))
+
+
+_DEFAULTS: Mapping[str, Any] = {"budget": 1000, "seeds": 3, "split": "test"}
+
+
+def _parser() -> ArgumentParser:
+    parser = new_parser("bench", "Train models under one recipe and one budget, and compare them.")
+    parser.add_argument("--config", type=str, help="YAML file: a training recipe, and models, budget, seeds, split.")
+    parser.add_argument("--models", type=str, help=f"Names with commas between: {', '.join(list_models())}.")
+    parser.add_argument("--seeds", type=int, help="How many runs of each model (default: 3).")
+    parser.add_argument("--budget", type=int, help="Optimizer steps of every run (default: 1000).")
+    parser.add_argument("--split", type=str, help="Which clips are scored at the end, val or test (default: test).")
+    parser.add_argument("-o", "--out", type=str, help="Folder of the runs; a second call goes on where it stands.")
+    parser.add_argument("--results", type=str, help="Folder of table, picture and JSON (default: benchmarks/results).")
+    parser.epilog = (
+        "All settings of avseg train apply to all models: --data.size 64, --train.lr 3e-4, --model.channels 64."
+    )
+    return parser
+
+
+def _divide(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], str | None]:
+    """The words that are ours; the settings of recipes among the others, ``("data.size", "64")``; the config file."""
+    own: list[str] = []
+    dotted: list[tuple[str, str]] = []
+    config: str | None = None
+    words = iter(argv)
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and key.partition(".")[0] in SECTIONS and "." in key:
+            dotted.append((key, value if equals else next(words, "")))
+        elif word.startswith("--config"):
+            config = value if equals else next(words, "")
+        else:
+            own.append(word)
+    return own, dotted, config
+
+
+def _mapping(section: Any, name: str, config: str | None) -> dict[str, Any]:
+    if section is not None and not isinstance(section, Mapping):
+        raise ConfigError(f"section {name!r} in {config} must hold settings, got {section!r}")
+    return dict(section or {})
+
+
+def _models(said: Any) -> dict[str, dict[str, Any]]:
+    """Label → name and settings of each model."""
+    if isinstance(said, str):
+        names = [name.strip() for name in said.split(",")]
+        if len({*names}) < len(names):
+            raise ConfigError(
+                f"models must differ, got {said}: labels for variants of one model go into a --config file"
+            )
+        said = {name: {"name": name} for name in names}
+    if not isinstance(said, Mapping) or not said:
+        raise ConfigError("which models? Say --models pcmanet,tpavi, or give a --config file with a section models")
+    for label, settings in said.items():
+        if not isinstance(settings, Mapping) or "name" not in settings or "/" in str(label):
+            raise ConfigError(
+                f"model {label!r} must be a mapping such as {{name: tpavi}} with a plain label, got {settings!r}"
+            )
+        model_class(settings["name"])
+    return {str(label): dict(settings) for label, settings in said.items()}
+
+
+def _check(budget: Any, seeds: Any, split: Any) -> None:
+    for name, value in (("budget", budget), ("seeds", seeds)):
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} must be a number, 1 or more, got {value!r}")
+    if split not in SPLITS[1:]:
+        raise ConfigError(f"split must be one of {', '.join(SPLITS[1:])}, got {split!r}")
+
+
+def _check_shared(shared: Collection[str], models: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a shared setting that no model has."""
+    known = {field for settings in models.values() for field in _fields(str(settings["name"]))}
+    unknown = next((key for key in shared if key not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"none of the models has a setting {unknown!r}. {did_you_mean(unknown, known)}")
+
+
+def _fields(name: str) -> set[str]:
+    return {f.name for f in dataclasses.fields(model_class(name).Config)}
+
+
+def _data(sections: Mapping[str, Mapping[str, Any]], dotted: Sequence[tuple[str, str]]) -> str:
+    return dict(dotted).get("data.name", str(sections["data"].get("name", "synthetic")))
+
+
+def _run(
+    sections: Mapping[str, Mapping[str, Any]],
+    own: Mapping[str, Any],
+    dotted: Sequence[tuple[str, str]],
+    budget: int,
+    seed: int,
+    folder: Path,
+) -> Run:
+    """The run of one model and one seed."""
+    has = _fields(str(own["name"]))
+    shared = {key: value for key, value in sections["model"].items() if key in has}
+    words = [
+        f"--{section}.{key}={json.dumps(value) if not isinstance(value, str) else value}"
+        for section, settings in ({**sections, "model": {**shared, **own}}).items()
+        for key, value in settings.items()
+    ]
+    words += [f"--{key}={value}" for key, value in dotted if not key.startswith("model.") or key[6:] in has]
+    run = read_run(words)
+    train = dataclasses.replace(
+        run.train, epochs=FOREVER, max_steps=budget, seed=seed, out=str(folder / f"seed{seed}"), resume="auto"
+    )
+    return dataclasses.replace(run, train=train)

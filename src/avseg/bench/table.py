@@ -1,0 +1,68 @@
+"""A comparison as a table, for the terminal and for a document."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+_SCORES = {"j": "J", "f": "F", "miou": "mIoU", "fscore": "F"}
+
+
+def _columns(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a score → heading, for the scores that are shown."""
+    some = next(iter(numbers["models"].values()))["scores"]
+    protocol = numbers["headline"].partition("/")[0]
+    shown = {f"{protocol}/{name}": heading for name, heading in _SCORES.items()}
+    shown |= {"strict/iou": "IoU where it sounds", "drop/swap": "drop, swapped sound", "drop/silence": "drop, silence"}
+    return {name: heading for name, heading in shown.items() if name in some}
+
+
+def _rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    numbers = result["numbers"]
+    columns = _columns(numbers)
+    first = numbers["compared_with"]
+    headings = ["model", *columns.values(), f"Δ to {first} [95 %]", "params / M", "MACs / G", "ms", "MiB"]
+    rows = []
+    for label, entry in numbers["models"].items():
+        cells = [_score(entry["scores"][name]) for name in columns]
+        rows.append([label, *cells, _difference(entry.get("difference")), *_cost(entry["cost"])])
+    return headings, rows
+
+
+def _score(found: Mapping[str, Any]) -> str:
+    spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
+    return f"{100 * found['mean']:.1f}{spread}"
+
+
+def _difference(found: Mapping[str, float] | None) -> str:
+    if found is None:
+        return "-"
+    return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+
+
+def _cost(cost: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{cost['parameters'] / 1e6:.2f}",
+        f"{cost['macs'] / 1e9:.2f}",
+        f"{1e3 * cost['latency_median']:.0f}",
+        f"{cost['peak_memory'] / 2**20:.0f}",
+    ]
+
+
+def table(result: Mapping[str, Any]) -> Table:
+    """The comparison for the terminal; scores × 100, mean ± deviation between seeds."""
+    headings, rows = _rows(result)
+    shown = Table(title=f"{result['numbers']['clips']} clips, headline {result['numbers']['headline']}")
+    for k, heading in enumerate(headings):
+        shown.add_column(heading, justify="right" if k else "left")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The comparison as a Markdown table, with the command that makes it."""
+    headings, rows = _rows(result)
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"`{result['command']}`\n\n{body}\n"

@@ -1,0 +1,413 @@
+"""TPAVI: Temporal Pixel-wise Audio-Visual Interaction, the baseline of every table. Zhou et al., arXiv 2207.05042.
+
+With several classes: arXiv 2301.13190.
+
+Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest. N = T · h_i · w_i positions of a clip.
+
+=============  ==================  =============================================================
+paper          here                shape
+=============  ==================  =============================================================
+F_i            ``features[i]``     (B · T, C, h_i, w_i), out of the dilated convolutions
+V_i            ``maps``            (B, C, T, h_i, w_i), the same, clip by clip
+A, Â           ``audio``           (B, T, D) embeddings; (B, C, T, 1, 1) aligned with V_i
+θ, g, φ, μ     ``theta`` ...       1×1×1 convolutions C → C / 2, and back
+α_i            ``affinity``        (B, N, N) in the quadratic form; never made in the linear one
+Z_i            ``fused``           (B, C, T, h_i, w_i), out of the block
+P_i            ``level``           (B · T, C, 2 h_i, 2 w_i), out of the fusion
+M              ``logits``          (B, T, K, H, W)
+λ              ``matching``
+=============  ==================  =============================================================
+
+Linear instead of quadratic. α_i = θ(V_i) φ(Â)ᵀ / N has no softmax, so Z_i = V_i + μ(α_i g(V_i)) may be computed as
+θ(V_i) (φ(Â)ᵀ g(V_i)) / N: a (C / 2)² matrix per clip instead of N². And Â does not change within a frame, so that
+φ(Â)ᵀ g(V_i) = Σ_t φ(Â_t) Σ_hw g(V_i): as g is linear, it is applied to the mean of each frame, once. The numbers are
+the same; time and memory grow with T · H · W, not with its square.
+
+Differs from the paper:
+
+1. Z_i is followed by a layer norm over channels, each stage's features come from four dilated convolutions that are
+   added up, and the fusion's residual units add the rectified input, all as in the release; the paper is silent.
+2. Absent frames are no keys of the interaction (``padding="mask"``); the paper does not mention them.
+3. Eq. (5) of the matching regulariser is a mean over frames and stages; the release adds frames up.
+4. The matching regulariser looks at labelled frames alone.
+5. Levels are enlarged to the size of the next one instead of twice their own, so that any H and W will do.
+
+``RELEASE`` holds the choices of the authors' release that are not the paper's.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, NamedTuple, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, kl_div, relu
+
+from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
+from avseg.losses import bce, labelled, semantic_ce
+from avseg.nn.audio import AudioEncoder, AudioName
+from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.nn.visual import VisualBackbone, VisualName
+
+STAGES = (1, 2, 3, 4)
+Form = Literal["linear", "quadratic"]
+_DILATIONS = (3, 6, 12, 18)
+
+
+class Dilated(nn.Module):
+    """F_i: four 3×3 convolutions of different dilation, added up."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Conv2d(inputs, outputs, 3, padding=d, dilation=d) for d in _DILATIONS)
+        for branch in self.branches:
+            nn.init.normal_(cast("nn.Conv2d", branch).weight, std=0.01)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C_i, h, w) → (N, C, h, w)."""
+        return torch.stack([branch(maps) for branch in self.branches]).sum(0)
+
+
+class Interaction(nn.Module):
+    """The TPAVI block, Eq. (1): every pixel of a clip meets the audio of all its frames.
+
+    Args:
+        channels: C.
+        audio_dim: D of the audio embeddings.
+        align_bias: Whether aligning them has a bias.
+        form: ``"linear"`` or ``"quadratic"``: how the same numbers are computed.
+    """
+
+    def __init__(
+        self, channels: int, audio_dim: int, *, align_bias: bool, form: Literal["linear", "quadratic"]
+    ) -> None:
+        super().__init__()
+        self.form = form
+        inner = channels // 2
+        self.align = nn.Linear(audio_dim, channels, bias=align_bias)
+        self.theta, self.phi, self.g = (nn.Conv3d(channels, inner, 1) for _ in range(3))
+        self.mu = nn.Sequential(nn.Conv3d(inner, channels, 1), nn.BatchNorm3d(channels))
+        self.norm = nn.LayerNorm(channels)
+        # As in the release, the block begins as the identity (and a layer norm).
+        for parameter in self.mu[1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, maps: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+        """Z_i.
+
+        Args:
+            maps: V_i (B, C, T, h, w).
+            keys: What pixels meet: Â (B, C, T, 1, 1) from :meth:`hear`, or V_i itself.
+            valid: (B, T) bool; other frames are no keys.
+
+        Returns:
+            (B, C, T, h, w).
+        """
+        # A clip without a single valid frame meets its padding: nobody reads the answer, but it stays finite.
+        weight = (valid | ~valid.any(1, keepdim=True)).to(maps)
+        weight = weight / weight.sum(1, keepdim=True)
+        answer = self._linear if self.form == "linear" else self._quadratic
+        fused = self.mu(answer(self.theta(maps), keys, maps, weight)) + maps
+        normed: Tensor = self.norm(fused.movedim(1, -1))
+        return normed.movedim(-1, 1)
+
+    def fit(self, maps: Tensor, audio: Tensor) -> Tensor:
+        """How well each pixel fits the sound of its own frame, θ · φ, (B, T, 1, h, w)."""
+        return torch.einsum("bcthw,bctij->bthw", self.theta(maps), self.phi(audio)).unsqueeze(2)
+
+    def hear(self, audio: Tensor) -> Tensor:
+        """(B, T, D) → Â (B, C, T, 1, 1)."""
+        aligned_BTC: Tensor = self.align(audio)
+        return aligned_BTC.mT[..., None, None]
+
+    def _linear(self, theta: Tensor, keys: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """θ (φᵀ g) / N."""
+        if keys.shape[-2:].numel() == 1:
+            maps = maps.mean((3, 4), keepdim=True)
+        positions = maps.shape[-2:].numel()
+        phi, g = self.phi(keys).flatten(3), self.g(maps).flatten(3)
+        memory_Bcd = torch.einsum("bctn,bdtn,bt->bcd", phi, g, weight / positions)
+        return torch.einsum("bcd,bcthw->bdthw", memory_Bcd, theta)
+
+    def _quadratic(self, theta: Tensor, keys: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """(θ φᵀ / N) g, with an (N, N) matrix per clip."""
+        phi, g = self.phi(keys.expand_as(maps)).flatten(2), self.g(maps).flatten(2)
+        positions = maps.shape[-2:].numel()
+        affinity_BNN = theta.flatten(2).mT @ phi * (weight / positions).repeat_interleave(positions, 1)[:, None]
+        answer: Tensor = g @ affinity_BNN.mT
+        return answer.view_as(theta)
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions, each after a rectifier, and the rectified input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) → the same."""
+        x = relu(x)
+        out: Tensor = self.second(relu(self.first(x)))
+        return out + x
+
+
+class Fusion(nn.Module):
+    """P_i: the deeper level plus this one's features, refined. The deepest has no deeper one."""
+
+    def __init__(self, channels: int, *, deeper: bool) -> None:
+        super().__init__()
+        self.level = Residual(channels) if deeper else None
+        self.fuse = Residual(channels)
+
+    def forward(self, features: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """(N, C, h, w), both → (N, C, *size)."""
+        if self.level is not None and deeper is not None:
+            features = deeper + self.level(features)
+        return interpolate(self.fuse(features), size, mode="bilinear", align_corners=True)
+
+
+class _Heard(NamedTuple):
+    """What the matching regulariser compares.
+
+    Attributes:
+        features: Z_i of the stages that hear (B, T, C, h_i, w_i).
+        audio: Â of the same stages (B, T, C).
+    """
+
+    features: tuple[Tensor, ...]
+    audio: tuple[Tensor, ...]
+
+
+class TPAVI(AVSModel):
+    """Every pixel of a clip meets the audio of all its frames, at every stage (TPAVI, the baseline)."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of TPAVI; defaults are the paper's.
+
+        Attributes:
+            visual: Visual backbone.
+            audio: Audio encoder: ``vggish`` (paper), ``compact``, or ``none`` for embeddings alone.
+            train_audio: Train the audio encoder too; the paper freezes VGGish.
+            audio_dim: D of the embeddings when ``audio`` is ``none``.
+            channels: C, of all fused maps.
+            stages: Where the interaction takes place, out of 1 … 4; none is a model that hears nothing.
+            visual_audio: Pixels meet audio (paper).
+            visual_visual: Pixels meet pixels, through the same weights; with both, the mean of the two.
+            form: ``linear`` or ``quadratic``: two ways to the same numbers.
+            window: Frames that meet each other's audio; 0 for the whole clip (paper). The release cuts every clip into
+                pieces of 5, also AVSS's clips of 10.
+            align_bias: Bias of the layer that aligns the audio; the release has none for several classes.
+            padding: Absent frames: ``mask`` them out of the interaction, or ``zero`` them, answers too (release).
+            matching: λ, weight of the audio-visual matching regulariser: 0 on S4, 0.5 on MS3 and AVSS.
+            matching_sum: Add frames up, as the release does for one class, instead of taking their mean.
+        """
+
+        visual: VisualName = "resnet50"
+        audio: AudioName = "vggish"
+        train_audio: bool = False
+        audio_dim: int = 128
+        channels: int = 256
+        stages: tuple[int, ...] = STAGES
+        visual_audio: bool = True
+        visual_visual: bool = False
+        form: Form = "linear"
+        window: int = 0
+        align_bias: bool = True
+        padding: Literal["mask", "zero"] = "mask"
+        matching: float = 0.0
+        matching_sum: bool = False
+
+        def __post_init__(self) -> None:
+            for name, choices in (("form", get_args(Form)), ("padding", ("mask", "zero"))):
+                if getattr(self, name) not in choices:
+                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
+            if len({*self.stages}) < len(self.stages) or not {*self.stages} <= {*STAGES}:
+                raise ConfigError(f"stages must be different numbers out of {STAGES}, got {tuple(self.stages)}")
+            if self.stages and not (self.visual_audio or self.visual_visual):
+                raise ConfigError("visual_audio or visual_visual must be on, or stages empty: nothing meets anything")
+            if self.channels < 2 or self.channels % 2:
+                raise ConfigError(f"channels must be even, got {self.channels}")
+            if self.window < 0 or self.matching < 0:
+                raise ConfigError(f"window and matching must be 0 or more, got {self.window} and {self.matching}")
+            if self.matching and not (self.stages and self.visual_audio):
+                raise ConfigError("matching compares pixels with audio: it needs stages and visual_audio")
+
+    paper: ClassVar[str] = "2207.05042"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "backbone": ("visual",),
+        "audio": ("audio",),
+        "fusion": ("interaction",),
+        "decoder": ("dilated", "fusion", "head"),
+    }
+    RELEASE: ClassVar[Mapping[str, object]] = {"window": 5, "padding": "zero", "matching_sum": True}
+    """What the authors' release chose otherwise than the paper."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__(config, classes)
+        c = config
+        self.visual = VisualBackbone(c.visual)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim)
+        self.dilated = _per_stage(STAGES, lambda i: Dilated(self.visual.channels[i - 1], c.channels))
+        self.interaction = _per_stage(
+            c.stages, lambda _: Interaction(c.channels, self.audio.dim, align_bias=c.align_bias, form=c.form)
+        )
+        self.fusion = _per_stage(STAGES, lambda i: Fusion(c.channels, deeper=i < max(STAGES)))
+        half, eighth = c.channels // 2, max(1, c.channels // 8)
+        self.head = nn.ModuleList(  # an enlargement and a rectifier stand between them
+            (
+                nn.Conv2d(c.channels, half, 3, padding=1),
+                nn.Conv2d(half, eighth, 3, padding=1),
+                nn.Conv2d(eighth, classes, 1),
+            )
+        )
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        """Answer a clip of any T, H, W. ``target`` is not used.
+
+        Returns:
+            ``maps``: ``attention/tpavi1`` … ``4`` (B, T, 1, h, w), how well each pixel fits the sound of its frame.
+        """
+        valid, zero = clip.valid, self.config.padding == "zero"
+        shown = valid.flatten().view(-1, 1, 1, 1)
+
+        def hide(x: Tensor) -> Tensor:
+            """Absent frames of (B · T, ...) as zeros."""
+            return x * shown if zero else x
+
+        stages = self.visual(clip.frames.flatten(0, 1))
+        features = {i: hide(self.dilated[str(i)](f)) for i, f in enumerate(stages, 1)}
+        embeddings = self.audio(clip.audio) * (valid.unsqueeze(-1) if zero else 1)
+        heard: dict[int, Tensor] = {}
+        fits: dict[str, Tensor] = {}
+        for i in self.config.stages:
+            block = cast("Interaction", self.interaction[str(i)])
+            clips = features[i].unflatten(0, valid.shape).transpose(1, 2)
+            heard[i] = block.hear(embeddings)
+            if maps:
+                fits[f"attention/tpavi{i}"] = block.fit(clips, heard[i])
+            keys = torch.ones_like(valid) if zero else valid
+            fused = self._interact(block, clips, heard[i], keys)
+            features[i] = hide(fused.transpose(1, 2).flatten(0, 1))
+        logits = hide(self._decode(features, hide, clip.frames.shape)).unflatten(0, valid.shape)
+        return Prediction(logits, maps=fits, state=self._state(features, heard))
+
+    def _interact(self, block: Interaction, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
+        """Z_i, window by window; the mean over the kinds of interaction that are on."""
+        window = self.config.window or maps.shape[2]
+        pieces = zip(maps.split(window, 2), audio.split(window, 2), valid.split(window, 1), strict=True)
+        answers = [
+            [block(m, k, v) for k in [a] * self.config.visual_audio + [m] * self.config.visual_visual]
+            for m, a, v in pieces
+        ]
+        return torch.cat([torch.stack(kinds).mean(0) for kinds in answers], 2)
+
+    def _decode(self, features: Mapping[int, Tensor], hide: Callable[[Tensor], Tensor], frames: torch.Size) -> Tensor:
+        """Levels from the deepest up, Fig. 2, then three convolutions → (B · T, K, H, W)."""
+        level: Tensor | None = None
+        for i in reversed(STAGES):
+            height, width = features[max(i - 1, 1)].shape[-2:]
+            size = (height, width) if i > 1 else (2 * height, 2 * width)
+            level = hide(self.fusion[str(i)](features[i], level, size))
+        wide, narrow, last = self.head
+        out: Tensor = last(relu(narrow(interpolate(wide(level), tuple(frames[-2:]), mode="bilinear"))))
+        return out
+
+    def _state(self, features: Mapping[int, Tensor], heard: Mapping[int, Tensor]) -> _Heard | None:
+        """What :meth:`loss` compares, if it does."""
+        if not self.config.matching:
+            return None
+        frames = next(iter(heard.values())).shape[2]
+        maps = (relu(features[i]).unflatten(0, (-1, frames)) for i in heard)
+        return _Heard(tuple(maps), tuple(a.flatten(2).mT for a in heard.values()))
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        """Eq. (4): cross-entropy, binary for one class, plus λ times the matching of Eq. (5)."""
+        pair = labelled(prediction.logits, target)
+        terms = {"bce": bce(*pair)} if self.classes == 1 else {"ce": semantic_ce(*pair)}
+        if self.config.matching:
+            terms["matching"] = self.config.matching * self._matching(prediction, target.labelled)
+        return terms
+
+    def _matching(self, prediction: Prediction, frames: Tensor) -> Tensor:
+        """Eq. (5): KL divergence of the sound from the mean of what is marked, over all stages."""
+        state: _Heard = prediction.state
+        logits = prediction.logits[frames].float()
+        if not len(logits):
+            return logits.sum()
+        pairs = zip(state.features, state.audio, strict=True)
+        terms = [self._divergence(logits, z[frames].float(), a[frames].float()) for z, a in pairs]
+        per_frame = torch.stack(terms).mean(0)
+        return per_frame.sum() if self.config.matching_sum and self.classes == 1 else per_frame.mean()
+
+    def _divergence(self, logits: Tensor, features: Tensor, audio: Tensor) -> Tensor:
+        """KL(softmax Â ‖ softmax mean(M_i ⊙ Z_i)) of each frame.
+
+        Args:
+            logits: (n, K, H, W).
+            features: Z_i (n, C, h, w).
+            audio: Â (n, C).
+        """
+        size = features.shape[2], features.shape[3]
+        if self.classes == 1:
+            marked = adaptive_avg_pool2d(logits, size).sigmoid()
+        else:
+            marked = adaptive_avg_pool2d((logits.argmax(1, keepdim=True) != 0).to(features), size)
+        seen = (features * marked).mean((2, 3))
+        return kl_div(seen.log_softmax(1), audio.softmax(1), reduction="none").sum(1)
+
+    @classmethod
+    def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
+        """The authors' release: S4, MS3, AVSS; ResNet-50 or PVT-v2-b5; any stages."""
+        if not any(re.match(r"(tpavi_b|conv)\d\.(align_channel|conv2d_list)\.", k) for k in state):
+            return None
+        visual = visual_of(state)
+        config = cls.Config(
+            visual=visual,
+            audio="none",
+            channels=rows(state, r"conv\d\.conv2d_list\.0\.weight", cls.Config.channels),
+            stages=tuple(i for i in STAGES if any(k.startswith(f"tpavi_b{i}.") for k in state)),
+            align_bias=any(k.endswith("align_channel.bias") for k in state),
+            **cls.RELEASE,  # type: ignore[arg-type]
+        )
+        classes = rows(state, r"output_conv\.4\.weight", 1)
+        unused = (*DEAD_COPY, "path4.resConfUnit1.")
+        return Adopted(config, classes, lambda key: _release_source(key, visual), unused)
+
+    @classmethod
+    def published(cls, config: Config) -> tuple[Config, int]:
+        """Table III of PCMANet: the quadratic form; unused copies of ResNet's stages 3, 4 and of a residual unit."""
+        unit = sum(p.numel() for p in Residual(config.channels).parameters())
+        return replace(config, form="quadratic"), unit + dead_copy(config.visual)
+
+
+def _per_stage(stages: tuple[int, ...], make: Callable[[int], nn.Module]) -> nn.ModuleDict:
+    return nn.ModuleDict({str(i): make(i) for i in stages})
+
+
+_RELEASE_KEYS = (
+    (r"^dilated\.(\d)\.branches\.", r"conv\1.conv2d_list."),
+    (r"^interaction\.(\d)\.", r"tpavi_b\1."),
+    (r"\.align\.", ".align_channel."),
+    (r"\.norm\.", ".norm_layer."),
+    (r"\.mu\.", ".W_z."),
+    (r"^fusion\.(\d)\.level\.", r"path\1.resConfUnit1."),
+    (r"^fusion\.(\d)\.fuse\.", r"path\1.resConfUnit2."),
+    (r"\.first\.", ".conv1."),
+    (r"\.second\.", ".conv2."),
+    (r"^head\.0\.", "output_conv.0."),
+    (r"^head\.1\.", "output_conv.2."),
+    (r"^head\.2\.", "output_conv.4."),
+)
+
+
+def _release_source(key: str, visual: str) -> Source:
+    """Where a tensor of ours is in the authors' release."""
+    if key.startswith("visual."):
+        return visual_source(visual, key.removeprefix("visual."))
+    for pattern, replacement in _RELEASE_KEYS:
+        key = re.sub(pattern, replacement, key)
+    return Source(key)
