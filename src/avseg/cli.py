@@ -165,8 +165,8 @@ def _datasets(argv: Sequence[str]) -> None:
 
 
 def _data(argv: Sequence[str]) -> None:
-    """Look at a data set (show), or make one from pictures and sounds (compose) or from videos (prepare)."""
-    _choose("data", {"show": _show, "compose": _compose, "prepare": _prepare}, argv)
+    """Look at a data set (show, check), or make one from pictures and sounds (compose) or from videos (prepare)."""
+    _choose("data", {"show": _show, "check": _check, "compose": _compose, "prepare": _prepare}, argv)
 
 
 def _show(argv: Sequence[str]) -> None:
@@ -177,6 +177,17 @@ def _show(argv: Sequence[str]) -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write.")
     _add_data(parser, argv, "synthetic")
     print(f"avseg: wrote {show(**{'data': {}} | _said(parser, argv))}")
+
+
+def _check(argv: Sequence[str]) -> None:
+    """Read every file of a data set; say what is wrong, and how to use it."""
+    from avseg.curate.check import check
+
+    parser = _parser("data check", check, skip={"out", "progress"})
+    parser.add_argument(
+        "-o", "--out", type=Path | None, help="Text file to write: a line for everything that is wrong."
+    )
+    print(f"avseg: {check(**_said(parser, argv), progress=sys.stderr.isatty())}")
 
 
 def _compose(argv: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -54,11 +55,12 @@ def write_figure(figure: Figure, out: Path, dpi: int) -> Path:
     Raises:
         ConfigError: When the file cannot be written.
     """
-    sharp = {"quality": 95, "subsampling": 0} if out.suffix.lower().startswith(".jp") else None
+    jpeg = {"pil_kwargs": {"quality": 95, "subsampling": 0}}
+    options: dict[str, Any] = jpeg if out.suffix.lower().startswith(".jp") else {}
 
     def save(beside: Path) -> None:
         with styled():
-            figure.savefig(beside, dpi=dpi, pil_kwargs=sharp)
+            figure.savefig(beside, dpi=dpi, **options)
 
     return write_picture(out, save)
 

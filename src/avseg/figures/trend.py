@@ -36,7 +36,7 @@ _TALL, _LOW, _MARGIN = 140.0, 70.0, 40.0
 _HANDLE, _ENTRY = 44.0, 13.0
 """Points: what a legend needs beside a name, and from one line of it to the next."""
 _FEW = 30
-"""A curve of fewer points is drawn as it is, a longer one is smoothed over this share of its points."""
+"""A curve of fewer points is drawn as it is; a longer one is smoothed, over this share of its points to either side."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 """Okabe & Ito's, but for yellow, which a white page swallows."""
 _Line = Literal["-", "--", ":", "-."]
@@ -131,7 +131,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean over a window around each point, cut off at the ends; nothing is delayed."""
-    half = len(values) // (2 * _FEW)
+    half = len(values) // _FEW
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     first, behind = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
@@ -177,7 +177,8 @@ def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
     scores = [_score(runs, names) for runs in panels]
     heights = [_TALL, _LOW] if any(scores) else [_TALL]
     abreast = int(clamped(wide // (_HANDLE + max(width_of(_label(name)) for name in names)), 1, len(names)))
-    tall = bands * sum(heights) + math.ceil(len(names) / abreast) * _ENTRY
+    lines = math.ceil(len(names) / abreast)
+    tall = bands * sum(heights) + lines * _ENTRY
     figure = Figure(figsize=(wide / 72, tall / 72), layout="constrained")
     grid = figure.add_gridspec(bands * len(heights), columns, height_ratios=heights * bands)
     first: Axes | None = None
@@ -196,7 +197,8 @@ def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
         first.set_ylim(bottom=0.0)
     if len(names) > 1:
         handles = [Line2D([], [], linestyle=line, color=colour) for colour, line in _looks(len(names))]
-        figure.legend(handles, map(_label, names), loc="outside upper center", ncols=abreast, frameon=False)
+        even = math.ceil(len(names) / lines)
+        figure.legend(handles, map(_label, names), loc="outside upper center", ncols=even, frameon=False)
     return figure
 
 
