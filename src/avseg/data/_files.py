@@ -6,6 +6,7 @@ sounds) answers :meth:`FileDataset.shots` or :meth:`FileDataset.listen` in its o
 """
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,20 @@ class Shot(NamedTuple):
 Hear = Literal["wav", "wav_centred", "pkl"]
 
 
+class Part(NamedTuple):
+    """One file of a clip, and how to find out whether it can be used.
+
+    Attributes:
+        kind: ``"frames"``, ``"masks"`` or ``"sounds"``.
+        path: The file.
+        read: Reads it, or raises ``DataError``; width and height of a picture, else None.
+    """
+
+    kind: str
+    path: Path
+    read: Callable[[Path], tuple[int, int] | None]
+
+
 @dataclass(frozen=True)
 class FileConfig:
     """Settings of every data set made of files.
@@ -114,11 +129,13 @@ class FileDataset(AVSDataset):
         root: The folder.
         phase: When in its second a frame was taken.
         short: What frames hear after the end of the sound, see :func:`avseg.data._sound.consecutive`.
+        mark: The file a folder is recognised by, for messages.
         besides: Names of files and folders that belong to the layout and are not read.
     """
 
     phase: ClassVar[float] = 0.5
     short: ClassVar[Short] = "last"
+    mark: ClassVar[str] = ""
     besides: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, split: str) -> None:
@@ -233,6 +250,26 @@ class FileDataset(AVSDataset):
         """
         how = f"{self.config.audio} {len(entry.frames)} {self.phase} {self.short}"
         return remembered(self.config.cache, entry.sounds, how, lambda: self._hear(entry))
+
+    def parts(self, entry: Entry) -> Iterator[Part]:
+        """The files of a clip one by one, for ``avseg data check``; the first frame first."""
+
+        def picture(path: Path) -> tuple[int, int]:
+            return self.picture(path).size
+
+        def mask(path: Path) -> tuple[int, int]:
+            height, width = self.labels(path).shape
+            return width, height
+
+        def sound(path: Path) -> None:
+            if len(entry.sounds) == 1:
+                self.listen(entry)
+            else:
+                self.sound(path)
+
+        yield from (Part("frames", path, picture) for path in entry.frames)
+        yield from (Part("masks", path, mask) for path in entry.masks if path is not None)
+        yield from (Part("sounds", path, sound) for path in entry.sounds)
 
     def _hear(self, entry: Entry) -> Tensor:
         (path,), count = entry.sounds, len(entry.frames)

@@ -85,7 +85,11 @@ class AVSS(FileDataset):
                 raise ConfigError(f"pad must be 0 (no padding) or more frames, got {self.pad}")
 
     short: ClassVar[Short] = "zero"
-    besides: ClassVar[frozenset[str]] = frozenset({_TABLE, _NAMES, "labels_rgb", "labels_semantic", *_FRAMES})
+    mark: ClassVar[str] = _TABLE
+    besides: ClassVar[frozenset[str]] = frozenset({
+        _TABLE, _NAMES, "labels_rgb", "labels_semantic", *_FRAMES,
+        "processed_frames", "processed_labels_semantic", "audio.pkl",  # which COMBO makes
+    })  # fmt: skip
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
+from PIL import Image
 
 from avseg.data._files import Entry, FileConfig, FileDataset, Labels, check_labels, existing
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE
-from avseg.studio.album import read_labels
+from avseg.studio.album import read_labels, read_picture
 from avseg.studio.script import Variant
 
 _CARD = "dataset.json"
@@ -57,6 +58,7 @@ class Folder(FileDataset):
             if self.variant is not None and self.variant not in get_args(Variant):
                 raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
 
+    mark: ClassVar[str] = _CARD
     besides: ClassVar[frozenset[str]] = frozenset({_CARD, "clip.json"})
 
     @classmethod
@@ -101,6 +103,10 @@ class Folder(FileDataset):
             raise DataError(f"no clips in {folder}: expected <clip>/frames, <clip>/masks, <clip>/audio.wav")
         return [self._entry(clip) for clip in found]
 
+    def picture(self, path: Path) -> Image.Image:
+        """A frame, RGB."""
+        return read_picture(existing(path, "frames are numbered from 0 on"))
+
     def _entry(self, clip: Path) -> Entry:
         frames = _frames(clip)
         masks = [clip / "masks" / f"{frame.stem}.png" for frame in frames]
@@ -122,9 +128,7 @@ class Folder(FileDataset):
 
 
 def _frames(clip: Path) -> tuple[Path, ...]:
-    """The pictures 0, 1, 2, ... of a clip."""
+    """The pictures 0, 1, 2, ... of a clip, as many as there are; a gap is a file that is not there."""
     found = {p.stem: p for p in (clip / "frames").iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")}
-    missing = [str(k) for k in range(len(found)) if str(k) not in found]
-    if missing or not found:
-        raise DataError(f"{clip / 'frames'} lacks {(missing or ['0'])[0]}.jpg: frames are numbered from 0 on")
-    return tuple(found[str(k)] for k in range(len(found)))
+    numbers = [str(k) for k in range(max(len(found), 1))]
+    return tuple(found.get(number, clip / "frames" / f"{number}.jpg") for number in numbers)
