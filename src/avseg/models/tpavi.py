@@ -28,7 +28,7 @@ Differs from the paper:
 1. Z_i is followed by a layer norm over channels, each stage's features come from four dilated convolutions that are
    added up, and the fusion's residual units add the rectified input, all as in the release; the paper is silent.
 2. Absent frames are no keys of the interaction (``padding="mask"``); the paper does not mention them.
-3. Eq. (5) of the matching regulariser is a mean over frames and stages; the release adds frames up.
+3. Eq. (3) of the matching regulariser is a mean over frames and stages; the release adds frames up.
 4. The matching regulariser looks at labelled frames alone.
 5. Levels are enlarged to the size of the next one instead of twice their own, so that any H and W will do.
 
@@ -46,7 +46,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, kl_div, relu
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
-from avseg.losses import bce, labelled, semantic_ce
+from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.visual import VisualBackbone, VisualName
@@ -202,6 +202,8 @@ class TPAVI(AVSModel):
                 pieces of 5, also AVSS's clips of 10.
             align_bias: Bias of the layer that aligns the audio; the release has none for several classes.
             padding: Absent frames: ``mask`` them out of the interaction, or ``zero`` them, answers too (release).
+            iou: Weight of PCMANet's IoU loss, Eq. (9) there, beside the cross-entropy of one class; 0 in the paper. It
+                takes the loss out of a comparison of the two.
             matching: λ, weight of the audio-visual matching regulariser: 0 on S4, 0.5 on MS3 and AVSS.
             matching_sum: Add frames up, as the release does for one class, instead of taking their mean.
         """
@@ -218,6 +220,7 @@ class TPAVI(AVSModel):
         window: int = 0
         align_bias: bool = True
         padding: Literal["mask", "zero"] = "mask"
+        iou: float = 0.0
         matching: float = 0.0
         matching_sum: bool = False
 
@@ -231,8 +234,9 @@ class TPAVI(AVSModel):
                 raise ConfigError("visual_audio or visual_visual must be on, or stages empty: nothing meets anything")
             if self.channels < 2 or self.channels % 2:
                 raise ConfigError(f"channels must be even, got {self.channels}")
-            if self.window < 0 or self.matching < 0:
-                raise ConfigError(f"window and matching must be 0 or more, got {self.window} and {self.matching}")
+            if min(self.window, self.iou, self.matching) < 0:
+                given = f"{self.window}, {self.iou} and {self.matching}"
+                raise ConfigError(f"window, iou and matching must be 0 or more, got {given}")
             if self.matching and not (self.stages and self.visual_audio):
                 raise ConfigError("matching compares pixels with audio: it needs stages and visual_audio")
 
@@ -325,15 +329,17 @@ class TPAVI(AVSModel):
         return _Heard(tuple(maps), tuple(a.flatten(2).mT for a in heard.values()))
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Eq. (4): cross-entropy, binary for one class, plus λ times the matching of Eq. (5)."""
+        """Eq. (2): cross-entropy, binary for one class, plus λ times the matching of Eq. (3)."""
         pair = labelled(prediction.logits, target)
         terms = {"bce": bce(*pair)} if self.classes == 1 else {"ce": semantic_ce(*pair)}
+        if self.config.iou and self.classes == 1:
+            terms["iou"] = self.config.iou * iou_loss(*pair, smooth=1.0)
         if self.config.matching:
             terms["matching"] = self.config.matching * self._matching(prediction, target.labelled)
         return terms
 
     def _matching(self, prediction: Prediction, frames: Tensor) -> Tensor:
-        """Eq. (5): KL divergence of the sound from the mean of what is marked, over all stages."""
+        """Eq. (3): KL divergence of the sound from the mean of what is marked, over all stages."""
         state: _Heard = prediction.state
         logits = prediction.logits[frames].float()
         if not len(logits):
