@@ -36,7 +36,7 @@ def test_commands_load_and_build(command: list[str], monkeypatch: pytest.MonkeyP
     assert command[0] == "train"
     run = read_run(command[1:])
     with torch.device("meta"):
-        model = avseg.build(classes=71 if run.data.get("variant") == "avss" else 1, **run.model)
+        model = avseg.build(classes=71 if run.data["name"] == "avss" else 1, **run.model)
     assert model.name == run.model["name"]
 
 
@@ -73,7 +73,7 @@ def test_a_recipe_without_its_data_says_so(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--config", str(ROOT / "configs/pcmanet_resnet50_s4.yaml")]) == 2
-    assert "avsbench_s4" in capsys.readouterr().err
+    assert "no data/avsbench_data/Single-source/s4_meta_data.csv" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

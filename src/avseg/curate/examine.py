@@ -116,7 +116,8 @@ def strays(root: Path, known: set[Path], besides: frozenset[str]) -> Iterator[Pa
         known: Files that are read.
         besides: Names that are left out wherever they are; so are those that begin with a dot.
     """
-    folders = {parent for path in known for parent in path.parents}
+    nearest = {path.parent for path in known}
+    folders = nearest.union(*(folder.parents for folder in nearest))
 
     def below(folder: Path) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):
