@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def attention(
     check_figure(out, dpi)
     scenes = look([model], data, split=split, clips=clips, pick=pick)
     stages = need_maps(scenes, KIND, "PCMANet makes them with avga on")
-    return _Layout(scenes, stages, [_frame_of(clip, frame) for clip in scenes.clips]).draw(dpi).save(out)
+    shown = replace(scenes, clips=[clip.only(_frame_of(clip, frame)) for clip in scenes.clips])
+    return _Layout(shown, stages).draw(dpi).save(out)
 
 
 def _frame_of(clip: Scene, frame: int | None) -> int:
@@ -114,14 +116,14 @@ class Scale:
 
 
 class _Layout:
-    """For each clip its frame and masks, one under the other, and a grid of maps: stages down, groups across."""
+    """For each clip its one frame and masks, one under the other, and a grid of maps: stages down, groups across."""
 
-    def __init__(self, scenes: Scenes, stages: Sequence[str], frames: Sequence[int]) -> None:
-        self.scenes, self.stages, self.frames = scenes, stages, frames
-        maps = {(n, name): self.maps(n, name) for n in range(len(frames)) for name in stages}
-        titles = [words for (_, name), values in maps.items() for words in _title(name, values)]
-        self.groups = max(map(len, maps.values()))
-        self.scale = Scale(list(maps.values()))
+    def __init__(self, scenes: Scenes, stages: Sequence[str]) -> None:
+        self.scenes, self.stages = scenes, stages
+        maps = [(name, _maps(clip, name)) for clip in scenes.clips for name in stages]
+        titles = [words for name, values in maps for words in _title(name, values)]
+        self.groups = max(len(values) for _, values in maps)
+        self.scale = Scale([values for _, values in maps])
         self.inputs = max(width_of(words, SMALL) for words in _INPUTS) + GAP
         labels = max(width_of(words, SMALL) for words in titles) + GAP
         bar = SPACE + _BAR + GAP + max(width_of(words, SMALL) for words in self.scale.ticks)
@@ -130,21 +132,16 @@ class _Layout:
         self.left = EDGE + self.inputs + self.wide + SPACE + labels
         self.width = fixed + (self.groups + 1) * self.wide
 
-    def maps(self, clip: int, name: str) -> NDArray[np.float32]:
-        """(G, h, w): one stage at the chosen frame of a clip."""
-        values: NDArray[np.float32] = self.scenes.clips[clip].answers[0].maps[name][self.frames[clip]].numpy()
-        return values
-
     def draw(self, dpi: int) -> Page:
         """The page with all clips."""
         blocks = [self._head(clip) + self._body(clip) for clip in self.scenes.clips]
         page = Page(self.width + 2 * EDGE, sum(blocks) + (len(blocks) - 1) * SPACE + 2 * EDGE, dpi)
         top = EDGE
-        for n, (clip, tall) in enumerate(zip(self.scenes.clips, blocks, strict=True)):
-            page.write(shortened(f"{clip.name}, {clip.times[self.frames[n]]}", self.width), EDGE, top)
+        for clip, tall in zip(self.scenes.clips, blocks, strict=True):
+            page.write(shortened(f"{clip.name}, {clip.times[0]}", self.width), EDGE, top)
             page.legend(self.scenes.legend(clip), EDGE, top + LINE, self.width)
-            self._draw_inputs(page, n, top + self._head(clip))
-            self._draw_maps(page, n, top + self._head(clip))
+            self._draw_inputs(page, clip, top + self._head(clip))
+            self._draw_maps(page, clip, top + self._head(clip))
             top += tall + SPACE
         return page
 
@@ -158,24 +155,22 @@ class _Layout:
     def _body(self, clip: Scene) -> float:
         return max(len(self.stages), len(_INPUTS)) * self._row(clip) - GAP
 
-    def _draw_inputs(self, page: Page, n: int, top: float) -> None:
-        clip, k = self.scenes.clips[n], self.frames[n]
+    def _draw_inputs(self, page: Page, clip: Scene, top: float) -> None:
         tall = self.wide * clip.tallness
         left, row = EDGE + self.inputs, self._row(clip)
         for line, words in enumerate(_INPUTS):
             page.write(words, left - GAP, top + line * row + (tall - LINE) / 2, size=SMALL, align="right")
-        page.picture(fit(clip.frames[k], page.pixels(self.wide, tall)), left, top, self.wide, tall)
-        put_truth(page, self.scenes, clip, k, left, top + row, self.wide)
-        put_answer(page, self.scenes, clip, k, left, top + 2 * row, self.wide)
+        page.picture(fit(clip.frames[0], page.pixels(self.wide, tall)), left, top, self.wide, tall)
+        put_truth(page, self.scenes, clip, 0, left, top + row, self.wide)
+        put_answer(page, self.scenes, clip, 0, left, top + 2 * row, self.wide)
 
-    def _draw_maps(self, page: Page, n: int, top: float) -> None:
-        clip = self.scenes.clips[n]
+    def _draw_maps(self, page: Page, clip: Scene, top: float) -> None:
         tall = self.wide * clip.tallness
         for group in range(self.groups):
             middle = self.left + group * (self.wide + GAP) + self.wide / 2
             page.write(f"group {group + 1}", middle, top - LINE, size=SMALL, align="center")
         for row, name in enumerate(self.stages):
-            values, y = self.maps(n, name), top + row * self._row(clip)
+            values, y = _maps(clip, name), top + row * self._row(clip)
             for line, words in enumerate(_title(name, values)):
                 page.write(words, self.left - GAP, y + tall / 2 + (line - 1) * LINE, size=SMALL, align="right")
             for group, one in enumerate(values):
@@ -187,6 +182,12 @@ class _Layout:
         page.picture(self.scale.bar(), left, top, _BAR, tall)
         for words, share in zip(self.scale.ticks, (0.0, 0.5, 1.0), strict=True):
             page.write(words, left + _BAR + GAP, top + share * (tall - LINE), size=SMALL)
+
+
+def _maps(clip: Scene, name: str) -> NDArray[np.float32]:
+    """(G, h, w): one stage of a clip of one frame."""
+    values: NDArray[np.float32] = clip.answers[0].maps[name][0].numpy()
+    return values
 
 
 def _title(name: str, values: NDArray[np.float32]) -> tuple[str, str]:

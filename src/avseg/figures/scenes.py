@@ -66,6 +66,19 @@ class Scene:
         height, width = self.frames.shape[1:3]
         return float(height / width)
 
+    def only(self, k: int) -> "Scene":
+        """The clip as if frame ``k`` were all of it; scores stay those of the whole."""
+        at = slice(k, k + 1)
+        return Scene(
+            self.name,
+            self.frames[at],
+            None if self.sound is None else self.sound[at],
+            self.times[at],
+            self.truth[at],
+            self.labelled[at],
+            [Answer(a.labels[at], a.score, {name: m[at] for name, m in a.maps.items()}) for a in self.answers],
+        )
+
     def present(self) -> list[int]:
         """The labels that the truth or an answer has, without background."""
         parts = [self.truth[self.labelled], *(answer.labels for answer in self.answers)]
@@ -165,11 +178,13 @@ def choose(count: int, clips: int, pick: Sequence[int] | None = None) -> list[in
 
 def short_names(paths: Sequence[str]) -> list[str]:
     """The last part of each path, or as many as tell them apart; ``best`` and ``last`` of a run tell nothing."""
-    parts = [[part for part in PurePath(path).parts if part not in ("best", "last")] or [path] for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        short = ["/".join(part[-count:]) for part in parts]
-        if len(set(short)) == len(set(paths)):
-            return short
+    whole = [PurePath(path).parts or (path,) for path in paths]
+    telling = [[part for part in parts if part not in ("best", "last")] or parts for parts in whole]
+    for parts, fewest in ((telling, 1), (whole, 2)):
+        for count in range(fewest, max(map(len, parts)) + 1):
+            short = ["/".join(part[-count:]) for part in parts]
+            if len(set(short)) == len(set(paths)):
+                return short
     return list(paths)
 
 

@@ -1,0 +1,102 @@
+"""Clips and answers as figures take them; names; pages that measure their words."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from avseg.data import build_dataset
+from avseg.errors import CheckpointError, ConfigError, DataError
+from avseg.figures.page import legend_height, shortened, width_of
+from avseg.figures.scenes import choose, look, need_maps, short_names
+from avseg.metrics import AVSBench
+from avseg.store import load, save
+
+SETTINGS = {"size": 32, "frames": 2, "test": 5}
+
+
+@pytest.mark.parametrize(
+    ("paths", "short"),
+    [
+        (["tiny"], ["tiny"]),
+        (["runs/a/best", "runs/b/best"], ["a", "b"]),
+        (["runs/a/best", "runs/a/last"], ["a/best", "a/last"]),
+        (["x/run/best", "y/run/best"], ["x/run", "y/run"]),
+        (["best"], ["best"]),
+        (["."], ["."]),
+        (["tiny", "tiny"], ["tiny", "tiny"]),
+    ],
+)
+def test_names_are_as_short_as_tells_them_apart(paths, short):
+    assert short_names(paths) == short
+
+
+def test_clips_are_spread_or_picked():
+    assert choose(101, 3) == [0, 50, 100]
+    assert choose(2, 9) == [0, 1]
+    assert choose(5, 1, [4, 4, 0]) == [4, 4, 0]
+    for mistake, hint in (((5, 0), "got 0"), ((5, 1, [5]), "pick from 0 … 4"), ((5, 1, [-1]), "clip -1")):
+        with pytest.raises(ConfigError, match=hint):
+            choose(*mistake)
+    with pytest.raises(DataError, match="no clip"):
+        choose(0, 1)
+
+
+def test_answers_are_the_models_own(trained):
+    scenes = look([str(trained)], None, split="test", clips=2, pick=None)
+    sample, model = build_dataset("synthetic", "test", **SETTINGS)[4], load(trained)
+    with torch.inference_mode():
+        prediction = model(sample.clip, maps=True)
+    clip = scenes.clips[1]
+    assert clip.name == sample.names[0]
+    assert clip.times == ["0.5 s", "1.5 s"]
+    assert (clip.answers[0].labels == prediction.masks[0].numpy()).all()
+    assert (clip.answers[0].maps["mask/cim3"] == prediction.maps["mask/cim3"][0]).all()
+    metric = AVSBench()
+    metric.update(prediction, sample.target, sample.clip.valid)
+    assert clip.answers[0].score == pytest.approx(metric.compute()["j"].item())
+    assert need_maps(scenes, "mask/", "") == ["mask/cim4", "mask/cim3", "mask/cim2"]
+
+
+def test_padding_is_left_out_and_unlabelled_clips_have_no_score(trained, monkeypatch):
+    sample = build_dataset("synthetic", "test", **SETTINGS)[0]
+    clip = dataclasses.replace(sample.clip, valid=torch.tensor([[False, True]]))
+    target = dataclasses.replace(sample.target, labelled=torch.tensor([[False, False]]))
+    monkeypatch.setattr(
+        "avseg.data.synthetic.Synthetic.__getitem__", lambda *_: sample._replace(clip=clip, target=target)
+    )
+    (scene,) = look([str(trained)], None, split="test", clips=1, pick=None).clips
+    assert scene.times == ["1.5 s"]
+    assert len(scene.frames) == len(scene.truth) == len(scene.answers[0].labels) == 1
+    assert {len(m) for m in scene.answers[0].maps.values()} == {1}
+    assert scene.answers[0].score is None
+
+
+def test_broken_weights_are_said_to_be(trained, tmp_path):
+    model = load(trained)
+    torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
+    broken = save(model, tmp_path / "broken", data=model.card["data"], class_names=model.card["class_names"])
+    with pytest.raises(CheckpointError, match=r"broken does not answer clip 'test-00000'"):
+        look([str(broken)], None, split="test", clips=1, pick=None)
+
+
+def test_several_classes_have_names_and_colours_of_their_own(several):
+    scenes = look([str(several)], None, split="test", clips=5, pick=None)
+    truth = sorted({int(k) for clip in scenes.clips for k in np.unique(clip.truth)} - {0})
+    assert truth
+    legend = dict(entry for clip in scenes.clips for entry in scenes.legend(clip))
+    assert {scenes.names[k] for k in truth} <= set(legend)
+    assert len(set(legend.values())) == len(legend)
+    assert scenes.score == "mIoU"
+
+
+def test_words_are_measured_before_they_are_written():
+    long = "category/a very long name of a clip, number 17"
+    short = shortened(long, 60.0)
+    assert width_of(short) <= 60.0 < width_of(long)
+    assert short.startswith("cat")
+    assert short.endswith("17")
+    assert shortened("short", 60.0) == "short"
+    legend = [(f"class {k}", (0, 0, 0)) for k in range(10)]
+    assert legend_height([], 100.0) == 0.0 < legend_height(legend, 1000.0) < legend_height(legend, 100.0)
