@@ -217,8 +217,16 @@ def test_recognised_by_its_tables(root):
     found = [{"root": str(root), "subset": s} for s in ("ss", "ms", "msmi")]
     assert VPO.recognise(root) == found
     assert VPO.recognise(root / "VPO") == found
-    assert VPO.recognise(root / "vggsound_bench") == found
-    assert VPO.recognise(root / "VPO/VPO-SS") == []
+    assert VPO.recognise(root / "vggsound_bench") == VPO.recognise(root / "VPO/VPO-SS") == []
+
+
+def test_check_reads_all_parts_and_names_what_is_missing(root, capsys):
+    assert main(["data", "check", str(root)]) == 0
+    assert f"data: {{name: vpo, root: {root}, subset: msmi}}" in capsys.readouterr().out
+    lost_sound(root)
+    assert main(["data", "check", str(root)]) == 2
+    out = capsys.readouterr().out
+    assert "high.wav: every clip has its sound" in out
 
 
 def lost_sound(root: Path) -> None:

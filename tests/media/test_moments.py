@@ -33,9 +33,9 @@ def test_later_moments_need_not_decode_from_the_start(make_video):
 
 def test_after_the_end_there_is_no_picture(make_video):
     path = make_video("clip.mp4", times=[0.0, 0.04, 0.5])
-    assert len(pictures_at(path, [0.02, 0.45, 0.52, 2.5])) == 3
-    assert len(pictures_at(path, [7.5])) == 0
-    assert pictures_at(path, []) == []
+    assert len(list(pictures_at(path, [0.02, 0.45, 0.52, 2.5]))) == 3
+    assert len(list(pictures_at(path, [7.5]))) == 0
+    assert list(pictures_at(path, [])) == []
 
 
 def test_an_early_moment_shows_the_first_picture(make_video, make_beep):

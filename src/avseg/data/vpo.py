@@ -27,7 +27,7 @@ Differs from CAVP's own loader:
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from zlib import crc32
 
 import numpy as np
@@ -114,11 +114,13 @@ class VPO(FileDataset):
         sounds: str | None = None
 
     class_names = ("background", *CATEGORIES.values())
+    mark: ClassVar[str] = "VPO/VPO-SS, VPO-MS, VPO-MSMI"
+    besides: ClassVar[frozenset[str]] = frozenset(f"vpo_{subset}_data_stereo.csv" for subset in _PUBLISHED)
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
         """Each part of VPO whose table is there, given the folder of root or ``VPO`` itself."""
-        bases = (root, root.parent)
+        bases = [root] + [root.parent] * (root.name == "VPO")
         found = [(base, subset) for base in bases for subset in _PUBLISHED if _table(base, subset).is_file()]
         return [{"root": str(base), "subset": subset} for base, subset in found]
 

@@ -1,6 +1,7 @@
 """What a video shows at given moments, and its sound from the start to a given moment."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -19,8 +20,8 @@ _MARGIN = 0.25
 """Seconds to begin earlier: some containers are searched by when a picture is decoded, which is before it is shown."""
 
 
-def pictures_at(path: Path, times: Sequence[float]) -> list[NDArray[np.uint8]]:
-    """The picture that is shown at each moment.
+def pictures_at(path: Path, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+    """The picture that is shown at each moment, each decoded when it is asked for.
 
     Before the first picture appears it stands for what is not there yet; from the moment on at which the last one
     would be replaced there is none.
@@ -29,23 +30,24 @@ def pictures_at(path: Path, times: Sequence[float]) -> list[NDArray[np.uint8]]:
         path: A video of any frame rate, also a variable one.
         times: Seconds since the start of the file, rising.
 
-    Returns:
-        (H, W, 3) RGB each, upright; fewer than ``times`` when the video ends before.
+    Yields:
+        (H, W, 3) RGB, upright; fewer than ``times`` when the video ends before.
 
     Raises:
         MediaError: When it is no video, or damaged where it is read.
     """
-    found: list[NDArray[np.uint8]] = []
+    left = deque(times)
     shown: Picture | None = None
-    for picture in pictures(path, after=max(0.0, times[0] - _MARGIN)) if times else ():
-        while shown is not None and len(found) < len(times) and picture.time > times[len(found)]:
-            found.append(shown.rgb())
+    for picture in pictures(path, after=max(0.0, left[0] - _MARGIN)) if left else ():
+        while shown is not None and left and left[0] < picture.time:
+            left.popleft()
+            yield shown.rgb()
         shown = picture
-        if len(found) == len(times):
-            return found
-    while shown is not None and len(found) < len(times) and times[len(found)] < shown.end:
-        found.append(shown.rgb())
-    return found
+        if not left:
+            return
+    while shown is not None and left and left[0] < shown.end:
+        left.popleft()
+        yield shown.rgb()
 
 
 def sound_of(path: Path) -> Sound:
