@@ -4,7 +4,14 @@ from matplotlib.figure import Figure
 from avseg.errors import ConfigError
 from avseg.figures.files import check_figure, check_format, write_figure, write_picture
 
-STARTS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8", "jpeg": b"\xff\xd8", "PNG": b"\x89PNG"}
+STARTS = {
+    "png": b"\x89PNG",
+    "pdf": b"%PDF",
+    "svg": b"<?xml",
+    "jpg": b"\xff\xd8",
+    "jpeg": b"\xff\xd8",
+    "PNG": b"\x89PNG",
+}
 
 
 @pytest.mark.parametrize("suffix", STARTS)

@@ -74,10 +74,11 @@ def write_picture(out: Path, save: Callable[[Path], object]) -> Path:
     beside = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save(beside)
-        os.replace(beside, out)
+        try:
+            save(beside)
+            os.replace(beside, out)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot write {str(out)!r} ({error.strerror or error}), name another file") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return out
