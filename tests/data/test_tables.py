@@ -23,6 +23,7 @@ def test_rows_keep_the_order_of_columns(tmp_path: Path) -> None:
         ("name,splits\na,train\n", "has no column 'split'. Did you mean 'splits'"),
         ("name,split\na,train\nb,\n", "line 3: nothing in column 'split'"),
         ("name,split\na\n", "line 2: nothing in column 'split'"),
+        ("name,split\n,train\n", "line 2: nothing in column 'name'"),
         ("name,split\na,tran\n", "line 2: split must be train, val or test, got 'tran'"),
     ],
 )

@@ -30,7 +30,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         missing = [c for c in columns if c not in row]
         if missing:
             raise DataError(f"{path} has no column {missing[0]!r}. {did_you_mean(missing[0], row)}")
-        empty = [c for c in columns if not row[c]]
+        empty = [c for c in (next(iter(row)), *columns) if not row[c]]
         if empty:
             raise DataError(f"{path}, line {number}: nothing in column {empty[0]!r}")
         if row.get("split", "test") not in ("train", "val", "test"):
