@@ -201,10 +201,12 @@ def _compose(argv: Sequence[str]) -> None:
 
 
 def _prepare(argv: Sequence[str]) -> None:
-    """Make a data set of videos: AVSBench's raw ones."""
+    """Make a data set of videos: AVSBench's raw ones, or your own with masks."""
     from avseg.curate.prepare import prepare
 
-    result = prepare(**_said(_parser("data prepare", prepare, skip={"progress"}), argv), progress=sys.stderr.isatty())
+    parser = _parser("data prepare", prepare, skip={"out", "progress"})
+    parser.add_argument("-o", "--out", type=Path | None, help="Folder to write your own videos to.")
+    result = prepare(**_said(parser, argv), progress=sys.stderr.isatty())
     print(f"avseg: {result.made} videos prepared, {result.kept} were there already, see {result.folder}")
     for line in result.failed:
         print(f"avseg: {line}", file=sys.stderr)
