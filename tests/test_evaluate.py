@@ -209,6 +209,19 @@ def test_only_labelled_frames_are_scored():
     assert report["scores"]["avsbench"]["j"] == pytest.approx(1, abs=1e-6)
 
 
+def test_masks_of_another_size_are_scored_at_theirs():
+    class Original(Stripes):
+        def __getitem__(self, index):
+            sample = super().__getitem__(index)
+            larger = sample.target.masks.repeat_interleave(2, 2).repeat_interleave(3, 3)
+            return sample._replace(target=Target(larger, sample.target.labelled))
+
+    report = evaluate(Reader(), Original(), progress=False)
+    assert report["scores"]["avsbench"]["j"] == pytest.approx(1, abs=1e-6)
+    assert report["marked"] == pytest.approx(1 / 6)
+    assert report["negatives"]["swap"]["scores"]["avsbench"]["j"] == 0
+
+
 def test_categories_and_clips_add_up_to_the_protocol():
     report = evaluate(Reader(lambda level: level.clamp(max=LEVEL + 2)), Stripes(), progress=False)
     assert {name: c["clips"] for name, c in report["per_category"].items()} == {"even": 3, "odd": 3}

@@ -100,3 +100,14 @@ def test_unknown_settings_are_named_with_the_closest() -> None:
         make_config(Loudness, {"gian": 2.0})
     with pytest.raises(ConfigError, match="classes must be 1"):
         Loudness(Loudness.Config(), 0)
+
+
+def test_an_answer_at_another_size_is_resized_before_it_is_decided() -> None:
+    prediction = Prediction(torch.randn(2, 3, 1, 4, 6), (torch.randn(2, 3, 1, 4, 6),), {"a": torch.ones(())})
+    larger = prediction.at((8, 9))
+    expected = torch.nn.functional.interpolate(prediction.logits[1], (8, 9), mode="bilinear")
+    assert torch.equal(larger.logits[1], expected)
+    assert larger.aux[0].shape == (2, 3, 1, 8, 9)
+    assert larger.scalars == prediction.scalars
+    assert torch.equal(larger.masks[1], expected[:, 0] > 0)
+    assert prediction.at((4, 6)) is prediction

@@ -1,6 +1,7 @@
 """Checkpoints of the authors' releases: recognised, equal in their outputs, refused by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import avseg
 from avseg.errors import CheckpointError
-from avseg.interface import Clip
+from avseg.interface import Clip, Target
 from avseg.models.pcmanet import PCMANet
 from avseg.models.tpavi import TPAVI
 from avseg.release import convert
@@ -61,6 +62,27 @@ def test_every_layout_of_tpavi_loads(case: str, layouts: dict) -> None:
     assert model.config.visual == case.removeprefix("tpavi_").rsplit("_", 1)[0]
     assert model.config.align_bias is not case.endswith("avss")
     assert {k: getattr(model.config, k) for k in TPAVI.RELEASE} == TPAVI.RELEASE
+
+
+@pytest.mark.parametrize("case", TPAVI_CASES)
+def test_tpavi_is_equal_to_the_release(case: str, layouts: dict, weights: Callable) -> None:
+    released = avseg.from_release(weights(layouts[case]))
+    model = TPAVI(replace(released.config, matching=1.0), released.classes).eval()
+    model.load_state_dict(released.state_dict())
+    b, t = (1, 10) if case.endswith("avss") else (2, 5)
+    valid = torch.ones(b, t, dtype=torch.bool)
+    valid[:, 5:] = False
+    frames = np.random.RandomState(1).standard_normal((10, 3, 224, 224)).astype(np.float32)
+    audio = np.random.RandomState(2).standard_normal((10, 128)).astype(np.float32)
+    clip = Clip(torch.from_numpy(frames).view(b, t, 3, 224, 224), torch.from_numpy(audio).view(b, t, 128), valid)
+    with torch.no_grad():
+        prediction = model(clip)
+        loss = model.loss(prediction, Target(torch.zeros(b, t, 224, 224).long(), valid))
+    recorded = np.load(PARITY / "tpavi.npz")
+    name = case.removeprefix("tpavi_")
+    error = np.abs(prediction.logits.flatten(0, 1)[:, :, ::28, ::28].numpy() - recorded[name])
+    assert error.max() < 1e-4
+    assert loss["matching"].item() == pytest.approx(recorded[f"{name}_matching"].item(), rel=1e-4)
 
 
 def test_tpavi_of_some_stages_loads(layouts: dict) -> None:

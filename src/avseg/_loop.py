@@ -114,7 +114,7 @@ class Lesson(pl.LightningModule):
         """Count one clip in every score."""
         if batch_idx * self.trainer.world_size + self.trainer.global_rank >= len(self.validation_set):
             return  # it comes for the second time
-        prediction = self.model(batch.clip)
+        prediction = self.model(batch.clip).at(batch.target.masks.shape[-2:])
         self.validation_loss.update(self._sum(self.model.loss(prediction, batch.target), batch))
         for protocol in self.protocols.children():
             cast("Metric", protocol).update(prediction, batch.target, batch.clip.valid)

@@ -43,7 +43,7 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """All protocols for a model on a data set; labelled frames are scored.
+    """All protocols for a model on a data set; labelled frames are scored, at the size of their masks.
 
     Args:
         model: Is moved to ``device``; its training modes are put back at the end.
@@ -130,7 +130,7 @@ def _hear(model: AVSModel, trial: Trial, device: torch.device | str, tallies: "d
     own, names = trial.own.to(device), trial.sample.names
     right: Tensor | None = None
     for kind, audio in {RIGHT: clip.audio, **trial.audio}.items():
-        prediction = model(Clip(clip.frames, audio.to(device), clip.valid))
+        prediction = model(Clip(clip.frames, audio.to(device), clip.valid)).at(target.masks.shape[-2:])
         broken = (prediction.logits.isnan().flatten(2).any(2) & (target.labelled | ~own)).any(1)
         if broken.any():
             name = names[int(broken.nonzero()[0])]

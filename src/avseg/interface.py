@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError, did_you_mean
 
@@ -119,7 +120,8 @@ class Target(_Record):
     """What should have been predicted.
 
     Attributes:
-        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored.
+        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored. As large as the frames, but for
+            scores at the original resolution.
         labelled: (B, T) bool; only these frames train. S4's first-frame supervision is
             ``[True, False, False, False, False]``; MS3 and AVSS label all frames; padding is False.
 
@@ -163,6 +165,17 @@ class Prediction(_Record):
     def probabilities(self) -> Tensor:
         """(B, T, K, H, W): sigmoid for one class, softmax over K for several."""
         return self.logits.sigmoid() if self.logits.shape[2] == 1 else self.logits.softmax(2)
+
+    def at(self, size: tuple[int, int]) -> Prediction:
+        """The same answer at another height and width: logits resized bilinearly, before any decision."""
+        if self.logits.shape[-2:] == size:
+            return self
+
+        def resized(logits: Tensor) -> Tensor:
+            larger: Tensor = interpolate(logits.flatten(0, 1), size, mode="bilinear").unflatten(0, logits.shape[:2])
+            return larger
+
+        return dataclasses.replace(self, logits=resized(self.logits), aux=tuple(map(resized, self.aux)))
 
     @cached_property
     def masks(self) -> Tensor:
