@@ -135,7 +135,7 @@ def test_nothing_else_is_in_the_folder(source, out):
     (source / "split.csv").write_text("video,split\na,train\nb/c,test\nd,val\n")
     with pytest.raises(DataError, match="b__c@0 is no part of this data set: remove it"):
         run(source, out)
-    with pytest.raises(DataError, match="masks is no part of this data set"):
+    with pytest.raises(DataError, match=r"classes\.txt is no part of this data set"):
         run(source, source)
 
 
