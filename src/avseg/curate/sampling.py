@@ -2,7 +2,9 @@
 
 They took 16 candidates a second by their number, second k and candidate i being picture int(k f + i/16 f) with f
 the frame rate rounded to a whole number, and kept the last one, i = 15: frame k shows k + 15/16 s. That is exact
-for videos of a whole, constant rate; at 29.97 pictures a second it drifts by 1 ms every second.
+for videos of a whole, constant rate; at 29.97 pictures a second it drifts by 1 ms every second. Pictures are counted
+as they are stored: of a video whose rate varies FFmpeg's command, through which the authors read, may repeat or drop
+some before they are counted, so that frames can differ.
 """
 
 from fractions import Fraction
