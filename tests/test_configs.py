@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import avseg
+from avseg.bench.plan import read_plan
 from avseg.cli import main
 from avseg.config import read_run
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+BENCHES = sorted((ROOT / "configs").glob("bench_*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*BENCHES})
 
 
 def commands(config: Path) -> list[list[str]]:
@@ -28,6 +30,16 @@ def every_command() -> list[object]:
 def test_first_line_is_the_command(config: Path) -> None:
     first = config.read_text(encoding="utf-8").splitlines()[0]
     assert first == f"# avseg train --config configs/{config.name}"
+
+
+@pytest.mark.parametrize("config", BENCHES, ids=lambda path: path.stem)
+def test_comparisons_load_and_build(config: Path) -> None:
+    assert config.read_text(encoding="utf-8").splitlines()[0] == f"# avseg bench --config configs/{config.name}"
+    plan = read_plan(["--config", str(config)])
+    for label, runs in plan.runs.items():
+        assert [run.train.seed for run in runs] == [0, 1, 2], label
+        with torch.device("meta"):
+            avseg.build(**runs[0].model)
 
 
 @pytest.mark.parametrize("command", every_command())
