@@ -18,7 +18,9 @@ def test_trains_a_step_and_evaluates(tiny, tmp_path: Path, name: str, protocol: 
     root, run, scores = getattr(tiny, name)(), tmp_path / "run", tmp_path / "scores.json"
     data = ("--data", name, "--data.root", str(root), "--data.size", "32")
     assert main(["train", *SMALL, "--model.channels", "16", *data, *STEP, "--train.out", str(run)]) == 0
-    assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(scores)]) == 0
+    for original in ("false", "true"):  # squashed, and at the masks' own resolution
+        command = ["eval", str(run / "last"), "--negatives", "false", "--data.original_masks", original]
+        assert main([*command, "-o", str(scores)]) == 0
     numbers = json.loads(scores.read_text())["numbers"]
     assert numbers["clips"] == (2 if name != "avss" else 6)
     assert numbers["frames"] == (10 if name != "avss" else 40)
