@@ -24,7 +24,7 @@ from avseg.figures.page import (
 )
 from avseg.figures.scenes import Scene, Scenes, look
 
-_NARROWEST, _WIDEST = 40.0, 96.0
+_NARROWEST, _WIDEST = 33.0, 96.0
 """Points of a cell."""
 _WIDEST_NAME = 90.0
 """Points that the name of a model may take; longer ones lose their middle."""
