@@ -73,7 +73,7 @@ def read_plan(argv: Sequence[str]) -> Plan:
     _check(budget, seeds, split)
     name = Path(config).stem if config else "bench_" + "_".join([*models, _data(sections, dotted)])
     out = Path(said.get("out") or f"runs/{name}")
-    _check_shared(sections["model"], models)
+    _check_shared([*sections["model"], *(key[6:] for key, _ in dotted if key.startswith("model."))], models)
     runs = {
         label: [_run(sections, own_settings, dotted, budget, seed, out / label) for seed in range(seeds)]
         for label, own_settings in models.items()
@@ -136,7 +136,7 @@ def _models(said: Any) -> dict[str, dict[str, Any]]:
     for label, settings in said.items():
         if not isinstance(settings, Mapping) or "name" not in settings or "/" in str(label):
             raise ConfigError(
-                f"model {label!r} must be a mapping such as {{name: tpavi}} with a plain label, got {settings!r}"
+                f"model {label!r} must be a plain label and settings such as {{name: tpavi}}, got {settings!r}"
             )
         model_class(settings["name"])
     return {str(label): dict(settings) for label, settings in said.items()}
@@ -144,7 +144,7 @@ def _models(said: Any) -> dict[str, dict[str, Any]]:
 
 def _check(budget: Any, seeds: Any, split: Any) -> None:
     for name, value in (("budget", budget), ("seeds", seeds)):
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise ConfigError(f"{name} must be a number, 1 or more, got {value!r}")
     if split not in SPLITS[1:]:
         raise ConfigError(f"split must be one of {', '.join(SPLITS[1:])}, got {split!r}")

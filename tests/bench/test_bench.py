@@ -1,0 +1,96 @@
+"""A whole comparison: trained, scored, written, and gone on with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avseg.bench import bench as module
+from avseg.bench.curves import read_curve
+from avseg.cli import main
+
+SIZE = "--model.channels 16 --data.size 32 --data.frames 2 --data.train 8 --data.val 2 --data.test 3"
+TRAIN = "--seeds 2 --budget 4 --train.batch_size 4 --train.workers 0 --train.log_every 1"
+WORDS = f"bench --models tpavi,pcmanet --data synthetic {TRAIN} {SIZE} --results results".split()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(WORDS) == 0
+    return folder
+
+
+NAME = "bench_tpavi_pcmanet_synthetic"
+
+
+def test_json_says_what_was_measured_and_how(done: Path) -> None:
+    result = json.loads((done / f"results/{NAME}.json").read_text(encoding="utf-8"))
+    assert {"command", "commit", "date", "hardware", "versions", "config", "numbers"} == set(result)
+    numbers = result["numbers"]
+    assert (numbers["clips"], numbers["headline"], numbers["compared_with"]) == (3, "avsbench/j", "tpavi")
+    for label, entry in numbers["models"].items():
+        j = entry["scores"]["avsbench/j"]
+        reports = [
+            json.loads((done / f"runs/{NAME}/{label}/seed{k}/scores.json").read_text(encoding="utf-8"))["report"]
+            for k in (0, 1)
+        ]
+        assert j["values"] == [r["scores"]["avsbench"]["j"] for r in reports]
+        assert j["mean"] == pytest.approx(np.mean(j["values"]))
+        assert j["std"] == pytest.approx(np.std(j["values"], ddof=1))
+        assert entry["scores"]["drop/swap"]["values"] == [r["negatives"]["swap"]["drop"] for r in reports]
+        assert entry["cost"]["clip"] == {"frames": 2, "height": 32, "width": 32}
+        assert entry["cost"]["parameters"] > 1e7
+    difference = numbers["models"]["pcmanet"]["difference"]
+    means = {label: entry["scores"]["avsbench/j"]["mean"] for label, entry in numbers["models"].items()}
+    assert difference["mean"] == pytest.approx(means["pcmanet"] - means["tpavi"])
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    assert "difference" not in numbers["models"]["tpavi"]
+
+
+def test_table_has_a_row_for_each_model(done: Path) -> None:
+    lines = (done / f"results/{NAME}.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == f"`avseg {' '.join(WORDS)}`".replace("--data ", "--data.name ")
+    assert lines[2].startswith("| model | J | F | IoU where it sounds | drop, swapped sound")
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| tpavi", "| pcmanet"]
+    assert len({line.count("|") for line in lines[2:]}) == 1
+
+
+def test_picture_shows_a_curve_for_each_model(done: Path) -> None:
+    pixels = np.asarray(Image.open(done / f"results/{NAME}.png").convert("RGB")).reshape(-1, 3)
+    for colour in ((31, 119, 180), (255, 127, 14)):
+        assert (pixels == colour).all(1).sum() > 20
+    assert read_curve(done / f"runs/{NAME}/tpavi/seed0", "val/avsbench/j").keys() == {2, 4}
+
+
+def test_a_second_call_trains_and_scores_nothing_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(done)
+    before = {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")}
+    assert len(before) >= 4
+    scored = []
+    monkeypatch.setattr(module, "evaluate", lambda *a, **k: scored.append(a))
+    assert main(WORDS) == 0
+    assert not scored
+    assert {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")} == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    assert main([*WORDS, "--train.lr", "0.1"]) == 2
+    assert "train.lr = 0.0005, this run 0.1" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written_are_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").write_text("a file", encoding="utf-8")
+    assert main(WORDS) == 2
+    assert "choose another --results" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
