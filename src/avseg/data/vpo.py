@@ -79,6 +79,8 @@ _SECONDS = 3
 """Of sound."""
 _HELD_OUT = 10
 """Every tenth training image, by a checksum of its number, validates when asked for."""
+_NO = ("0", "0.0", "False")
+"""How a table may say that only one thing of a class is in an image."""
 _UNKNOWN = -1
 
 
@@ -127,8 +129,8 @@ class VPO(FileDataset):
     @property
     def published(self) -> int | None:
         """Clips in the release; None where ``validation`` makes other splits."""
-        if self.split == "val" or self.config.validation == "holdout":
-            return None if self.split != "test" else _PUBLISHED[self.config.subset]["test"]
+        if self.split == "val" or (self.split == "train" and self.config.validation == "holdout"):
+            return None
         return _PUBLISHED[self.config.subset][self.split]
 
     def find(self) -> list[Entry]:
@@ -166,7 +168,7 @@ class VPO(FileDataset):
             name, mask = f"{first['cateName']}/{image}", f"{first['cateName']}/{image}_{annotation}"
         else:
             name = mask = image
-        elsewhere = subset == "msmi" and first["multi_instance"] == "0"
+        elsewhere = subset == "msmi" and first["multi_instance"] in _NO
         folder = _table(self.root, "ms" if elsewhere else subset).parent
         recordings = Path(self.config.sounds or self.root / "vggsound_bench/VGGSound/audios")
         return Entry(
