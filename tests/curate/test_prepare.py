@@ -14,6 +14,7 @@ from scipy.io import wavfile
 
 from avseg.cli import main
 from avseg.curate.prepare import prepare
+from avseg.data import build_dataset
 from avseg.errors import DataError
 
 TIMES = [k / 8 for k in range(44)]
@@ -74,6 +75,22 @@ def test_frames_and_sound_are_those_of_the_release(raw):
         loud = np.flatnonzero(np.abs(sound) > 1000)
         assert loud[[0, -1]] / 16_000 == pytest.approx([1, 2], abs=0.02)
         assert np.abs(sound[18_000:30_000]).max() / 32_767 == pytest.approx(0.5, abs=0.05)
+
+
+def test_with_the_masks_it_is_the_data_set(raw):
+    prepare(raw, progress=False)
+    white = Image.new("L", (224, 224), 255)
+    masks = {"Single-source/s4_data/gt_masks/train/dog/a/a": 1, "Multi-sources/ms3_data/gt_masks/train/e/e": 5}
+    for stem, count in masks.items():
+        (raw / stem).parent.mkdir(parents=True)
+        for k in range(1, count + 1):
+            white.save(raw / f"{stem}_{k}.png")
+    for name, folder, labelled in (("s4", "Single-source", 1), ("ms3", "Multi-sources", 5)):
+        sample = build_dataset(name, "train", root=str(raw / folder))[0]
+        assert sample.clip.frames.shape == (1, 5, 3, 224, 224)
+        assert sample.clip.audio.shape == (1, 5, 1, 96, 64)
+        assert sample.target.labelled.sum() == labelled
+        assert sample.clip.audio[0].amax((1, 2, 3)).argmax() == 1  # 0.96 to 1.92 s of the beep from 1 to 2 s
 
 
 def test_what_is_there_is_left_alone_and_what_is_half_there_is_made_again(raw):
