@@ -24,6 +24,16 @@ def test_reads_what_was_written(tmp_path):
     assert len(read_sound(write(tmp_path / "b.wav", tone(0.5, rate=44100), rate=44100))) == 8000
 
 
+@pytest.mark.parametrize("channels", [2, 6])
+def test_several_channels_become_their_mean(tmp_path, channels):
+    levels = np.arange(channels) * 0.1
+    path = tmp_path / "a.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((channels, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.tile((levels * 32767).round().astype("<i2"), 800).tobytes())
+    assert read_sound(path) == pytest.approx(np.full(800, levels.mean()), abs=1e-4)
+
+
 def test_long_pauses_are_shortened_and_short_ones_kept(tmp_path):
     pause = np.zeros(16000)
     long = tight_sound(write(tmp_path / "a.wav", np.concatenate([pause, tone(0.5), pause, tone(0.5), pause])))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from avseg.bench.curves import draw_curves
@@ -54,7 +55,8 @@ def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]
         reports[label].append(_scores(train(run, progress=progress), run, plan.split, progress))
     numbers = _numbers(plan, reports)
     config = {label: runs[0].as_dict() for label, runs in plan.runs.items()}
-    result = {**provenance(command), "config": {"split": plan.split, "recipes": config}, "numbers": numbers}
+    device = _device(next(iter(plan.runs.values()))[0])
+    result = {**provenance(command, device), "config": {"split": plan.split, "recipes": config}, "numbers": numbers}
     _write(plan.results / f"{plan.name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     _write(plan.results / f"{plan.name}.md", markdown(result))
     draw_curves(plan.runs, plan.results / f"{plan.name}.png")
@@ -70,7 +72,7 @@ def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any
         if kept["split"] == split:
             return dict(kept["report"])
     dataset = build_dataset(split=split, **run.data)
-    report = evaluate(load(folder / "last"), dataset, progress=progress, workers=run.train.workers)
+    report = evaluate(load(folder / "last"), dataset, device=_device(run), progress=progress, workers=run.train.workers)
     _write(path, json.dumps({"split": split, "report": report}, ensure_ascii=False) + "\n")
     return report
 
@@ -118,10 +120,18 @@ def _cost(run: Run) -> dict[str, Any]:
     """What one clip of the comparison costs, counted and timed."""
     dataset = build_dataset(split="val", **run.data)
     _, frames, _, height, width = dataset[0].clip.frames.shape
-    model = build(classes=dataset.classes, **run.model)
+    model = build(classes=dataset.classes, **run.model).to(_device(run))
     found = profile(model, frames=frames, height=height, width=width, runs=5)
     cost = dataclasses.asdict(next(iter(found.costs.values()))[TOTAL])
     return {**cost, "clip": found.clip}
+
+
+def _device(run: Run) -> str:
+    """Where runs are scored and timed: where they were trained."""
+    wish = run.train.accelerator
+    if wish in ("auto", "gpu") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if wish == "mps" or (wish == "auto" and torch.backends.mps.is_available()) else "cpu"
 
 
 def _writable(folder: Path) -> None:

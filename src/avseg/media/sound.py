@@ -148,10 +148,11 @@ def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
             return
         for frame in decoded(container, stream, path, complain):
             audio = cast("AudioFrame", frame)
-            yield Block(seconds(audio, container), audio.sample_rate, _mono(audio))
+            yield Block(seconds(audio, container), audio.sample_rate, mono(audio))
 
 
-def _mono(frame: AudioFrame) -> NDArray[np.float32]:
+def mono(frame: AudioFrame) -> NDArray[np.float32]:
+    """(n,) -1..1, the channels' mean. FFmpeg's own mix to one channel is louder, by the root of two for stereo."""
     samples: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

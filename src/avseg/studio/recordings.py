@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avseg.errors import DataError
+from avseg.media.sound import mono
 from avseg.mel import SAMPLE_RATE, mono16k
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".mp4", ".mkv", ".webm")
@@ -50,9 +51,7 @@ def read_sound(path: Path) -> NDArray[np.float32]:
             if not container.streams.audio:
                 raise DataError(f"{path} holds no sound")
             rate = container.streams.audio[0].rate
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-            frames = [f for frame in container.decode(audio=0) for f in resampler.resample(frame)]
-            blocks = [frame.to_ndarray()[0] for frame in (*frames, *resampler.resample(None))]
+            blocks = [mono(frame) for frame in container.decode(audio=0)]
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"{path} is not a sound that can be read ({error.strerror})") from None
     wave = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
