@@ -342,3 +342,18 @@ def test_mirror_turns_pictures_masks_and_stereo_together() -> None:
         assert torch.equal(clip.frames[i], frames[i].flip(-1) if was_turned else frames[i])
         assert torch.equal(target.masks[i], masks[i].flip(-1) if was_turned else masks[i])
         assert torch.equal(clip.audio[i], audio[i].flip(1) if was_turned else audio[i])
+
+
+def test_one_value_per_channel_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lonely = [
+        "--model.visual",
+        "resnet18",
+        "--data.frames",
+        "1",
+        "--train.batch_size",
+        "1",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    assert main([*SMALL, *lonely]) == 2
+    assert "1 clips of 1 frames of 32x32 leave the deepest stage one value per channel" in capsys.readouterr().err

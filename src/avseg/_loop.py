@@ -15,7 +15,7 @@ from avseg._curves import Curves
 from avseg._sampler import START, Position, ShuffledFrom, reseed
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, collate
-from avseg.errors import AvsegError
+from avseg.errors import AvsegError, ConfigError
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import protocols
 
@@ -101,7 +101,7 @@ class Lesson(pl.LightningModule):
             AvsegError: When it is not finite.
         """
         clip, target = mirror(batch.clip, batch.target) if self.config.flip else (batch.clip, batch.target)
-        prediction = self.model(clip, target)
+        prediction = self._answer(clip, target)
         terms = self.model.loss(prediction, target)
         loss = self._sum(terms, batch)
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
@@ -109,6 +109,18 @@ class Lesson(pl.LightningModule):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self._write("train", {"loss": loss, **terms, **prediction.scalars, "lr": rate})
         return loss
+
+    def _answer(self, clip: Clip, target: Target) -> Prediction:
+        try:
+            return cast("Prediction", self.model(clip, target))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            b, t, _, h, w = clip.frames.shape
+            raise ConfigError(
+                f"{b} clips of {t} frames of {h}x{w} leave the deepest stage one value per channel, too few for batch "
+                "norm: raise train.batch_size or data.size"
+            ) from error
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
         """Count one clip in every score."""

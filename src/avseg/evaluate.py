@@ -70,7 +70,7 @@ def evaluate(
         DataError: When there is no clip, or no other clip whose audio could be heard.
         CheckpointError: When the model answers NaN.
     """
-    _check_classes(model, dataset)
+    check_classes(model, dataset)
     if batch_size < 1 or workers < 0:
         raise ConfigError(f"batch_size must be 1 or more and workers must be 0 or more, got {batch_size} and {workers}")
     if len(dataset) < 1 + negatives:
@@ -85,14 +85,18 @@ def evaluate(
     )
     tallies: dict[str, _Tally] = {}
     _move(model, device)
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         for trial in track(trials, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
             _hear(model, trial, device, tallies)
     return _report(dataset, tallies)
 
 
-def _check_classes(model: AVSModel, dataset: AVSDataset) -> None:
-    """Refuse a model whose channels mean something else than the labels."""
+def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
+    """Refuse a model whose channels mean something else than the labels.
+
+    Raises:
+        ConfigError: When their number or their names differ.
+    """
     if model.classes != dataset.classes:
         raise ConfigError(
             f"the model has {model.classes} classes, the data set {dataset.classes}: "
@@ -113,7 +117,7 @@ def _move(model: AVSModel, device: torch.device | str) -> None:
 
 
 @contextmanager
-def _evaluating(model: AVSModel) -> Iterator[None]:
+def evaluating(model: AVSModel) -> Iterator[None]:
     """Evaluation mode, and afterwards each module in the mode it had: a frozen encoder stays frozen."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -315,7 +319,7 @@ def evaluate_checkpoint(
     if out is not None:
         _prepare(out)
     model = load(checkpoint)
-    settings = _settings(model.card, dict(data or {}), checkpoint)
+    settings = data_settings(model.card, dict(data or {}), checkpoint)
     fields = {key: value for key, value in settings.items() if key != "name"}
     dataset = build_dataset(settings["name"], split, **fields)
     report = evaluate(
@@ -342,7 +346,17 @@ def evaluate_checkpoint(
     return result
 
 
-def _settings(card: Mapping[str, Any], data: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+def data_settings(card: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Name and settings of the data a model is to answer.
+
+    Args:
+        card: Of the model; says what it was trained on.
+        data: What was asked for, laid over that when it is the same data set.
+        checkpoint: Named in the error.
+
+    Raises:
+        ConfigError: When neither names a data set.
+    """
     trained = card.get("data") or {}
     name = data.get("name", trained.get("name"))
     if name is None:

@@ -41,12 +41,26 @@ def test_embeddings_pass_through() -> None:
     assert AudioEncoder("none", train=False, dim=7)(embeddings[..., :7]).shape == (1, 2, 7)
 
 
+def test_two_ears_embed_their_channels_side_by_side() -> None:
+    encoder = AudioEncoder("compact", train=True, stereo=True).eval()
+    both = torch.randn(2, 3, 2, 96, 64)
+    embeddings = encoder(both)
+    assert embeddings.shape == (2, 3, encoder.dim) == (2, 3, 256)
+    one = AudioEncoder("compact", train=True).eval()
+    one.load_state_dict(encoder.state_dict())
+    for ear in range(2):
+        alone = one(both[:, :, ear : ear + 1])
+        assert torch.allclose(embeddings[..., 128 * ear : 128 * (ear + 1)], alone, atol=1e-5)
+    centred = encoder(both[:, :, :1])
+    assert torch.equal(centred[..., :128], centred[..., 128:])
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
         ("compact", (1, 2, 64), "D = 64, this model was built for 128"),
         ("none", (1, 2, 1, 96, 64), "no audio encoder"),
-        ("compact", (1, 2, 2, 96, 64), "takes one channel, got 2"),
+        ("compact", (1, 2, 2, 96, 64), "hears one channel, got 2"),
     ],
 )
 def test_audio_that_does_not_fit(name: str, shape: tuple, message: str) -> None:

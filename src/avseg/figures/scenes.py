@@ -13,7 +13,7 @@ from torch import Tensor
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.data._base import denormalise
 from avseg.errors import CheckpointError, ConfigError, DataError
-from avseg.evaluate import _check_classes, _evaluating, _settings
+from avseg.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.cells import Colour, Pixels
 from avseg.interface import IGNORE, AVSModel, Prediction
 from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide
@@ -141,10 +141,10 @@ def look(
         DataError: When there is no data.
     """
     models = [load(checkpoint) for checkpoint in checkpoints]
-    settings = _settings(models[0].card, dict(data or {}), checkpoints[0])
+    settings = data_settings(models[0].card, dict(data or {}), checkpoints[0])
     dataset = build_dataset(settings.pop("name"), split, **settings)
     for model in models:
-        _check_classes(model, dataset)
+        check_classes(model, dataset)
     chosen = choose(len(dataset), clips, pick)
     return Scenes(
         [_scene(dataset, index, models, checkpoints) for index in chosen], short_names(checkpoints), dataset.class_names
@@ -226,7 +226,7 @@ def _scene(dataset: AVSDataset, index: int, models: Sequence[AVSModel], checkpoi
 
 
 def _answer(model: AVSModel, sample: Sample, named: str) -> Answer:
-    with _evaluating(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         prediction = model(sample.clip, maps=True)
     if any(not tensor.isfinite().all() for tensor in (prediction.logits, *prediction.maps.values())):
         raise CheckpointError(f"{named} does not answer clip {sample.names[0]!r} with numbers: its weights are broken")

@@ -241,6 +241,7 @@ class PCMANet(AVSModel):
             audio: Audio encoder: ``vggish`` (paper), ``compact``, or ``none`` for embeddings alone.
             train_audio: Train the audio encoder too; the paper freezes VGGish.
             audio_dim: D of the embeddings when ``audio`` is ``none``.
+            stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).
             channels: C, of all fused maps.
             groups: g, of AVGA. The release's S4 ResNet-50 has 4.
             heads: Attention heads of QSCA.
@@ -266,6 +267,7 @@ class PCMANet(AVSModel):
         audio: AudioName = "vggish"
         train_audio: bool = False
         audio_dim: int = 128
+        stereo: bool = False
         channels: int = 256
         groups: int = 8
         heads: int = 8
@@ -319,7 +321,7 @@ class PCMANet(AVSModel):
         super().__init__(config, classes)
         c = config
         self.visual = VisualBackbone(c.visual)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None

@@ -193,6 +193,7 @@ class TPAVI(AVSModel):
             audio: Audio encoder: ``vggish`` (paper), ``compact``, or ``none`` for embeddings alone.
             train_audio: Train the audio encoder too; the paper freezes VGGish.
             audio_dim: D of the embeddings when ``audio`` is ``none``.
+            stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).
             channels: C, of all fused maps.
             stages: Where the interaction takes place, out of 1 … 4; none is a model that hears nothing.
             visual_audio: Pixels meet audio (paper).
@@ -212,6 +213,7 @@ class TPAVI(AVSModel):
         audio: AudioName = "vggish"
         train_audio: bool = False
         audio_dim: int = 128
+        stereo: bool = False
         channels: int = 256
         stages: tuple[int, ...] = STAGES
         visual_audio: bool = True
@@ -254,7 +256,7 @@ class TPAVI(AVSModel):
         super().__init__(config, classes)
         c = config
         self.visual = VisualBackbone(c.visual)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.dilated = _per_stage(STAGES, lambda i: Dilated(self.visual.channels[i - 1], c.channels))
         self.interaction = _per_stage(
             c.stages, lambda _: Interaction(c.channels, self.audio.dim, align_bias=c.align_bias, form=c.form)

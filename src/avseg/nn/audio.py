@@ -81,13 +81,15 @@ class AudioEncoder(nn.Module):
         name: ``vggish``, ``compact``, or ``none`` for a model that is given embeddings.
         train: Whether its weights learn; otherwise it is frozen, in evaluation mode for good.
         dim: D of the embeddings when ``name`` is ``none``.
+        stereo: Hear two channels, each embedded on its own and put side by side: D doubles.
     """
 
-    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING) -> None:
+    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False) -> None:
         super().__init__()
         encoders: dict[str, type[nn.Module]] = {"vggish": VGGish, "compact": CompactAudio}
         self.net = encoders[name]() if name in encoders else None
-        self.dim = dim if name == "none" else EMBEDDING
+        self.ears = 2 if stereo else 1
+        self.dim = dim if name == "none" else EMBEDDING * self.ears
         self.learns = train
         self.requires_grad_(train)
 
@@ -96,7 +98,7 @@ class AudioEncoder(nn.Module):
         return super().train(mode and self.learns)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, T, 1, 96, 64) log-mel or (B, T, D) embeddings → (B, T, D).
+        """(B, T, 1, 96, 64) log-mel, (B, T, 2, 96, 64) in stereo, or (B, T, D) embeddings → (B, T, D).
 
         Raises:
             ConfigError: When there is no encoder for log-mel, or D or the number of channels is another.
@@ -110,8 +112,11 @@ class AudioEncoder(nn.Module):
                 f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or convert it again with "
                 "VGGish's weights (avseg convert --vggish FILE)"
             )
-        if audio.shape[2] != 1:
-            raise ConfigError(f"the audio encoder takes one channel, got {audio.shape[2]}: average them first")
+        if audio.shape[2] > self.ears:
+            raise ConfigError(
+                f"this model hears one channel, got {audio.shape[2]}: average them, or build it with stereo=True"
+            )
+        audio = audio.expand(-1, -1, self.ears, -1, -1)  # one channel is heard by both ears
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
-            embeddings: Tensor = self.net(audio.flatten(0, 1))
+            embeddings: Tensor = self.net(audio.flatten(0, 2).unsqueeze(1))
         return embeddings.view(*audio.shape[:2], -1)
