@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from avseg.data import AVSDataset, Sample, build_dataset
+from avseg.data._base import lengthen
 from avseg.errors import ConfigError
 from avseg.sheet import contact_sheet, show
 from avseg.studio.palette import colour, palette
@@ -54,6 +55,21 @@ def test_colours_are_those_of_the_labels_in_the_clip(clip):
     sheets = [contact_sheet(Changed(masked(clip, m), names), [0]) for m in (nothing, three, ignored)]
     assert [has(s, colour(3)) for s in sheets] == [False, True, False]
     assert [has(s, colour(255)) for s in sheets] == [False, False, True]
+
+
+def test_padding_is_left_out(clip):
+    padded = lengthen(clip, 5)
+    assert padded.clip.valid.sum() == 2
+    names = build_dataset("synthetic", "val", variant="avss").class_names
+    shown, expected = (contact_sheet(Changed(sample, names), [0]) for sample in (padded, clip))
+    assert np.array_equal(shown, expected)
+
+
+def test_times_are_those_of_the_frames(clip):
+    names = build_dataset("synthetic", "val", variant="avss").class_names
+    late = Changed(clip, names)
+    late.phase = 15 / 16
+    assert not np.array_equal(contact_sheet(late, [0]), contact_sheet(Changed(clip, names), [0]))
 
 
 def test_unlabelled_frames_say_so(clip):

@@ -52,7 +52,7 @@ def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
     For every clip: the frames; the frames in grey under their masks; the log-mel patch around each frame, low
     notes below. Frames whose masks do not train are said to be unlabelled.
     """
-    strips = [_strip(dataset[index], dataset.class_names) for index in indices]
+    strips = [_strip(dataset[index], dataset) for index in indices]
     width = max(s.width for s in strips) + 2 * _EDGE
     sheet = Image.new("RGB", (width, sum(s.height + _EDGE for s in strips) + _EDGE), _PAPER)
     top = _EDGE
@@ -62,8 +62,8 @@ def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
     return sheet
 
 
-def _strip(sample: Sample, names: Sequence[str]) -> Image.Image:
-    """One clip: a line of text, three rows, a line of times."""
+def _strip(sample: Sample, dataset: AVSDataset) -> Image.Image:
+    """One clip without its padding: a line of text, three rows, a line of times."""
     rows = _rows(sample)
     count, wide = len(rows[0]), rows[0][0].width + _GAP
     heights = [_LINE, *(row[0].height + _GAP for row in rows), _LINE]
@@ -72,22 +72,24 @@ def _strip(sample: Sample, names: Sequence[str]) -> Image.Image:
         for k, cell in enumerate(row):
             strip.paste(cell, (k * wide, top))
     for k in range(count):
-        _write(strip, (k * wide + (wide - _GAP) // 2, strip.height - _LINE + 2), f"{k + 0.5:g} s", _FAINT, "ma")
-    _legend(strip, sample.names[0], np.unique(sample.target.masks.numpy()).tolist(), names)
+        time = f"{round(k + dataset.phase, 2):g} s"
+        _write(strip, (k * wide + (wide - _GAP) // 2, strip.height - _LINE + 2), time, _FAINT, "ma")
+    _legend(strip, sample.names[0], np.unique(sample.target.masks.numpy()).tolist(), dataset.class_names)
     return strip
 
 
 def _rows(sample: Sample) -> list[list[Image.Image]]:
     """Pictures, masks and sound of a clip, one cell per frame."""
-    frames: Pixels = denormalise(sample.clip.frames[0]).numpy()
-    masks: NDArray[np.int64] = sample.target.masks[0].numpy()
+    real = sample.clip.valid[0]
+    frames: Pixels = denormalise(sample.clip.frames[0, real]).numpy()
+    masks: NDArray[np.int64] = sample.target.masks[0, real].numpy()
     count, height, width = masks.shape
     wide = max(_NARROWEST, min(_WIDEST, _WIDTH // count))
     size = wide, max(1, round(wide * height / width))
     marked = [covered(*pair, size, colour) for pair in zip(frames, masks, strict=True)]
-    for k in torch.nonzero(~sample.target.labelled[0]).flatten().tolist():
+    for k in torch.nonzero(~sample.target.labelled[0, real]).flatten().tolist():
         _write(marked[k], (6, 4), "unlabelled", _PAPER)
-    patches = sample.clip.audio[0, :, 0].numpy()
+    patches = sample.clip.audio[0, real, 0].numpy()
     heard = wide, max(48, wide // 2)
     return [[fit(f, size) for f in frames], marked, [spectrogram(patch, heard) for patch in patches]]
 

@@ -1,7 +1,7 @@
 """What a data set is: numbered samples of one ``Clip`` and its ``Target``, and the names of its classes."""
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,9 +48,11 @@ class AVSDataset(Dataset[Sample]):
     Attributes:
         class_names: Label → name. ``("background", "sounding")`` for one-class tasks.
         classes: K of a model for this data: 1 when there are two names, else one per name.
+        phase: When in its second a frame was taken: frame k is at k + ``phase`` s.
     """
 
     class_names: tuple[str, ...]
+    phase: ClassVar[float] = 0.5
 
     @property
     def classes(self) -> int:

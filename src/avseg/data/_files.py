@@ -127,13 +127,11 @@ class FileDataset(AVSDataset):
 
     Attributes:
         root: The folder.
-        phase: When in its second a frame was taken.
         short: What frames hear after the end of the sound, see :func:`avseg.data._sound.consecutive`.
         mark: The file a folder is recognised by, for messages.
         besides: Names of files and folders that belong to the layout and are not read.
     """
 
-    phase: ClassVar[float] = 0.5
     short: ClassVar[Short] = "last"
     mark: ClassVar[str] = ""
     besides: ClassVar[frozenset[str]] = frozenset()

@@ -218,7 +218,7 @@ def _scene(dataset: AVSDataset, index: int, models: Sequence[AVSModel], checkpoi
         name,
         denormalise(clip.frames[0, seen]).numpy(),
         clip.audio[0, seen, 0].numpy() if clip.audio.ndim == 5 else None,
-        [f"{k + 0.5:g} s" for k in seen.nonzero().flatten().tolist()],
+        [f"{round(k + dataset.phase, 2):g} s" for k in seen.nonzero().flatten().tolist()],
         masks.numpy(),
         target.labelled[0, seen].numpy(),
         [_answer(model, sample, named) for model, named in zip(models, checkpoints, strict=True)],
@@ -227,7 +227,7 @@ def _scene(dataset: AVSDataset, index: int, models: Sequence[AVSModel], checkpoi
 
 def _answer(model: AVSModel, sample: Sample, named: str) -> Answer:
     with evaluating(model), torch.inference_mode():
-        prediction = model(sample.clip, maps=True)
+        prediction = model(sample.clip, maps=True).at(sample.target.masks.shape[-2:])
     if any(not tensor.isfinite().all() for tensor in (prediction.logits, *prediction.maps.values())):
         raise CheckpointError(f"{named} does not answer clip {sample.names[0]!r} with numbers: its weights are broken")
     seen = sample.clip.valid[0]
