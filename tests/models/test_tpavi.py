@@ -194,6 +194,17 @@ def test_what_is_heard_decides_at_every_chosen_stage() -> None:
         assert torch.equal(deaf.eval()(inputs).logits, deaf(other).logits)
 
 
+def test_equal_frames_get_equal_answers_whatever_each_of_them_hears() -> None:
+    """What the order of multiplication shows: a clip's sound reaches its pixels through one matrix for all frames."""
+    model, inputs = build().eval(), clip(1, 4)
+    still = Clip(inputs.frames[:, :1].expand_as(inputs.frames).contiguous(), inputs.audio)
+    logits = model(still).logits
+    assert torch.allclose(logits, logits[:, :1].expand_as(logits), atol=1e-5)
+    assert not torch.allclose(logits, model(Clip(still.frames, inputs.audio * 2)).logits, atol=1e-3)
+    shuffled = model(Clip(still.frames, inputs.audio.flip(1))).logits
+    assert torch.allclose(logits, shuffled, atol=1e-5)
+
+
 def test_absent_frames_are_no_keys() -> None:
     model, inputs = build().eval(), clip(1, 3)
     valid = torch.tensor([[True, True, False]])
