@@ -86,6 +86,27 @@ def test_another_recipe_in_the_same_folder_is_refused(
     assert "train.lr = 0.0005, this run 0.1" in capsys.readouterr().err
 
 
+def test_a_smaller_budget_in_the_same_folder_is_refused(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(done)
+    assert main([*WORDS, "--budget", "2", "--train.schedule", "constant"]) == 2
+    assert "train.schedule" in capsys.readouterr().err
+    words = [*WORDS, "--train.schedule", "constant", "-o", "runs/constant", "--seeds", "1", "--models", "tpavi"]
+    assert main(words) == 0
+    assert main([*words, "--budget", "2"]) == 2
+    assert "holds a run of 4 steps, the budget is 2: choose another --out" in capsys.readouterr().err
+
+
+def test_a_larger_budget_goes_on_and_scores_anew(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(done)
+    words = [*WORDS, "--train.schedule", "constant", "-o", "runs/longer", "--seeds", "1", "--models", "tpavi"]
+    assert main(words) == 0
+    assert main([*words, "--budget", "6"]) == 0
+    kept = json.loads((done / "runs/longer/tpavi/seed0/scores.json").read_text(encoding="utf-8"))
+    assert kept["of"] == {"split": "test", "step": 6}
+
+
 def test_results_that_cannot_be_written_are_found_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

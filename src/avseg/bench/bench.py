@@ -23,7 +23,7 @@ from avseg.evaluate import evaluate
 from avseg.models import build
 from avseg.profile import TOTAL, profile
 from avseg.provenance import provenance
-from avseg.store import load
+from avseg.store import load, read_card
 from avseg.train import train
 
 SCORES = "scores.json"
@@ -66,14 +66,24 @@ def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]
 
 def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any]:
     """What the last weights of a run score; from its folder when they were scored before."""
-    path = folder / SCORES
+    step = read_card(folder / "last")["step"]
+    if step != run.train.max_steps:
+        raise ConfigError(
+            f"{folder} holds a run of {step} steps, the budget is {run.train.max_steps}: choose another --out"
+        )
+    path, what = folder / SCORES, {"split": split, "step": step}
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["split"] == split:
+        if kept.get("of") == what:
             return dict(kept["report"])
-    dataset = build_dataset(split=split, **run.data)
-    report = evaluate(load(folder / "last"), dataset, device=_device(run), progress=progress, workers=run.train.workers)
-    _write(path, json.dumps({"split": split, "report": report}, ensure_ascii=False) + "\n")
+    report = evaluate(
+        load(folder / "last"),
+        build_dataset(split=split, **run.data),
+        device=_device(run),
+        progress=progress,
+        workers=run.train.workers,
+    )
+    _write(path, json.dumps({"of": what, "report": report}, ensure_ascii=False) + "\n")
     return report
 
 
