@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from avseg.bench import bench as module
-from avseg.bench.curves import read_curve
 from avseg.cli import main
+from avseg.figures.trend import read_curves
 
 SIZE = "--model.channels 16 --data.size 32 --data.frames 2 --data.train 8 --data.val 2 --data.test 3"
 TRAIN = "--seeds 2 --budget 4 --train.batch_size 4 --train.workers 0 --train.log_every 1"
@@ -62,9 +62,10 @@ def test_table_has_a_row_for_each_model(done: Path) -> None:
 
 def test_picture_shows_a_curve_for_each_model(done: Path) -> None:
     pixels = np.asarray(Image.open(done / f"results/{NAME}.png").convert("RGB")).reshape(-1, 3)
-    for colour in ((31, 119, 180), (255, 127, 14)):
+    for colour in ((0, 114, 178), (213, 94, 0)):
         assert (pixels == colour).all(1).sum() > 20
-    assert read_curve(done / f"runs/{NAME}/tpavi/seed0", "val/avsbench/j").keys() == {2, 4}
+    curve = read_curves(done / f"runs/{NAME}/tpavi/seed0")["val/avsbench/j"]
+    assert curve.steps.tolist() == [2, 4]
 
 
 def test_a_second_call_trains_and_scores_nothing_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,20 @@
 """Learning curves of a comparison: validation score against optimizer steps, mean and range over seeds."""
 
-import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from avseg.config import Run
 from avseg.data import build_dataset
+from avseg.figures.files import styled, write_figure
+from avseg.figures.trend import looks, read_curves
 
-
-def read_curve(folder: Path, name: str) -> dict[int, float]:
-    """Step → value of one curve of a run's ``metrics.csv``."""
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return {int(row["step"]): float(row["value"]) for row in csv.DictReader(file) if row["name"] == name}
+_DPI = 150
+_FAINT = 0.3
+"""Opacity of all ranges together: the more models, the fainter each."""
 
 
 def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
@@ -28,18 +27,25 @@ def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     data = next(iter(runs.values()))[0].data
     one = build_dataset(split="val", **data).classes == 1
     score, heading = ("val/avsbench/j", "J") if one else ("val/avsbench_semantic/miou", "mIoU")
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for k, (label, of_model) in enumerate(runs.items()):
-        curves = [read_curve(Path(str(run.train.out)), score) for run in of_model]
-        steps = sorted(set.intersection(*[{*curve} for curve in curves]))
-        values = 100 * np.array([[curve[step] for step in steps] for curve in curves])
-        axes.plot(steps, values.mean(0), color=f"C{k}", marker="o", markersize=3, label=label)
-        axes.fill_between(steps, values.min(0), values.max(0), color=f"C{k}", alpha=0.15, linewidth=0)
-    axes.set(xlabel="optimizer steps", ylabel=f"{heading} on the validation split, percent")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title=f"mean and range of {len(next(iter(runs.values())))} seeds")
-    beside = path.with_name(f".{path.stem}.part.png")
-    figure.savefig(beside, dpi=150)
-    os.replace(beside, path)
+    with styled():
+        figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        for (label, of_model), (colour, line) in zip(runs.items(), looks(len(runs)), strict=True):
+            steps, values = _seeds(of_model, score)
+            axes.plot(steps, values.mean(0), line, color=colour, marker="o", markersize=3, label=label)
+            band = axes.fill_between(steps, values.min(0), values.max(0), color=colour, linewidth=0)
+            band.set_alpha(_FAINT / len(runs) ** 0.5)
+        axes.set(xlabel="optimizer steps", ylabel=f"{heading} on the validation split, percent")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        title = f"mean and range of {len(next(iter(runs.values())))} seeds"
+        figure.legend(frameon=False, title=title, loc="outside right upper", alignment="left")
+    write_figure(figure, path, _DPI)
+
+
+def _seeds(runs: Sequence[Run], score: str) -> tuple[list[int], NDArray[np.float64]]:
+    """The steps at which every seed was validated, and (seeds, steps) percent."""
+    curves = [read_curves(Path(str(run.train.out))).get(score) for run in runs]
+    points = [{} if c is None else dict(zip(c.steps.tolist(), c.values.tolist(), strict=True)) for c in curves]
+    steps = sorted(set.intersection(*({*of_run} for of_run in points)))
+    return steps, 100 * np.array([[of_run[step] for step in steps] for of_run in points])
