@@ -49,6 +49,13 @@ def test_what_a_page_names_exists(page: Path) -> None:
         assert not symbol or symbol in set(names(ast.parse((ROOT / path).read_text()))), f"{path}:{symbol}"
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
         assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert not re.findall(r"@[A-Z_0-9]+@", text), f"{page.name} has gaps to fill"
+
+
+@pytest.mark.parametrize("table", sorted(ROOT.glob("benchmarks/results/bench_*.md")), ids=lambda p: p.stem)
+def test_the_results_page_has_the_tables_as_measured(table: Path) -> None:
+    assert table.read_text(encoding="utf-8") in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert table.with_suffix(".json").is_file()
 
 
 @pytest.mark.parametrize("classes", [1, 4])

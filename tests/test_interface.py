@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip, Prediction, Target, make_config
+from avseg.models import model_class
 
 
 class Loudness(AVSModel):
@@ -100,6 +101,11 @@ def test_unknown_settings_are_named_with_the_closest() -> None:
         make_config(Loudness, {"gian": 2.0})
     with pytest.raises(ConfigError, match="classes must be 1"):
         Loudness(Loudness.Config(), 0)
+
+
+def test_a_setting_of_the_wrong_type_is_a_mistake_of_the_user() -> None:
+    with pytest.raises(ConfigError, match="a setting of TPAVI has the wrong type: '<' not supported"):
+        make_config(model_class("tpavi"), {"matching": "a"})
 
 
 def test_an_answer_at_another_size_is_resized_before_it_is_decided() -> None:

@@ -286,4 +286,7 @@ def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r} of {owner.__name__}. {did_you_mean(key, known)}")
-    return owner.Config(**settings)
+    try:
+        return owner.Config(**settings)
+    except TypeError as error:  # such as a word where a number is compared
+        raise ConfigError(f"a setting of {owner.__name__} has the wrong type: {error}") from error
