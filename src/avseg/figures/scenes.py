@@ -177,9 +177,11 @@ def choose(count: int, clips: int, pick: Sequence[int] | None = None) -> list[in
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last part of each path, or as many as tell them apart; ``best`` and ``last`` of a run tell nothing."""
+    """The last part of each path that differs, or as many as tell them apart; ``best`` and ``last`` tell nothing."""
     whole = [PurePath(path).parts or (path,) for path in paths]
-    telling = [[part for part in parts if part not in ("best", "last")] or parts for parts in whole]
+    telling = [[part for part in parts if part not in ("best", "last")] or list(parts) for parts in whole]
+    while len(set(paths)) > 1 and len({p[-1] for p in telling}) == 1 and all(len(p) > 1 for p in telling):
+        telling = [parts[:-1] for parts in telling]
     for parts, fewest in ((telling, 1), (whole, 2)):
         for count in range(fewest, max(map(len, parts)) + 1):
             short = ["/".join(part[-count:]) for part in parts]
