@@ -1,4 +1,5 @@
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,11 @@ def test_every_bad_file_is_named(tiny, tmp_path: Path, capsys: pytest.CaptureFix
     last, lines = wrong(capsys, root, tmp_path / "wrong.txt")
     assert last == f"avseg: error: {root} cannot be used as s4: 8 faults, see above"
     expected = {
-        missing[0]: "no {}: every frame has its picture",
-        missing[1]: "no {}: every labelled frame has its mask",
+        missing[0]: "no {}: every frame needs a picture",
+        missing[1]: "no {}: every labelled frame needs a mask",
         truncated: "{} is not a mask that can be read: image file is truncated",
-        small: "{} is (9, 8) pixels, dog/train-0_0 begins with (48, 40)",
-        odd: "{} is (9, 8) pixels, dog/test-0_0 begins with (48, 40)",
+        small: "{} is (9, 8) pixels, the frames of dog/train-0_0 are (48, 40)",
+        odd: "{} is (9, 8) pixels, the frames of dog/test-0_0 are (48, 40)",
         mute: "{} holds no samples",
         long: "{} holds 9 patches of 0.96 s, the clip has 5 frames",
         noise_wav: "{} is not a sound that can be read",
@@ -120,9 +121,9 @@ def test_rows_without_folder_and_folders_without_row(tiny, tmp_path: Path, capsy
     data = root / "ms3_data"
     assert last.endswith("4 faults, see above")
     assert lines[:3] == [
-        f"no folder {data}/visual_frames/train-9: train-9 has its frames there",
-        f"no folder {data}/gt_masks/train/train-9: train-9 has its masks there",
-        f"no {data}/audio_wav/train/train-9.wav: every clip has its sound",
+        f"no folder {data}/visual_frames/train-9: the frames of train-9 belong there",
+        f"no folder {data}/gt_masks/train/train-9: the masks of train-9 belong there",
+        f"no {data}/audio_wav/train/train-9.wav: every clip needs a sound",
     ]
     assert lines[3] == "test-0 is listed 2 times"
     unlisted = {f"gt_masks/{split}/{split}-1" for split in ("train", "val", "test")}
@@ -146,7 +147,7 @@ def test_a_long_list_is_short_on_the_screen_and_whole_in_a_file(
         path.unlink()
     assert main(["data", "check", str(root)]) == 2
     shown = capsys.readouterr().out
-    assert shown.count("every labelled frame has its mask") == 20
+    assert shown.count("every labelled frame needs a mask") == 20
     assert "… and 40 more lines: -o FILE writes all" in shown
     _, lines = wrong(capsys, root, tmp_path / "new" / "wrong.txt")
     assert len(lines) == 60
@@ -159,8 +160,40 @@ def test_one_bad_data_set_does_not_hide_a_good_one(tiny, capsys: pytest.CaptureF
     assert main(["data", "check", str(tiny.root)]) == 2
     captured = capsys.readouterr()
     assert "has no column 'split'" in captured.out
-    assert "cannot be used as s4: 3 faults" in captured.err
+    assert "cannot be used as s4: 1 fault, see above" in captured.err
+    assert captured.out.count("has no column") == 1
     assert "can be used (6 of 424 published clips): data: {name: ms3" in captured.err
+
+
+def test_two_copies_are_told_apart_by_their_folders(tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = tiny.ms3(), tiny.ms3().with_name("copy")
+    shutil.copytree(one, other)
+    (other / "ms3_meta_data.csv").write_text("video_id;split\na;train\n")
+    assert main(["data", "check", str(tiny.root)]) == 2
+    captured = capsys.readouterr()
+    assert f"cannot be used as ms3 {other}: 1 fault" in captured.err
+    title = captured.out.split("┏")[0].replace("\n", "").replace(" ", "")
+    assert title == f"ms3{min(one, other)}"
+
+
+def test_the_odd_picture_is_named_though_the_first_is_missing(
+    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tiny.s4()
+    frames = root / "s4_data/visual_frames/train/dog/train-0_0"
+    (frames / "train-0_0_1.png").unlink()
+    odd = frames / "train-0_0_2.png"
+    Image.new("RGB", (9, 8)).save(odd)
+    _, lines = wrong(capsys, root, tmp_path / "wrong.txt")
+    assert lines[1:] == [f"{odd} is (9, 8) pixels, the frames of dog/train-0_0 are (48, 40)"]
+
+
+def test_no_clips_at_all_are_one_fault(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.s4()
+    (root / "s4_meta_data.csv").write_text("name,start_time,category,split\n")
+    last, lines = wrong(capsys, root, tmp_path / "wrong.txt")
+    assert last.endswith("cannot be used as s4: 1 fault, see above")
+    assert lines[0] == f"{root} has no clips in any split"
 
 
 def test_a_split_of_no_clips_is_told(tiny, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ def test_classes_come_from_the_file(root: Path) -> None:
     ("text", "hint"),
     [
         (None, "label2idx.json: it names the classes"),
-        ("[1]", "cannot read"),
+        ("[1]", 'must hold {"background": 0, "accordion": 1, …}, got a list'),
         ("{", "cannot read"),
         ('{"background": 0, "dog": 2}', "from 0 (or 1) on without a gap, got [0, 2]"),
         ('{"background": 0}', "got [0]"),
@@ -182,5 +182,5 @@ def test_sizes_are_the_published_ones(root: Path) -> None:
 
 def test_a_row_of_no_subset_is_named(tiny, root: Path) -> None:
     tiny.table(root / "metadata.csv", ("uid", "split", "label"), [("a", "val", "v9")])
-    with pytest.raises(DataError, match=r"metadata.csv: label must be v1s, v1m or v2, got 'v9'"):
+    with pytest.raises(DataError, match=r"metadata.csv, line 2: label must be v1s, v1m or v2, got 'v9'"):
         len(data(root))

@@ -66,7 +66,7 @@ def test_the_parts_of_a_clip_are_read_one_by_one(root: Path) -> None:
     ours = pairs(root)
     (root / "1.png").unlink()
     read = {(part.kind, part.path.name): part for part in ours.parts(ours.entries[0])}
-    with pytest.raises(DataError, match=r"no .*1.png: every frame has its picture"):
+    with pytest.raises(DataError, match=r"no .*1.png: every frame needs a picture"):
         read["frames", "1.png"].read(root / "1.png")
     sizes = {key: part.read(part.path) for key, part in read.items() if key != ("frames", "1.png")}
     assert sizes == {("frames", "0.png"): (40, 30), ("masks", "mask.png"): (40, 30), ("sounds", "sound.wav"): None}

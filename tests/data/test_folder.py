@@ -139,7 +139,7 @@ def high_label(root):
         (bad_json, "cannot read"),
         (no_names, '"class_names"'),
         (bad_variant, "got 'x'"),
-        (no_sound, "audio.wav: every clip has its sound"),
+        (no_sound, "audio.wav: every clip needs a sound"),
         (no_frames, "0.jpg: frames are numbered from 0 on"),
         (gap, "0.jpg: frames are numbered from 0 on"),
         (other_size, "0.png is (5, 5) pixels"),

@@ -89,7 +89,7 @@ def test_a_strange_colour_is_named_or_background_as_released(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("read", [read_binary, read_colours])
 def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path, read) -> None:
-    with pytest.raises(DataError, match=r"no .*m.png: every labelled frame has its mask"):
+    with pytest.raises(DataError, match=r"no .*m.png: every labelled frame needs a mask"):
         read(tmp_path / "m.png")
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(tmp_path / "m.png")
     (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:900])

@@ -161,10 +161,10 @@ def no_table(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (remove("audio_wav"), "val-0_0.wav: every clip has its sound"),
+        (remove("audio_wav"), "val-0_0.wav: every clip needs a sound"),
         (break_mask, "val-0_0_3.png is not a mask that can be read"),
         (shrink_mask, "val-0_0_3.png is (5, 7) pixels, its frame is (48, 40)"),
-        (no_frame, "val-0_0_5.png: every frame has its picture"),
+        (no_frame, "val-0_0_5.png: every frame needs a picture"),
         (odd_frame, "the frames of dog/val-0_0 differ in size"),
         (long_sound, "val-0_0.wav holds 10 patches of 0.96 s, the clip has 5 frames"),
         (empty_sound, "val-0_0.wav holds no samples"),

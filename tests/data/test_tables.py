@@ -15,6 +15,7 @@ def test_rows_keep_the_order_of_columns(tmp_path: Path) -> None:
     rows = read_rows(write(tmp_path, "\ufeffname,start,split\nb,3,val\na,0,train\n"), ("split",))
     assert [next(iter(row.values())) for row in rows] == ["b", "a"]
     assert rows[0] == {"name": "b", "start": "3", "split": "val"}
+    assert [row.place for row in rows] == [f"{tmp_path / 'list.csv'}, line {line}" for line in (2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,11 @@ def test_rows_keep_the_order_of_columns(tmp_path: Path) -> None:
         ("name,split\na,train\nb,\n", "line 3: nothing in column 'split'"),
         ("name,split\na\n", "line 2: nothing in column 'split'"),
         ("name,split\n,train\n", "line 2: nothing in column 'name'"),
+        ("name,split\n\n..,train\n", "line 3: '..' is no name of a file"),
+        ("name,split\na/../../b,train\n", "line 2: 'a/../../b' is no name of a file"),
+        ("name,split\n/etc/a,train\n", "line 2: '/etc/a' is no name of a file"),
+        ("name;split\na;train\n", "list.csv separates its columns by ';': separate them by ','"),
+        ("name\tsplit\na\ttrain\n", "separates its columns by '\\t'"),
         ("name,split\na,tran\n", "line 2: split must be train, val or test, got 'tran'"),
     ],
 )

@@ -137,6 +137,11 @@ def test_images_with_one_thing_of_a_class_have_their_files_in_ms(root):
     assert ours[1].target.masks[0, 0, 0, ::16].tolist() == [9, 0, 9]
 
 
+def names_of(dataset: VPO) -> list[str]:
+    """Without reading a file."""
+    return [entry.name for entry in dataset.entries]
+
+
 def sources() -> tuple[torch.Tensor, torch.Tensor]:
     """The middle 3 s of the two sounds that image ``KEPT`` of VPO-MS has, as they should be."""
     low, high = sweep(500, 5)[16_000:64_000], sweep(4000, 10)[56_000:104_000]
@@ -195,6 +200,14 @@ class TestValidation:
         share = np.mean([crc32(str(i).encode()) % 10 == 0 for i in range(20_000)])
         assert share == pytest.approx(0.1, abs=0.01)
 
+    def test_of_few_images_one_is_held_out(self, root):
+        few = [i for i in range(1, 99) if crc32(str(i).encode()) % 10][:4]
+        write_table(root, "ms", [(i, i, "car", 3, "low", "train", 0.5, 0) for i in few])
+        train, val = (names_of(data(root, "ms", split, validation="holdout")) for split in ("train", "val"))
+        held_out = min(few, key=lambda i: crc32(str(i).encode()))
+        assert val == [f"{held_out:012d}"]
+        assert train == [f"{i:012d}" for i in few if i != held_out]
+
     def test_test_may_serve_by_name(self, root):
         assert names(data(root, "ss", "val", validation="test")) == names(data(root, "ss", "test"))
 
@@ -222,7 +235,35 @@ def test_check_reads_all_parts_and_names_what_is_missing(root, capsys):
     lost_sound(root)
     assert main(["data", "check", str(root)]) == 2
     out = capsys.readouterr().out
-    assert "high.wav: every clip has its sound" in out
+    assert "high.wav: every clip needs a sound" in out
+
+
+def test_check_tells_the_parts_apart(root, capsys):
+    lost_sound(root)
+    assert main(["data", "check", str(root)]) == 2
+    captured = capsys.readouterr()
+    titles = [line.strip() for line in captured.out.splitlines() if line.strip().startswith("vpo")]
+    assert titles == ["vpo ss", "vpo ms", "vpo msmi"]
+    for subset, faults in (("ss", "1 fault"), ("ms", "1 fault"), ("msmi", "1 fault")):
+        assert f"cannot be used as vpo {subset}: {faults}, see above" in captured.err
+    assert captured.out.count("high.wav") == captured.out.count("no val: VPO has no val split") == 1
+
+
+def test_check_counts_a_broken_table_once_and_spares_its_files(root, capsys):
+    (root / "VPO/VPO-MS/vpo_ms_data_stereo.csv").write_text("a,b\n1,2\n")
+    assert main(["data", "check", str(root)]) == 2
+    captured = capsys.readouterr()
+    assert "cannot be used as vpo ms: 1 fault, see above" in captured.err
+    assert captured.out.count("has no column 'img_Id'") == 1
+    assert "is in no list" not in captured.out
+
+
+def test_check_knows_a_table_that_is_broken_for_one_split(root, capsys):
+    off_the_stage(root)
+    assert main(["data", "check", str(root)]) == 2
+    captured = capsys.readouterr()
+    assert "cannot be used as vpo ms: 1 fault" in captured.err
+    assert "line 2: audio_pos" in captured.out
 
 
 def lost_sound(root: Path) -> None:
@@ -252,12 +293,12 @@ def no_place(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (lost_sound, "high.wav: every clip has its sound"),
-        (lost_mask, "every picture has its mask"),
+        (lost_sound, "high.wav: every clip needs a sound"),
+        (lost_mask, "every picture needs a mask"),
         (lost_table, "vpo_ms_data_stereo.csv: set root"),
         (strange_number, "holds category 1, which VPO does not have"),
-        (off_the_stage, f"got '1.5' for image {KEPT}"),
-        (no_place, "got 'left' for image"),
+        (off_the_stage, "line 2: audio_pos is 0 (left) to 1 (right), got '1.5'"),
+        (no_place, "got 'left'"),
     ],
 )
 def test_a_bad_file_is_named_in_one_line(root, change, hint):

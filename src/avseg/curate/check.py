@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from avseg.curate.examine import Report, examine
+from avseg.curate.examine import Report, Settings, examine
 from avseg.curate.jobs import complete
 from avseg.errors import ConfigError, DataError
 
@@ -36,24 +37,26 @@ def check(path: Path, *, out: Path | None = None, progress: bool = True) -> str:
         ConfigError: When ``out`` cannot be written.
     """
     reports = examine(path, progress=progress)
-    lines = [line for report in reports for line in _lines(report)]
+    lines = list(dict.fromkeys(line for report in reports for line in _lines(report)))
+    titles = _titles([report.settings for report in reports])
     console = Console()
-    for report in reports:
-        console.print(table(report))
+    for report, title in zip(reports, titles, strict=True):
+        console.print(table(report, title))
     if out is not None:
         _write(out, lines)
     more = f"… and {len(lines) - _SHOWN} more lines: {out or '-o FILE writes all'}"
     for line in [*lines[:_SHOWN], *[more] * (len(lines) > _SHOWN)]:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    verdicts = "; ".join(map(_verdict, sorted(reports, key=lambda report: not report.faults)))
+    order = sorted(zip(reports, titles, strict=True), key=lambda named: not named[0].faults)
+    verdicts = "; ".join(_verdict(report, title) for report, title in order)
     if any(report.faults for report in reports):
         raise DataError(f"{path} {verdicts}")
     return f"{path} {verdicts}"
 
 
-def table(report: Report) -> Table:
+def table(report: Report, title: str) -> Table:
     """A row for each split, with the sizes that were published."""
-    shown = Table(title=report.settings["name"])
+    shown = Table(title=escape(title))
     for heading in ("split", "clips", "published", *_KINDS, "faults"):
         shown.add_column(heading, justify="left" if heading == "split" else "right")
     for name, split in report.splits.items():
@@ -66,14 +69,25 @@ def table(report: Report) -> Table:
 def _lines(report: Report) -> list[str]:
     """Faults first, then what only should be known."""
     faults = report.faults
-    absent = [split.absent for split in report.splits.values() if split.absent and split.absent not in faults]
+    absent = [split.absent for split in report.splits.values() if split.absent]
     return [*faults, *absent, *(f"{path} is in no list" for path in report.strays)]
 
 
-def _verdict(report: Report) -> str:
-    name, faults = report.settings["name"], len(report.faults)
+def _titles(found: Sequence[Settings]) -> list[str]:
+    """The name of each data set, and of several by one name the words in which their settings differ."""
+
+    def title(settings: Settings) -> str:
+        same = [other for other in found if other["name"] == settings["name"]]
+        telling = [v for k, v in settings.items() if isinstance(v, str) and any(o.get(k) != v for o in same)]
+        return " ".join([settings["name"], *telling])
+
+    return [title(settings) for settings in found]
+
+
+def _verdict(report: Report, title: str) -> str:
+    faults = len(report.faults)
     if faults:
-        return f"cannot be used as {name}: {faults} fault{'s' * (faults != 1)}, see above"
+        return f"cannot be used as {title}: {faults} fault{'s' * (faults != 1)}, see above"
     listed = [split for split in report.splits.values() if split.published is not None]
     clips, published = sum(split.clips for split in listed), sum(split.published or 0 for split in listed)
     part = "" if clips == published else f" ({clips} of {published} published clips)"

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from avseg.data import SPLITS, dataset_class, list_datasets
-from avseg.data._files import Entry, FileDataset, Part
+from avseg.data._files import Entry, FileDataset, NoClipsError, Part
 from avseg.errors import AvsegError, DataError
 from avseg.interface import make_config
 
 Settings = dict[str, Any]
+Size = tuple[int, int]
 
 
 @dataclass
@@ -26,8 +27,9 @@ class SplitReport:
         published: How many it has as published; None if it is nobody's publication.
         listed: Kind of file → how many there should be.
         readable: Kind of file → how many there are, and can be read.
-        faults: One line for each file that is missing, cannot be read, or does not fit.
-        absent: Why the split cannot be listed; empty when it can.
+        faults: One line for each file that is missing, cannot be read, or does not fit; none that an earlier split has.
+        absent: Why there are no clips, though the list of them can be read; empty when there are.
+        broken: Whether the list cannot be used, which is a fault.
     """
 
     clips: int = 0
@@ -36,6 +38,7 @@ class SplitReport:
     readable: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     absent: str = ""
+    broken: bool = False
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Report:
     Attributes:
         settings: ``name`` and the settings that open it.
         splits: Its splits.
-        strays: Files and folders beside it that are in no list.
+        strays: Files and folders beside it that are in no list; none are sought where a list is broken.
     """
 
     settings: Settings
@@ -54,10 +57,10 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What keeps it from being used: every fault once; when no split can be listed, why."""
-        absent = [split.absent for split in self.splits.values() if split.absent]
-        found = [fault for split in self.splits.values() for fault in split.faults]
-        return list(dict.fromkeys(found + (absent if len(absent) == len(self.splits) else [])))
+        """What keeps it from being used: every fault once; when no split has clips, that."""
+        if all(split.absent for split in self.splits.values()):
+            return [f"{self.settings['root']} has no clips in any split"]
+        return [fault for split in self.splits.values() for fault in split.faults]
 
 
 def examine(path: Path, *, progress: bool = True) -> list[Report]:
@@ -71,12 +74,13 @@ def examine(path: Path, *, progress: bool = True) -> list[Report]:
         for settings in recognised(path):
             sets = {split: _build(settings, split) for split in SPLITS}
             files = known.setdefault(sets["train"].root, set())
-            reports.append(Report(settings, {split: _split(data, files, bar) for split, data in sets.items()}))
+            reports.append(Report(settings, _splits(sets, files, bar)))
     layout = layouts()
     for root, files in known.items():
         there = [report for report in reports if Path(report.settings["root"]) == root]
         besides = frozenset[str]().union(*(layout[report.settings["name"]].besides for report in there))
-        there[0].strays = list(strays(root, files, besides)) if files else []
+        if files and not any(split.broken for report in there for split in report.splits.values()):
+            there[0].strays = list(strays(root, files, besides))
     return reports
 
 
@@ -134,42 +138,61 @@ def _build(settings: Settings, split: str) -> FileDataset:
     return kind(make_config(kind, {key: value for key, value in settings.items() if key != "name"}), split)
 
 
+def _splits(sets: dict[str, FileDataset], known: set[Path], bar: Progress) -> dict[str, SplitReport]:
+    """The splits, with a fault of several, as in the list of all their clips, at the first of them alone."""
+    reports, told = {name: _split(dataset, known, bar) for name, dataset in sets.items()}, set[str]()
+    for report in reports.values():
+        report.faults = [fault for fault in dict.fromkeys(report.faults) if fault not in told]
+        told.update(report.faults)
+    return reports
+
+
 def _split(dataset: FileDataset, known: set[Path], bar: Progress) -> SplitReport:
     """A split, its files added to ``known``."""
     report = SplitReport(published=dataset.published)
     try:
         entries = dataset.entries
-    except DataError as error:
+    except NoClipsError as error:
         report.absent = f"no {dataset.split}: {error}"
+        return report
+    except DataError as error:
+        report.broken, report.faults = True, [str(error)]
         return report
     report.clips = len(entries)
     names = Counter(entry.name for entry in entries)
-    faults = [f"{name} is listed {count} times" for name, count in names.items() if count > 1]
+    report.faults += [f"{name} is listed {count} times" for name, count in names.items() if count > 1]
     heard: set[Path] = set()
     for entry in bar.track(entries, description=dataset.split):
         parts = [part for part in dataset.parts(entry) if part.path not in heard]
-        faults += _clip(dataset, entry, parts, report)
+        report.faults += _clip(dataset, entry, parts, report)
         heard.update(part.path for part in parts if part.kind == "sounds")
         known.update(part.path for part in parts)
-    report.faults = list(dict.fromkeys(faults))
     return report
 
 
 def _clip(dataset: FileDataset, entry: Entry, parts: list[Part], report: SplitReport) -> Iterator[str]:
     """What is wrong with the files of a clip; counts them."""
-    first: tuple[int, int] | None = None
-    for kind, path, read in parts:
-        report.listed[kind] += 1
-        if not path.parent.is_dir():
-            yield f"no folder {path.parent}: {entry.name} has its {kind} there"
+    sizes: list[tuple[Part, Size]] = []
+    for part in parts:
+        report.listed[part.kind] += 1
+        if not part.path.parent.is_dir():
+            yield f"no folder {part.path.parent}: the {part.kind} of {entry.name} belong there"
             continue
         try:
-            size = read(path)
+            size = part.read(part.path)
         except AvsegError as error:
             yield str(error)
             continue
-        first = first or size
-        if size != first and size is not None and (kind == "frames" or dataset.masks_fit):
-            yield f"{path} is {size} pixels, {entry.name} begins with {first}"
-        else:
-            report.readable[kind] += 1
+        report.readable[part.kind] += 1
+        if size is not None and (part.kind == "frames" or dataset.masks_fit):
+            sizes.append((part, size))
+    for part, size, usual in _odd(sizes):
+        report.readable[part.kind] -= 1
+        yield f"{part.path} is {size} pixels, the frames of {entry.name} are {usual}"
+
+
+def _odd(sizes: list[tuple[Part, Size]]) -> Iterator[tuple[Part, Size, Size]]:
+    """Each picture of another size than most frames, its size and theirs; a tie is won by the first."""
+    frames = Counter(size for part, size in sizes if part.kind == "frames")
+    for usual, _ in frames.most_common(1):
+        yield from ((part, size, usual) for part, size in sizes if size != usual)

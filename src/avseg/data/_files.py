@@ -31,6 +31,10 @@ from avseg.studio.recordings import read_sound
 Labels = NDArray[np.int64]
 
 
+class NoClipsError(DataError):
+    """A split that is empty, or that a data set does not have: the others can be used all the same."""
+
+
 class Entry(NamedTuple):
     """One clip on disk.
 
@@ -194,11 +198,12 @@ class FileDataset(AVSDataset):
         """The clips of the split.
 
         Raises:
-            DataError: When there are none.
+            NoClipsError: When there are none.
+            DataError: When their list is missing or wrong.
         """
         found = self.find()
         if not found:
-            raise DataError(f"no clips in the split {self.split!r} of {self.root}")
+            raise NoClipsError(f"no clips in the split {self.split!r} of {self.root}")
         return found
 
     def __len__(self) -> int:
@@ -227,7 +232,7 @@ class FileDataset(AVSDataset):
 
     def picture(self, path: Path) -> Image.Image:
         """A frame, RGB."""
-        return read_picture(existing(path, "every frame has its picture"))
+        return read_picture(existing(path, "every frame needs a picture"))
 
     def sound(self, path: Path) -> Tensor:
         """A sound, (n,) float32 at 16 kHz.
@@ -235,7 +240,7 @@ class FileDataset(AVSDataset):
         Raises:
             DataError: When it is missing, cannot be read, or has no samples.
         """
-        waveform = torch.from_numpy(read_sound(existing(path, "every clip has its sound")))
+        waveform = torch.from_numpy(read_sound(existing(path, "every clip needs a sound")))
         if not waveform.numel():
             raise DataError(f"{path} holds no samples: give the sound of the clip")
         return waveform

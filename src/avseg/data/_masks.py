@@ -76,6 +76,6 @@ def _read(path: Path, mode: str | None = None) -> NDArray[np.uint8]:
             picture = file.convert(mode or {"LA": "L", "PA": "P"}.get(file.mode, file.mode))
             return np.array(picture)
     except FileNotFoundError:
-        raise DataError(f"no {path}: every labelled frame has its mask") from None
+        raise DataError(f"no {path}: every labelled frame needs a mask") from None
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is not a mask that can be read: {error}") from None

@@ -37,7 +37,7 @@ def read_log_mel(path: Path) -> Tensor:
         with path.open("rb") as file:
             found = _Reader(file).load()
     except FileNotFoundError:
-        raise DataError(f"no {path}: every clip has its sound; audio = 'wav' needs no .pkl") from None
+        raise DataError(f"no {path}: every clip needs a sound; audio = 'wav' needs no .pkl") from None
     except Exception as error:
         # A broken or hostile pickle can fail in any way; the file is named, nothing in it was called.
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

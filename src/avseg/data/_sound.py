@@ -38,10 +38,12 @@ def consecutive(waveform: Tensor, frames: int, short: Short, path: Path) -> Tens
 def one_per_frame(patches: Tensor, frames: int, short: Short, path: Path) -> Tensor:
     """As many patches as frames, see :func:`consecutive`."""
     count = len(patches)
-    if not 1 <= count <= frames:
+    if not count:
+        raise DataError(f"{path} is too short for one patch of {PATCH_SECONDS} s: give the sound of the clip")
+    if count > frames:
         raise DataError(
             f"{path} holds {count} patches of {PATCH_SECONDS} s, the clip has {frames} frames, one a second: "
-            "give the sound of the clip, no more and no less"
+            "give the sound of the clip alone"
         )
     if short == "last":
         return torch.cat([patches, patches[-1:].expand(frames - count, -1, -1, -1)])

@@ -3,10 +3,21 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from avseg.errors import DataError, did_you_mean
 
-Row = dict[str, str]
+
+class Row(dict[str, str]):
+    """Column → value of one clip, in the order of the file.
+
+    Attributes:
+        place: File and line, for messages.
+    """
+
+    def __init__(self, values: dict[str, str], place: str) -> None:
+        super().__init__(values)
+        self.place = place
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -17,22 +28,40 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         columns: What the rows must have.
 
     Raises:
-        DataError: When it is missing, cannot be read, lacks a column or a value, or names an unknown split.
+        DataError: When it is missing, cannot be read, lacks a column or a value, names an unknown split, or a file
+            outside the data set.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [{k: v for k, v in row.items() if k is not None} for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            rows = [
+                Row({k: v for k, v in row.items() if k is not None}, f"{path}, line {reader.line_num}")
+                for row in reader
+            ]
     except FileNotFoundError:
         raise DataError(f"no {path}: set root (--data.root) to the folder that holds {path.name}") from None
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from None
-    for number, row in enumerate(rows, start=2):
-        missing = [c for c in columns if c not in row]
-        if missing:
-            raise DataError(f"{path} has no column {missing[0]!r}. {did_you_mean(missing[0], row)}")
-        empty = [c for c in (next(iter(row)), *columns) if not row[c]]
-        if empty:
-            raise DataError(f"{path}, line {number}: nothing in column {empty[0]!r}")
-        if row.get("split", "test") not in ("train", "val", "test"):
-            raise DataError(f"{path}, line {number}: split must be train, val or test, got {row['split']!r}")
+    for row in rows:
+        _check(row, columns, path)
     return rows
+
+
+def _check(row: Row, columns: Sequence[str], path: Path) -> None:
+    if missing := [c for c in columns if c not in row]:
+        _no_column(missing[0], list(row), path)
+    for column in (next(iter(row)), *columns):
+        value = row[column]
+        if not value:
+            raise DataError(f"{row.place}: nothing in column {column!r}")
+        if Path(value).is_absolute() or ".." in Path(value).parts:
+            raise DataError(f"{row.place}: {value!r} is no name of a file in the data set")
+    if row.get("split", "test") not in ("train", "val", "test"):
+        raise DataError(f"{row.place}: split must be train, val or test, got {row['split']!r}")
+
+
+def _no_column(column: str, there: list[str], path: Path) -> NoReturn:
+    other = next((mark for mark in (";", "\t", "|") if len(there) == 1 and mark in there[0]), None)
+    if other:
+        raise DataError(f"{path} separates its columns by {other!r}: separate them by ','")
+    raise DataError(f"{path} has no column {column!r}. {did_you_mean(column, there)}")

@@ -124,8 +124,13 @@ class AVSS(FileDataset):
         """Label → name, in the order of ``label2idx.json``."""
         path = existing(self.root / _NAMES, "it names the classes, and comes with AVSBench-semantic")
         try:
-            numbered = sorted((int(number), name) for name, number in json.loads(path.read_text("utf-8")).items())
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            stored = json.loads(path.read_text("utf-8"))
+            if not isinstance(stored, dict):
+                raise DataError(
+                    f'{path} must hold {{"background": 0, "accordion": 1, …}}, got a {type(stored).__name__}'
+                )
+            numbered = sorted((int(number), name) for name, number in stored.items())
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"cannot read {path}, which should number the classes: {error}") from None
         numbers = [number for number, _ in numbered]
         if len(numbers) < 2 or numbers not in ([*range(len(numbers))], [*range(1, len(numbers) + 1)]):
@@ -135,9 +140,9 @@ class AVSS(FileDataset):
     def find(self) -> list[Entry]:
         """The rows of the table that are of this split and of the chosen subsets."""
         rows = read_rows(self.root / _TABLE, ("uid", "split", "label"))
-        strange = next((row["label"] for row in rows if row["label"] not in _FRAMES), None)
+        strange = next((row for row in rows if row["label"] not in _FRAMES), None)
         if strange is not None:
-            raise DataError(f"{self.root / _TABLE}: label must be v1s, v1m or v2, got {strange!r}")
+            raise DataError(f"{strange.place}: label must be v1s, v1m or v2, got {strange['label']!r}")
         return [self._entry(r) for r in rows if r["split"] == self.split and r["label"] in self.config.subsets]
 
     def _entry(self, row: Row) -> Entry:
@@ -156,5 +161,5 @@ class AVSS(FileDataset):
         if self.config.masks == "labels_rgb":
             labels = read_colours(path, self.config.unknown_colours)
         else:
-            labels = read_labels(existing(path, "every labelled frame has its mask")).astype(np.int64)
+            labels = read_labels(existing(path, "every labelled frame needs a mask")).astype(np.int64)
         return check_labels(labels, path, len(self.class_names), _NAMES)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, check_labels, existing
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels, NoClipsError, check_labels, existing
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE
 from avseg.studio.album import read_labels, read_picture
@@ -100,7 +100,7 @@ class Folder(FileDataset):
         found = sorted(p for p in folder.iterdir() if (p / "frames").is_dir()) if folder.is_dir() else []
         found = [p for p in found if not p.name.startswith(".")]
         if not found:
-            raise DataError(f"no clips in {folder}: expected <clip>/frames, <clip>/masks, <clip>/audio.wav")
+            raise NoClipsError(f"no clips in {folder}: expected <clip>/frames, <clip>/masks, <clip>/audio.wav")
         return [self._entry(clip) for clip in found]
 
     def picture(self, path: Path) -> Image.Image:
@@ -121,7 +121,7 @@ class Folder(FileDataset):
 
     def labels(self, path: Path) -> Labels:
         """Labels as stored; for one class everything but 0 and 255 is 1."""
-        labels = read_labels(existing(path, "every labelled frame has its mask")).astype(np.int64)
+        labels = read_labels(existing(path, "every labelled frame needs a mask")).astype(np.int64)
         if self.variant != "avss":
             return np.where(labels == IGNORE, IGNORE, (labels > 0).astype(np.int64))
         return check_labels(labels, path, len(self.class_names), _CARD)

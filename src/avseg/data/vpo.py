@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, existing
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels, NoClipsError, existing
 from avseg.data._sound import remembered
 from avseg.data._tables import Row, read_rows
 from avseg.errors import DataError
@@ -78,7 +78,7 @@ _PUBLISHED: dict[Subset, dict[str, int]] = {
 _SECONDS = 3
 """Of sound."""
 _HELD_OUT = 10
-"""Every tenth training image, by a checksum of its number, validates when asked for."""
+"""Every tenth training image, by a checksum of its number, validates when asked for; at least one does."""
 _NO = ("0", "0.0", "False")
 """How a table may say that only one thing of a class is in an image."""
 _UNKNOWN = -1
@@ -137,29 +137,29 @@ class VPO(FileDataset):
         """The images of the split, of VPO-SS their annotations, in the order of the table.
 
         Raises:
-            DataError: When the split is ``val`` and ``validation`` does not say what that is.
+            NoClipsError: When the split is ``val`` and ``validation`` does not say what that is.
+            DataError: When the table is missing or wrong.
         """
+        if self.split == "val" and self.config.validation == "none":
+            raise NoClipsError(
+                "VPO has no val split (what its table calls val is its test split): set validation (--data.validation) "
+                "to holdout, a tenth of train, or to test"
+            )
         path, single = _table(self.root, self.config.subset), self.config.subset == "ss"
         columns = ["img_Id", "ann_Ids", "cateName", "vgg_file", "split", "audio_pos"]
         rows = read_rows(path, columns + ["multi_instance"] * (self.config.subset == "msmi"))
         images: dict[str, list[Row]] = {}
-        for row in rows:
-            if self._mine(row):
-                images.setdefault(f"{row['img_Id']}_{row['ann_Ids']}" if single else row["img_Id"], []).append(row)
+        for row in self._mine(rows):
+            images.setdefault(f"{row['img_Id']}_{row['ann_Ids']}" if single else row["img_Id"], []).append(row)
         return [self._entry(sources) for sources in images.values()]
 
-    def _mine(self, row: Row) -> bool:
-        """Whether a row is of this split."""
-        validation = self.config.validation
-        if self.split == "val" and validation == "none":
-            raise DataError(
-                "VPO has no val split (what its table calls val is its test split): set validation (--data.validation) "
-                "to holdout, a tenth of train, or to test"
-            )
+    def _mine(self, rows: list[Row]) -> list[Row]:
+        """The rows of this split."""
+        validation, train = self.config.validation, [row for row in rows if row["split"] == "train"]
         if self.split == "test" or (self.split == "val" and validation == "test"):
-            return row["split"] != "train"
-        held_out = validation == "holdout" and crc32(row["img_Id"].encode()) % _HELD_OUT == 0
-        return row["split"] == "train" and held_out == (self.split == "val")
+            return [row for row in rows if row["split"] != "train"]
+        held_out = _held_out({row["img_Id"] for row in train}) if validation == "holdout" else set[str]()
+        return [row for row in train if (row["img_Id"] in held_out) == (self.split == "val")]
 
     def _entry(self, sources: list[Row]) -> Entry:
         first, subset = sources[0], self.config.subset
@@ -179,16 +179,14 @@ class VPO(FileDataset):
             tuple(self._position(row) for row in sources),
         )
 
-    def _position(self, row: Row) -> float:
+    @staticmethod
+    def _position(row: Row) -> float:
         try:
             position = float(row["audio_pos"])
         except ValueError:
             position = -1.0
         if not 0.0 <= position <= 1.0:
-            raise DataError(
-                f"{_table(self.root, self.config.subset)}: audio_pos is 0 (left) to 1 (right), "
-                f"got {row['audio_pos']!r} for image {row['img_Id']}"
-            )
+            raise DataError(f"{row.place}: audio_pos is 0 (left) to 1 (right), got {row['audio_pos']!r}")
         return position
 
     def labels(self, path: Path) -> Labels:
@@ -197,7 +195,7 @@ class VPO(FileDataset):
         Raises:
             DataError: When a number is none of VPO's.
         """
-        stored = read_labels(existing(path, "every picture has its mask"))
+        stored = read_labels(existing(path, "every picture needs a mask"))
         labels = _LABEL_OF[stored]
         if (labels == _UNKNOWN).any():
             number = stored[labels == _UNKNOWN][0]
@@ -226,6 +224,12 @@ def _label_of() -> Labels:
 
 
 _LABEL_OF = _label_of()
+
+
+def _held_out(images: set[str]) -> set[str]:
+    """The training images that validate; where none is a tenth's, the one with the lowest checksum."""
+    order = sorted(images, key=lambda image: (crc32(image.encode()), image))
+    return {image for image in order if crc32(image.encode()) % _HELD_OUT == 0} or set(order[:1])
 
 
 def _table(root: Path, subset: Subset) -> Path:
