@@ -55,7 +55,7 @@ def test_json_says_what_was_measured_and_how(done: Path) -> None:
 def test_table_has_a_row_for_each_model(done: Path) -> None:
     lines = (done / f"results/{NAME}.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"`avseg {' '.join(WORDS)}`".replace("--data ", "--data.name ")
-    assert lines[2].startswith("| model | J | F | IoU where it sounds | drop, swapped sound")
+    assert lines[2].startswith("| model | J | F | IoU, sounding | drop, swap | drop, silence")
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| tpavi", "| pcmanet"]
     assert len({line.count("|") for line in lines[2:]}) == 1
 

@@ -1,10 +1,13 @@
 """A comparison as a table, for the terminal and for a document."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 
+_COSTS = ("params / M", "MACs / G", "ms", "MiB")
 _SCORES = {"j": "J", "f": "F", "miou": "mIoU", "fscore": "F"}
 
 
@@ -13,7 +16,7 @@ def _columns(numbers: Mapping[str, Any]) -> dict[str, str]:
     some = next(iter(numbers["models"].values()))["scores"]
     protocol = numbers["headline"].partition("/")[0]
     shown = {f"{protocol}/{name}": heading for name, heading in _SCORES.items()}
-    shown |= {"strict/iou": "IoU where it sounds", "drop/swap": "drop, swapped sound", "drop/silence": "drop, silence"}
+    shown |= {"strict/iou": "IoU, sounding", "drop/swap": "drop, swap", "drop/silence": "drop, silence"}
     return {name: heading for name, heading in shown.items() if name in some}
 
 
@@ -21,7 +24,7 @@ def _rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     numbers = result["numbers"]
     columns = _columns(numbers)
     first = numbers["compared_with"]
-    headings = ["model", *columns.values(), f"Δ to {first} [95 %]", "params / M", "MACs / G", "ms", "MiB"]
+    headings = ["model", *columns.values(), f"Δ to {first} [95 %]", *_COSTS]
     rows = []
     for label, entry in numbers["models"].items():
         cells = [_score(entry["scores"][name]) for name in columns]
@@ -49,14 +52,22 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def table(result: Mapping[str, Any]) -> Table:
-    """The comparison for the terminal; scores × 100, mean ± deviation between seeds."""
+def table(result: Mapping[str, Any]) -> Group:
+    """The comparison for the terminal, scores above costs; scores × 100, mean ± deviation between seeds."""
     headings, rows = _rows(result)
-    shown = Table(title=f"{result['numbers']['clips']} clips, headline {result['numbers']['headline']}")
-    for k, heading in enumerate(headings):
-        shown.add_column(heading, justify="right" if k else "left")
+    title = f"{result['numbers']['clips']} clips, headline {result['numbers']['headline']}"
+    first_cost = len(headings) - len(_COSTS)
+    parts = (title, [*range(first_cost)]), ("One clip", [0, *range(first_cost, len(headings))])
+    return Group(*(_part(title, chosen, headings, rows) for title, chosen in parts))
+
+
+def _part(title: str, chosen: Sequence[int], headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Some of the columns, the first of them the names."""
+    shown = Table(title=title, box=SIMPLE_HEAD)
+    for k in chosen:
+        shown.add_column(headings[k], justify="right" if k else "left", min_width=8, no_wrap=k > 0 and k == chosen[-1])
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(row[k] for k in chosen))
     return shown
 
 
