@@ -1,7 +1,7 @@
 """A comparison as a table, for the terminal and for a document."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -65,7 +65,8 @@ def _part(title: str, chosen: Sequence[int], headings: Sequence[str], rows: Sequ
     """Some of the columns, the first of them the names."""
     shown = Table(title=title, box=SIMPLE_HEAD)
     for k in chosen:
-        shown.add_column(headings[k], justify="right" if k else "left", min_width=8, no_wrap=k > 0 and k == chosen[-1])
+        justify: Literal["left", "right"] = "right" if k else "left"
+        shown.add_column(headings[k], justify=justify, min_width=None if k else 10, no_wrap=0 < k == chosen[-1])
     for row in rows:
         shown.add_row(*(row[k] for k in chosen))
     return shown
