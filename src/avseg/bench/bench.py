@@ -101,8 +101,17 @@ def _numbers(plan: Plan, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         if label != first:
             pair = _per_clip(found), _per_clip(reports[first])
             entry["difference"] = dataclasses.asdict(paired_bootstrap(*pair))
-        numbers["models"][label] = {**entry, "cost": _cost(plan.runs[label][0])}
+        numbers["models"][label] = {
+            **entry,
+            "cost": _cost(plan.runs[label][0]),
+            "trained_at": _commits(plan.runs[label]),
+        }
     return numbers
+
+
+def _commits(runs: Sequence[Run]) -> list[str]:
+    """The commits that trained them, which may be older than the one that puts the results together."""
+    return sorted({str(read_card(Path(str(run.train.out)) / "last").get("commit")) for run in runs})
 
 
 def _summaries(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
