@@ -357,3 +357,20 @@ def test_one_value_per_channel_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     ]
     assert main([*SMALL, *lonely]) == 2
     assert "1 clips of 1 frames of 32x32 leave the deepest stage one value per channel" in capsys.readouterr().err
+
+
+def test_a_kill_in_the_last_validation_costs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*SMALL, "--train.max_steps", "7", "-o", str(tmp_path / "run")]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        calls = iter(range(99))
+        whole = Lesson.validation_step
+        # two clips end the first epoch, the third is of the validation after the last step
+        patch.setattr(Lesson, "validation_step", lambda *a: killed() if next(calls) == 2 else whole(*a))
+        assert main(words) == 130
+    assert load(tmp_path / "run/last").card["step"] == 7
+    assert main([*words, "--train.resume", "auto"]) == 0
+    assert load(tmp_path / "run/last").card["step"] == 7

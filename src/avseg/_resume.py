@@ -138,6 +138,9 @@ class Keeper(Checkpoint):
         c, step, done = self.config, trainer.global_step, batch_idx + 1
         if done % c.accumulate or done == trainer.num_training_batches:
             return
+        if self._used_up(step):
+            # Validation comes next, and may be killed: a run that is done must have its last weights.
+            self._save_weights(trainer, pl_module)
         if trainer.received_sigterm or self._used_up(step) or step % c.save_every == 0:
             self._save_resume(trainer, pl_module, Position(trainer.current_epoch, done))
         trainer.should_stop = trainer.should_stop or self._used_up(step)

@@ -65,6 +65,33 @@ def test_frames_without_label_do_not_train(name: str, classes: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("visual", ["resnet18", "pvt_v2_b0"])
+def test_padding_is_not_looked_at_and_breaks_no_gradient(name: str, visual: str) -> None:
+    fields = model_class(name).Config.__dataclass_fields__
+    settings = {"audio": "none", "channels": 32, **({"visual": visual} if "visual" in fields else {})}
+    model = avseg.build(name, **settings).train()
+    valid = torch.tensor([[True, True, True], [True, False, False]])
+    frames = (clip().frames * valid[..., None, None, None]).requires_grad_()  # padding is grey: zeros
+    inputs = Clip(frames, clip().audio, valid)
+    truth = Target(target(inputs).masks, valid)
+    sum(model.loss(model(inputs), truth).values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    assert not frames.grad[~valid].any()
+    assert frames.grad[valid].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_padding_shows_changes_nothing(name: str) -> None:
+    model, inputs = small(name).eval(), clip()
+    valid = torch.tensor([[True, True, False], [True, False, False]])
+    other = torch.where(valid[..., None, None, None], inputs.frames, 9.0)
+    one, two = (model(Clip(f, inputs.audio, valid)).logits for f in (inputs.frames, other))
+    assert torch.equal(one, two)
+    alone = model(Clip(inputs.frames[1:, :1], inputs.audio[1:, :1])).logits
+    assert torch.allclose(one[1, :1], alone[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded_it_says_the_same(name: str, tmp_path: Path) -> None:
     model = small(name, 3).eval()
     save(model, tmp_path / "m", class_names=["background", "a", "b"])

@@ -41,6 +41,7 @@ from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.nn.padding import real_frames, with_padding
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (4, 3, 2, 1)
@@ -353,7 +354,8 @@ class PCMANet(AVSModel):
         """
         zero = self.config.padding == "zero"
         frames, valid = clip.frames.flatten(0, 1), clip.valid
-        features = {i: self.reduce[str(i)](f) for i, f in enumerate(self.visual(frames), 1)}
+        stages = self.visual(real_frames(clip.frames, valid))
+        features = {i: with_padding(self.reduce[str(i)](f), valid) for i, f in enumerate(stages, 1)}
         embeddings = self.audio(clip.audio)
         if zero:
             features = {i: f * valid.flatten().view(-1, 1, 1, 1) for i, f in features.items()}

@@ -49,6 +49,7 @@ from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.nn.padding import real_frames, with_padding
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)
@@ -284,8 +285,8 @@ class TPAVI(AVSModel):
             """Absent frames of (B · T, ...) as zeros."""
             return x * shown if zero else x
 
-        stages = self.visual(clip.frames.flatten(0, 1))
-        features = {i: hide(self.dilated[str(i)](f)) for i, f in enumerate(stages, 1)}
+        stages = self.visual(real_frames(clip.frames, valid))
+        features = {i: hide(with_padding(self.dilated[str(i)](f), valid)) for i, f in enumerate(stages, 1)}
         embeddings = self.audio(clip.audio) * (valid.unsqueeze(-1) if zero else 1)
         heard: dict[int, Tensor] = {}
         fits: dict[str, Tensor] = {}
