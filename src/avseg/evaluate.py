@@ -246,7 +246,7 @@ def table(report: Mapping[str, Any]) -> Table:
     negatives = report["negatives"]
     shown = Table(title=f"{report['clips']} clips, {report['frames']} frames")
     for heading in ("protocol", "score"):
-        shown.add_column(heading)
+        shown.add_column(heading, overflow="fold")
     for heading in (f"{RIGHT} audio", *negatives):
         shown.add_column(heading, justify="right")
     for protocol, scores in report["scores"].items():

@@ -71,6 +71,9 @@ def test_the_command_line_alone_is_a_comparison() -> None:
         ("--models pcmanet --data.sise 5", "unknown setting 'data.sise'"),
         ("--models tpavi --model.groups 4", "none of the models has a setting 'groups'"),
         ("--config nowhere.yaml", "cannot read config"),
+        ("--models pcmanet --configx nowhere.yaml", "unknown setting 'configx'"),
+        ("--models pcmanet --train.max_steps 5", "train.max_steps cannot be set in a comparison, --budget decides it"),
+        ("--models pcmanet --train.seed=5", "train.seed cannot be set in a comparison"),
     ],
 )
 def test_mistakes_are_told_in_one_line(words: str, hint: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from avseg.config import Run
@@ -38,7 +39,9 @@ def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
         axes.set(xlabel="optimizer steps", ylabel=f"{heading} on the validation split, percent")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        title = f"mean and range of {len(next(iter(runs.values())))} seeds"
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        seeds = len(next(iter(runs.values())))
+        title = f"mean and range of {seeds} seeds" if seeds > 1 else "one seed"
         figure.legend(frameon=False, title=title, loc="outside right upper", alignment="left")
     write_figure(figure, path, _DPI)
 

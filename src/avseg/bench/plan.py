@@ -71,6 +71,7 @@ def read_plan(argv: Sequence[str]) -> Plan:
     models = _models(said.get("models") or tree.get("models"))
     budget, seeds, split = (said.get(key, tree.get(key, default)) for key, default in _DEFAULTS.items())
     _check(budget, seeds, split)
+    _check_free([*(f"train.{key}" for key in sections["train"]), *(key for key, _ in dotted)])
     name = Path(config).stem if config else "bench_" + "_".join([*models, _data(sections, dotted)])
     out = Path(said.get("out") or f"runs/{name}")
     _check_shared([*sections["model"], *(key[6:] for key, _ in dotted if key.startswith("model."))], models)
@@ -81,6 +82,13 @@ def read_plan(argv: Sequence[str]) -> Plan:
     return Plan(name, runs, split, Path(said.get("results", "benchmarks/results")))
 
 
+_TAKEN = {
+    "train.max_steps": "--budget decides it",
+    "train.epochs": "--budget decides how long runs are",
+    "train.seed": "--seeds decides it",
+    "train.out": "--out is the folder of all runs",
+    "train.resume": "runs always go on where they stand",
+}
 _DEFAULTS: Mapping[str, Any] = {"budget": 1000, "seeds": 3, "split": "test"}
 
 
@@ -109,7 +117,7 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], str 
         key, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and key.partition(".")[0] in SECTIONS and "." in key:
             dotted.append((key, value if equals else next(words, "")))
-        elif word.startswith("--config"):
+        elif word.startswith("--") and key == "config":
             config = value if equals else next(words, "")
         else:
             own.append(word)
@@ -148,6 +156,13 @@ def _check(budget: Any, seeds: Any, split: Any) -> None:
             raise ConfigError(f"{name} must be a number, 1 or more, got {value!r}")
     if split not in SPLITS[1:]:
         raise ConfigError(f"split must be one of {', '.join(SPLITS[1:])}, got {split!r}")
+
+
+def _check_free(said: Collection[str]) -> None:
+    """Refuse settings of a training that the comparison itself decides."""
+    taken = next((key for key in said if key in _TAKEN), None)
+    if taken is not None:
+        raise ConfigError(f"{taken} cannot be set in a comparison, {_TAKEN[taken]}")
 
 
 def _check_shared(shared: Collection[str], models: Mapping[str, Mapping[str, Any]]) -> None:

@@ -66,7 +66,7 @@ def _part(title: str, chosen: Sequence[int], headings: Sequence[str], rows: Sequ
     shown = Table(title=title, box=SIMPLE_HEAD)
     for k in chosen:
         justify: Literal["left", "right"] = "right" if k else "left"
-        shown.add_column(headings[k], justify=justify, min_width=None if k else 10)
+        shown.add_column(headings[k], justify=justify, min_width=None if k else 10, overflow="fold")
     for row in rows:
         shown.add_row(*(row[k] for k in chosen))
     return shown

@@ -20,7 +20,8 @@ Differs from the paper:
 2. Each QSCA passes its incoming audio through a linear layer of its own, as the release does; the paper is silent.
 3. Queries see the audio of their whole clip, and audio the visual tokens of the whole clip, as in the release.
 4. With several classes the loss is cross-entropy alone, and the largest softmax probability is the confidence.
-5. Padded frames are no keys of the attention (``padding="mask"``); the paper does not mention them.
+5. Padded frames are no keys of the attention (``padding="mask"``), and no backbone sees them; the paper does not
+   mention them.
 
 The authors' release differs further; each difference is a field of ``Config`` whose default is the paper's, and
 ``RELEASE`` holds the release's values. One of them is not in any list we know: it reads the (n, C) tokens that leave

@@ -27,7 +27,8 @@ Differs from the paper:
 
 1. Z_i is followed by a layer norm over channels, each stage's features come from four dilated convolutions that are
    added up, and the fusion's residual units add the rectified input, all as in the release; the paper is silent.
-2. Absent frames are no keys of the interaction (``padding="mask"``); the paper does not mention them.
+2. Absent frames are no keys of the interaction (``padding="mask"``), and no backbone sees them; the paper does not
+   mention them.
 3. Eq. (3) of the matching regulariser is a mean over frames and stages; the release adds frames up.
 4. The matching regulariser looks at labelled frames alone.
 5. Levels are enlarged to the size of the next one instead of twice their own, so that any H and W will do.
