@@ -5,8 +5,6 @@ again with ``silence``, with white ``noise``, and with the audio of another clip
 same masks: a model that listens falls, and its masks change.
 """
 
-import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +24,7 @@ from avseg.data import AVSDataset, build_dataset
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, protocols
-from avseg.provenance import provenance
+from avseg.provenance import provenance, write_result
 from avseg.store import load
 
 RIGHT = "right"
@@ -320,8 +318,7 @@ def evaluate_checkpoint(
         _prepare(out)
     model = load(checkpoint)
     settings = data_settings(model.card, dict(data or {}), checkpoint)
-    fields = {key: value for key, value in settings.items() if key != "name"}
-    dataset = build_dataset(settings["name"], split, **fields)
+    dataset = build_dataset(split=split, **settings)
     report = evaluate(
         model,
         dataset,
@@ -336,12 +333,10 @@ def evaluate_checkpoint(
         "model": {"name": model.card["model"], "classes": model.classes, **model.card["config"]},
         "data": {**settings, "split": split},
     }
-    command = shlex.join(["avseg", *sys.argv[1:]])
-    result = {**provenance(command, device), "config": config, "numbers": report}
+    source = provenance(shlex.join(["avseg", *sys.argv[1:]]), device)
+    result = {**source, "config": config, "numbers": report}
     if out is not None:
-        beside = _beside(out)
-        beside.write_text(json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(beside, out)
+        write_result(out, result)
     Console().print(*filter(None, (table(report), parts_table(report))))
     return result
 
@@ -371,11 +366,8 @@ def _prepare(out: Path) -> None:
         raise ConfigError(f"cannot write {out}: it is a folder, name a file in it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _beside(out).touch()
-        _beside(out).unlink()
+        beside = out.with_name(f".{out.name}.tmp")
+        beside.touch()
+        beside.unlink()
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(f".{out.name}.tmp")

@@ -5,8 +5,6 @@ PCMANet's 84.15 G are the 84.157 G of its Table III: on untrained weights no tok
 """
 
 import dataclasses
-import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip
 from avseg.mel import BANDS, FRAMES
 from avseg.nn.audio import EMBEDDING
-from avseg.provenance import provenance
+from avseg.provenance import provenance, write_result
 
 TOTAL = "total"
 AUDIO = "audio"
@@ -113,9 +111,7 @@ class Profile:
             "numbers": numbers,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.tmp")
-        beside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_result(path, document)
 
     def __rich__(self) -> Group:
         """One table by part, and one by keep ratio for a model with masks."""

@@ -1,9 +1,11 @@
 """Where a number comes from: command, commit, machine, versions and date, which begin every result file we write."""
 
 import datetime
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,18 @@ def provenance(command: str, device: torch.device | str = "cpu") -> dict[str, An
         "hardware": hardware(torch.device(device)),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result file, all of it or nothing."""
+    write_text(path, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a crash leaves the old one or the new one."""
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
 
 
 def commit() -> str | None:

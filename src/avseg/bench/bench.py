@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from avseg.errors import ConfigError
 from avseg.evaluate import evaluate
 from avseg.models import build
 from avseg.profile import TOTAL, profile
-from avseg.provenance import provenance
+from avseg.provenance import provenance, write_result, write_text
 from avseg.store import load, read_card
 from avseg.train import train
 
@@ -57,8 +56,8 @@ def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]
     config = {label: runs[0].as_dict() for label, runs in plan.runs.items()}
     device = _device(next(iter(plan.runs.values()))[0])
     result = {**provenance(command, device), "config": {"split": plan.split, "recipes": config}, "numbers": numbers}
-    _write(plan.results / f"{plan.name}.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    _write(plan.results / f"{plan.name}.md", markdown(result))
+    write_result(plan.results / f"{plan.name}.json", result)
+    write_text(plan.results / f"{plan.name}.md", markdown(result))
     draw_curves(plan.runs, plan.results / f"{plan.name}.png")
     Console().print(table(result))
     return result
@@ -83,7 +82,7 @@ def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any
         progress=progress,
         workers=run.train.workers,
     )
-    _write(path, json.dumps({"of": what, "report": report}, ensure_ascii=False) + "\n")
+    write_result(path, {"of": what, "report": report})
     return report
 
 
@@ -161,13 +160,6 @@ def _writable(folder: Path) -> None:
         (folder / ".avseg.tmp").unlink()
     except OSError as error:
         raise ConfigError(f"cannot write into {folder}: {error.strerror}, choose another --results") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def bench_command(argv: Sequence[str]) -> Plan:
