@@ -5,8 +5,9 @@
 Shape letters, here and everywhere: B clips, T frames per clip (one per second of sound), H × W pixels,
 K output channels of a model, D numbers of an audio embedding.
 
-A task with one class (AVSBench S4, MS3: "what sounds") has K = 1 and labels 0, 1. A task with several
-(AVSS, VPO) has one channel per class, channel 0 being the background. Label 255 is never scored.
+A task with one class (AVSBench S4, MS3: "what sounds") has K = 1 and labels 0, 1 or, where the data names what
+sounds, 0 and its category: all but 0 sounds. A task with several (AVSS, VPO) has one channel per class, channel 0
+being the background. Label 255 is never scored.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class Target(_Record):
     """What should have been predicted.
 
     Attributes:
-        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored. As large as the frames, but for
-            scores at the original resolution.
+        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored. With one class, 1 or any
+            category sounds all the same. As large as the frames, but for scores at the original resolution.
         labelled: (B, T) bool; only these frames train. S4's first-frame supervision is
             ``[True, False, False, False, False]``; MS3 and AVSS label all frames; padding is False.
 

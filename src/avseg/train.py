@@ -24,7 +24,7 @@ from avseg.config import Run, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
 from avseg.interface import AVSModel
-from avseg.models import build
+from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.weights import load_audio, load_visual
 from avseg.provenance import commit
@@ -50,7 +50,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
         return folder
     reseed(run.train.seed)
     training, validation = _dataset(run, "train"), _dataset(run, "val")
-    model = build(classes=training.classes, **run.model)
+    model = build_for(training, **run.model)
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
     curves = None

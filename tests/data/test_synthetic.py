@@ -9,6 +9,7 @@ import torch
 from avseg.data import build_dataset, collate
 from avseg.data._base import denormalise
 from avseg.data.synthetic import KINDS, Drawn, Synthetic
+from avseg.interface import Target
 from avseg.mel import OFFSET
 
 SPLITS = ("train", "val", "test")
@@ -93,6 +94,22 @@ def test_a_mask_shows_who_is_seen_and_sounds(variant):
             assert bool(target.masks[0, t].any()) == bool(loud)
             assert set(np.unique(scene.masks[t])) - {0} == {scene.labels[a] for a in loud}
             assert ((target.masks[0, t] > 0).numpy() == np.isin(scene.instances[t], [a + 1 for a in loud])).all()
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3"])
+def test_categories_name_what_sounds_and_change_nothing_else(variant):
+    plain, told, full = data(variant), data(variant, categories=True), data("avss", categories=True)
+    assert (told.class_names, told.classes) == (plain.class_names, plain.classes) == (("background", "sounding"), 1)
+    assert (plain.category_names, plain.categories) == (plain.class_names, 1)
+    assert told.category_names == full.category_names == full.class_names == data("avss").category_names
+    assert told.categories == len(KINDS)
+    for index in range(4):
+        ours, theirs = told[index], plain[index]
+        assert torch.equal(ours.target.masks[0], torch.from_numpy(told.scene(index).masks))
+        binary = ours._replace(target=Target((ours.target.masks != 0).long(), ours.target.labelled))
+        assert digest(binary) == digest(theirs)
+        assert digest(full[index]) == digest(data("avss")[index])
+    assert max(int(told[index].target.masks.max()) for index in range(4)) > 1
 
 
 def test_s4_shows_its_one_voice_in_every_frame():

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import avseg
+from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip, Target
-from avseg.models import model_class
+from avseg.models import build_for, model_class
 from avseg.store import save
 
 NAMES = avseg.list_models()
@@ -135,3 +136,34 @@ def test_an_answer_does_not_need_the_target(name: str) -> None:
 def test_unknown_model() -> None:
     with pytest.raises(ConfigError, match=r"unknown model 'pcmanett'. Did you mean 'pcmanet'\?"):
         avseg.build("pcmanett")
+
+
+STAND_IN = """
+from dataclasses import dataclass
+from avseg.interface import AVSModel
+
+class Learner(AVSModel):
+    @dataclass(frozen=True)
+    class Config:
+        categories: int | None = None
+
+    def forward(self, clip, target=None, *, maps=False): ...
+    def loss(self, prediction, target): ...
+"""
+
+
+def test_a_model_for_a_data_set_has_its_classes_and_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "learner.py").write_text(STAND_IN)
+    monkeypatch.setattr(avseg.models, "__path__", [*avseg.models.__path__, str(tmp_path)])
+    binary, told, semantic = (
+        build_dataset("synthetic", "val", **settings)
+        for settings in ({"variant": "s4"}, {"variant": "s4", "categories": True}, {"variant": "avss"})
+    )
+    found = [build_for(data, "learner") for data in (binary, told, semantic)]
+    assert [(m.classes, m.config.categories) for m in found] == [(1, 1), (1, 12), (13, 12)]
+    assert build_for(told, "learner", categories=None).config.categories == 12
+    assert build_for(told, "learner", categories=30).config.categories == 30
+    with pytest.raises(ConfigError, match="Did you mean 'learner'"):
+        build_for(told, "lerner")
+    plain = build_for(semantic, "tpavi", visual="resnet18", audio="none", channels=8)
+    assert (plain.classes, plain.config.channels) == (13, 8)

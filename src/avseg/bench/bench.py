@@ -19,7 +19,7 @@ from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.evaluate import evaluate
-from avseg.models import build
+from avseg.models import build_for
 from avseg.profile import TOTAL, profile
 from avseg.provenance import provenance, write_result, write_text
 from avseg.store import load, read_card
@@ -138,7 +138,7 @@ def _cost(run: Run) -> dict[str, Any]:
     """What one clip of the comparison costs, counted and timed."""
     dataset = build_dataset(split="val", **run.data)
     _, frames, _, height, width = dataset[0].clip.frames.shape
-    model = build(classes=dataset.classes, **run.model).to(_device(run))
+    model = build_for(dataset, **run.model).to(_device(run))
     found = profile(model, frames=frames, height=height, width=width, runs=5)
     cost = dataclasses.asdict(next(iter(found.costs.values()))[TOTAL])
     return {**cost, "clip": found.clip}

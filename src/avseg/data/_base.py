@@ -48,6 +48,9 @@ class AVSDataset(Dataset[Sample]):
     Attributes:
         class_names: Label → name. ``("background", "sounding")`` for one-class tasks.
         classes: K of a model for this data: 1 when there are two names, else one per name.
+        category_names: Label → name of the labels in the masks. ``class_names``, unless a one-class task's masks tell
+            what it is that sounds.
+        categories: How many things these labels tell apart, background not counted.
         phase: When in its second a frame was taken: frame k is at k + ``phase`` s.
     """
 
@@ -58,6 +61,16 @@ class AVSDataset(Dataset[Sample]):
     def classes(self) -> int:
         """K, the output channels a model needs for this data."""
         return 1 if len(self.class_names) == 2 else len(self.class_names)
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Label → name of the labels in the masks."""
+        return self.class_names
+
+    @property
+    def categories(self) -> int:
+        """How many things the labels in the masks tell apart, background not counted."""
+        return len(self.category_names) - 1
 
     @abstractmethod
     def __len__(self) -> int:

@@ -52,6 +52,7 @@ KINDS = (
     _Kind("chainsaw", machines.chainsaw, sounds.saw),
 )
 """Label k + 1 is ``KINDS[k]``."""
+_NAMES = ("background", *(kind.name for kind in KINDS))
 
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -111,6 +112,8 @@ class Synthetic(AVSDataset):
             val: Clips in the split of that name.
             test: Clips in the split of that name.
             seed: Another seed, another data set.
+            categories: Masks of s4 and ms3 hold the kind of what sounds instead of 1; pictures, sounds and classes stay
+                as they are. The masks of avss do so anyway.
         """
 
         variant: Variant = "ms3"
@@ -120,6 +123,7 @@ class Synthetic(AVSDataset):
         val: int = 100
         test: int = 200
         seed: int = 0
+        categories: bool = False
 
         def __post_init__(self) -> None:
             if self.variant not in ("s4", "ms3", "avss"):
@@ -145,8 +149,12 @@ class Synthetic(AVSDataset):
         self.config = config
         self.split = split
         self._stock = Drawn(split)
-        names = [k.name for k in KINDS] if config.variant == "avss" else ["sounding"]
-        self.class_names = ("background", *names)
+        self.class_names = _NAMES if config.variant == "avss" else ("background", "sounding")
+
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Label → name of the labels in the masks: the kinds, where they are told."""
+        return _NAMES if self.config.categories else self.class_names
 
     def __len__(self) -> int:
         return {"train": self.config.train, "val": self.config.val, "test": self.config.test}[self.split]
@@ -167,7 +175,7 @@ class Synthetic(AVSDataset):
         labelled = torch.ones(1, frames, dtype=torch.bool)
         if self.config.variant == "s4" and self.split == "train":
             labelled[:, 1:] = False
-        masks = labels if self.config.variant == "avss" else (labels > 0).long()
+        masks = labels if self.category_names == _NAMES else (labels > 0).long()
         audio = log_mel_at(torch.from_numpy(scene.waveform), torch.arange(frames) + 0.5)
         clip = Clip(normalise(torch.from_numpy(scene.frames))[None], audio[None])
         return Sample(clip, Target(masks[None], labelled), [f"{self.split}-{index:05d}"])

@@ -1,12 +1,17 @@
 """The models, found by file name: ``models/pcmanet.py`` is ``"pcmanet"``."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
 import pkgutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import AVSModel, make_config
+
+if TYPE_CHECKING:
+    from avseg.data import AVSDataset
 
 
 def list_models() -> list[str]:
@@ -44,3 +49,19 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
     """
     model = model_class(name)
     return model(make_config(model, config), classes)
+
+
+def build_for(dataset: AVSDataset, name: str, **config: Any) -> AVSModel:
+    """A model with random weights for a data set.
+
+    Args:
+        dataset: Decides ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
+        name: One of :func:`list_models`.
+        **config: As in :func:`build`; ``categories`` stand when they are given and not None.
+
+    Raises:
+        ConfigError: When the model or a field does not exist, or a value cannot work.
+    """
+    if "categories" in model_class(name).Config.__dataclass_fields__ and config.get("categories") is None:
+        config["categories"] = dataset.categories
+    return build(name, dataset.classes, **config)
