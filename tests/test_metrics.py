@@ -341,6 +341,15 @@ class TestDavis:
         assert scores["j"] == pytest.approx(11 / 13)
 
 
+@pytest.mark.parametrize("name", [name for classes, name in EVERY if classes == 1])
+def test_what_sounds_scores_the_same_whatever_category_it_is_of(name):
+    logits, masks, *rest = random_clips(1)
+    categories = masks * torch.randint(1, 71, masks.shape)
+    categories[masks == 255] = 255
+    expected = run(make(1, name), logits, masks, *rest)
+    assert {k: same(v) for k, v in expected.items()} == run(make(1, name), logits, categories, *rest)
+
+
 def test_per_class_is_what_the_means_are_taken_of():
     scores = run(PerClass(4), *EXAMPLE)
     assert scores["frames"] == [2, 1, 1, 0]

@@ -57,6 +57,15 @@ def test_colours_are_those_of_the_labels_in_the_clip(clip):
     assert [has(s, colour(255)) for s in sheets] == [False, False, True]
 
 
+def test_categories_have_their_names_and_colours():
+    settings = {"size": 32, "frames": 2, "variant": "s4"}
+    told, plain = (build_dataset("synthetic", "val", categories=told, **settings) for told in (True, False))
+    label = int(told[0].target.masks.max())
+    assert label > 1
+    sheets = [contact_sheet(data, [0]) for data in (told, plain)]
+    assert [[has(s, colour(k)) for k in (1, label)] for s in sheets] == [[False, True], [True, False]]
+
+
 def test_padding_is_left_out(clip):
     padded = lengthen(clip, 5)
     assert padded.clip.valid.sum() == 2

@@ -140,6 +140,11 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
     assert all((tmp_path / file).read_bytes() == (whole / file).read_bytes() for file in files)
 
 
+def test_categories_of_what_sounds_change_no_loss_and_no_score(whole: Path, tmp_path: Path) -> None:
+    assert main([*SMALL, "--data.categories", "true", "--train.out", str(tmp_path)]) == 0
+    assert same_run(tmp_path, whole)
+
+
 def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
     card = load(whole / "best").card
     assert "NaN" not in (whole / "best" / "avseg.json").read_text()

@@ -74,7 +74,7 @@ def _strip(sample: Sample, dataset: AVSDataset) -> Image.Image:
     for k in range(count):
         time = f"{round(k + dataset.phase, 2):g} s"
         _write(strip, (k * wide + (wide - _GAP) // 2, strip.height - _LINE + 2), time, _FAINT, "ma")
-    _legend(strip, sample.names[0], np.unique(sample.target.masks.numpy()).tolist(), dataset.class_names)
+    _legend(strip, sample.names[0], np.unique(sample.target.masks.numpy()).tolist(), dataset.category_names)
     return strip
 
 

@@ -133,6 +133,17 @@ def test_subsets_are_chosen_by_name(root: Path, subsets, clips: int) -> None:
     assert {entry.name.partition("/")[0] for entry in ours.entries} == set(subsets)
 
 
+def test_the_binary_task_has_one_class_and_the_same_masks(root: Path) -> None:
+    semantic, binary = (data(root, subsets=("v1m",), pad=0, task=task) for task in ("semantic", "binary"))
+    assert (binary.class_names, binary.classes) == (("background", "sounding"), 1)
+    assert binary.category_names == semantic.category_names == semantic.class_names
+    assert binary.categories == semantic.categories == len(KINDS)
+    for ours, theirs in zip(binary, semantic, strict=True):
+        assert torch.equal(ours.target.masks, theirs.target.masks)
+        assert torch.equal(ours.target.labelled, theirs.target.labelled)
+    assert max(int(sample.target.masks.max()) for sample in binary) > 1
+
+
 @pytest.mark.parametrize("masks", ["labels_semantic", "labels_rgb"])
 def test_label_255_is_not_scored(root: Path, masks: str) -> None:
     path = root / "v2/v2-val-0" / masks / "3.png"
@@ -166,6 +177,7 @@ def test_a_sound_that_ends_early_is_followed_by_zeros(tiny, root: Path) -> None:
         ({"subsets": ()}, "v1s, v1m, v2, got []"),
         ({"audio": "pkl"}, "audio = 'pkl' does not exist"),
         ({"resize": "released"}, "resize = 'released' does not exist. Did you mean 'as_released'"),
+        ({"task": "binari"}, "task = 'binari' does not exist. Did you mean 'binary'"),
         ({"pad": -1}, "pad must be 0 (no padding) or more frames, got -1"),
     ],
 )

@@ -43,6 +43,23 @@ def test_clips_are_those_of_the_table(root: Path, split: str) -> None:
     assert torch.equal(sample.target.masks[0, :1] if first else sample.target.masks[0], truth[:1] if first else truth)
 
 
+def test_masks_may_hold_the_category_of_the_clip(tiny, root: Path) -> None:
+    tiny.table(
+        root / "s4_meta_data.csv",
+        ("name", "start", "category", "split"),
+        [("val-0_0", 0, "dog", "val"), ("val-1_1", 0, "cat", "val"), ("x", 0, "ambulance", "train")],
+    )
+    told, plain = data(root, categories=True), data(root)
+    assert (told.class_names, told.classes) == (("background", "sounding"), 1)
+    assert (told.category_names, told.categories) == (("background", "ambulance", "cat", "dog"), 3)
+    assert (plain.category_names, plain.categories) == (("background", "sounding"), 1)
+    for index, label in enumerate((3, 2)):
+        assert torch.equal(told[index].target.masks, label * plain[index].target.masks)
+        assert plain[index].target.masks.max() == 1
+        assert told[index].names == plain[index].names
+        assert torch.equal(told[index].clip.audio, plain[index].clip.audio)
+
+
 def test_patches_are_consecutive_as_released_or_around_the_frames(root: Path) -> None:
     path = root / "s4_data/audio_wav/val/dog/val-0_0.wav"
     waveform = torch.from_numpy(read_sound(path))

@@ -102,9 +102,17 @@ def names(dataset: VPO) -> list[str]:
 def test_classes_are_those_of_the_table():
     rows = [row.split() for row in SPEC.replace("\n", " ").split("|")]
     assert {int(number): (" ".join(name), int(label)) for number, *name, label in rows} == {
-        number: (name, VPO.class_names.index(name)) for number, name in CATEGORIES.items()
+        number: (name, VPO.category_names.index(name)) for number, name in CATEGORIES.items()
     }
-    assert len(VPO.class_names) == 22
+    assert len(VPO.category_names) == 22
+
+
+def test_the_binary_task_has_one_class_and_the_same_masks(root):
+    semantic, binary = (data(root, "ms", task=task) for task in ("semantic", "binary"))
+    assert (semantic.class_names, semantic.classes) == (VPO.category_names, 22)
+    assert (binary.class_names, binary.classes) == (("background", "sounding"), 1)
+    assert (binary.category_names, binary.categories) == (VPO.category_names, 21)
+    assert torch.equal(binary[0].target.masks, semantic[0].target.masks)
 
 
 def test_one_source_has_a_mask_for_each_annotation(root):

@@ -93,6 +93,16 @@ def test_several_classes_have_names_and_colours_of_their_own(several):
     assert scenes.score == "mIoU"
 
 
+def test_what_sounds_looks_the_same_whatever_category_it_is_of(trained):
+    plain, told = (
+        look([str(trained)], {"categories": told}, split="test", clips=5, pick=None) for told in (False, True)
+    )
+    assert plain.names == told.names
+    for one, other in zip(plain.clips, told.clips, strict=True):
+        assert np.array_equal(one.truth, other.truth)
+        assert one.answers[0].score == other.answers[0].score
+
+
 def test_words_are_measured_before_they_are_written():
     long = "category/a very long name of a clip, number 17"
     short = shortened(long, 60.0)

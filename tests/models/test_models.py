@@ -9,7 +9,7 @@ import torch
 import avseg
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
-from avseg.interface import AVSModel, Clip, Target
+from avseg.interface import IGNORE, AVSModel, Clip, Target
 from avseg.models import build_for, model_class
 from avseg.store import save
 
@@ -63,6 +63,19 @@ def test_frames_without_label_do_not_train(name: str, classes: int) -> None:
     one, two = (model.loss(prediction, Target(m, first)) for m in (truth.masks, other))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize(("name", "config"), [("pcmanet", {}), ("tpavi", {"iou": 1.0, "matching": 0.5})])
+def test_what_sounds_costs_the_same_whatever_category_it_is_of(name: str, config: dict[str, Any]) -> None:
+    model = avseg.build(name, visual="resnet18", audio="none", channels=32, **config).eval()
+    truth = target(clip())
+    truth.masks[:, :, :8] = IGNORE
+    categories = torch.where(truth.masks == 1, torch.randint(1, 71, truth.masks.shape), truth.masks)
+    prediction = model(clip())
+    one, other = (model.loss(prediction, Target(m, truth.labelled)) for m in (truth.masks, categories))
+    assert len(one) >= 3
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,6 +15,9 @@ Which frames are labelled: those with a mask. TPAVI, PCMANet and AVSegFormer fla
 val and test too; but their flag goes into the loss, which they do not compute there, and their scores are of all
 frames, as those of CAVP and COMBO. So the five masks are scored here, in every protocol; what the protocols do
 differ in are the frames that fill a clip up to ten, see :mod:`avseg.metrics`.
+
+MS3 as released does not say what sounds. With ``subsets: [v1m]``, ``task: binary``, ``pad: 0`` its clips do, for what
+trains on categories; but AVSBench-semantic relabelled them, so scores are not those of MS3.
 """
 
 import json
@@ -67,6 +70,8 @@ class AVSS(FileDataset):
                 code.
             pad: Frames that shorter clips are filled up to, with grey, silent, invalid frames, as the released
                 protocol has it; 0 leaves clips as they are.
+            task: "semantic": tell the classes apart. "binary": mark what sounds, one class; the masks name it all the
+                same.
         """
 
         root: str = "data/AVSBench-semantic"
@@ -76,6 +81,7 @@ class AVSS(FileDataset):
         masks: Literal["labels_semantic", "labels_rgb"] = "labels_semantic"
         unknown_colours: Literal["refuse", "background"] = "refuse"
         pad: int = 10
+        task: Literal["semantic", "binary"] = "semantic"
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -119,9 +125,14 @@ class AVSS(FileDataset):
         """T that shorter clips are filled up to with invalid frames."""
         return int(self.config.pad)
 
-    @cached_property
+    @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Label → name, in the order of ``label2idx.json``."""
+        """Label → name; of the binary task, what sounds."""
+        return ("background", "sounding") if self.config.task == "binary" else self.category_names
+
+    @cached_property
+    def category_names(self) -> tuple[str, ...]:
+        """Label → name of the labels in the masks, in the order of ``label2idx.json``."""
         path = existing(self.root / _NAMES, "it names the classes, and comes with AVSBench-semantic")
         try:
             stored = json.loads(path.read_text("utf-8"))
@@ -162,4 +173,4 @@ class AVSS(FileDataset):
             labels = read_colours(path, self.config.unknown_colours)
         else:
             labels = read_labels(existing(path, "every labelled frame needs a mask")).astype(np.int64)
-        return check_labels(labels, path, len(self.class_names), _NAMES)
+        return check_labels(labels, path, len(self.category_names), _NAMES)

@@ -13,12 +13,13 @@ the other four do not train.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels
+from avseg.data._files import Entry, FileConfig, FileDataset, Labels, Shot
 from avseg.data._masks import read_binary
-from avseg.data._tables import read_rows
+from avseg.data._tables import Row, read_rows
 
 _TABLE = "s4_meta_data.csv"
 _FRAMES = range(1, 6)
@@ -42,10 +43,13 @@ class S4(FileDataset):
         Attributes:
             frames: Which frames: squashed to 224 x 224, or of the original resolution, where a release has them. The
                 masks are the same for both.
+            categories: Masks hold the number of the clip's category instead of 1: its place, from 1, among the sorted
+                categories of all splits.
         """
 
         root: str = "data/avsbench_data/Single-source"
         frames: Literal["visual_frames", "visual_frames_original_resolution"] = "visual_frames"
+        categories: bool = False
 
     class_names = ("background", "sounding")
     phase: ClassVar[float] = 15 / 16
@@ -69,10 +73,20 @@ class S4(FileDataset):
         """Masks are as large as the squashed frames."""
         return bool(self.config.frames == "visual_frames")
 
+    @cached_property
+    def category_names(self) -> tuple[str, ...]:
+        """Label → name of the labels in the masks, the categories where they are told."""
+        if not self.config.categories:
+            return self.class_names
+        return ("background", *sorted({row["category"] for row in self._rows()}))
+
+    def _rows(self) -> list[Row]:
+        """The table, all splits of it."""
+        return read_rows(self.root / _TABLE, ("category", "split"))
+
     def find(self) -> list[Entry]:
         """The rows of the table that are of this split."""
-        rows = read_rows(self.root / _TABLE, ("category", "split"))
-        return [self._entry(next(iter(r.values())), r["category"]) for r in rows if r["split"] == self.split]
+        return [self._entry(next(iter(r.values())), r["category"]) for r in self._rows() if r["split"] == self.split]
 
     def _entry(self, name: str, category: str) -> Entry:
         def file(kind: str, rest: str) -> Path:
@@ -85,7 +99,13 @@ class S4(FileDataset):
             tuple(file(self.config.frames, f"{name}/{name}_{k}.png") for k in _FRAMES),
             tuple(file("gt_masks", f"{name}/{name}_{k}.png") if k in labelled else None for k in _FRAMES),
             (file(sounds, f"{name}.{suffix}"),),
+            category,
         )
+
+    def shots(self, entry: Entry) -> list[Shot]:
+        """The frames of a clip; where it is labelled, 1 or the number of its category."""
+        label = self.category_names.index(entry.notes) if self.config.categories else 1
+        return [Shot(s.picture, None if s.labels is None else s.labels * label) for s in super().shots(entry)]
 
     def labels(self, path: Path) -> Labels:
         """1 where the mask is not 0."""

@@ -106,6 +106,8 @@ class VPO(FileDataset):
             validation: VPO has no split to select models on. "none": refuse val. "holdout": a tenth of the training
                 images leaves train for val. "test": val is the test split, as CAVP's code has it.
             sounds: Folder of the recordings; null for vggsound_bench/VGGSound/audios in root.
+            task: "semantic": tell the classes apart. "binary": mark what sounds, one class; the masks name it all the
+                same.
         """
 
         root: str = "data/audio_visual"
@@ -114,8 +116,9 @@ class VPO(FileDataset):
         patch: Literal["first", "middle", "last"] = "middle"
         validation: Literal["none", "holdout", "test"] = "none"
         sounds: str | None = None
+        task: Literal["semantic", "binary"] = "semantic"
 
-    class_names = ("background", *CATEGORIES.values())
+    category_names = ("background", *CATEGORIES.values())
     mark: ClassVar[str] = "VPO/VPO-SS, VPO-MS, VPO-MSMI"
     besides: ClassVar[frozenset[str]] = frozenset(f"vpo_{subset}_data_stereo.csv" for subset in _PUBLISHED)
 
@@ -125,6 +128,11 @@ class VPO(FileDataset):
         bases = [root] + [root.parent] * (root.name == "VPO")
         found = [(base, subset) for base in bases for subset in _PUBLISHED if _table(base, subset).is_file()]
         return [{"root": str(base), "subset": subset} for base, subset in found]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Label → name; of the binary task, what sounds."""
+        return ("background", "sounding") if self.config.task == "binary" else self.category_names
 
     @property
     def published(self) -> int | None:
