@@ -4,7 +4,9 @@
 frozen. ``compact`` is ours: small enough to train along and to ship in a package.
 """
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +45,15 @@ class VGGish(nn.Module):
             nn.Linear(4096, EMBEDDING), nn.ReLU(),
         )  # fmt: skip
 
+    channels = 512
+
     def forward(self, mel: Tensor) -> Tensor:
-        """One embedding per patch; the 6 × 4 × 512 map is flattened time first, channels last."""
-        out: Tensor = self.embeddings(self.features(mel).permute(0, 2, 3, 1).flatten(1))
+        """One embedding per patch."""
+        return self.embed(self.features(mel))
+
+    def embed(self, maps: Tensor) -> Tensor:
+        """(N, 512, 6, 4), flattened time first, channels last → (N, 128)."""
+        out: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
         return out
 
 
@@ -66,12 +74,42 @@ class CompactAudio(nn.Module):
         self.features = nn.Sequential(*layers)
         self.project = nn.Linear(2 * channels * BANDS // 2**4, EMBEDDING)
 
+    channels = 128
+
     def forward(self, mel: Tensor) -> Tensor:
-        """One embedding per patch. Bands are kept apart: where a sound lies in frequency says what it is."""
-        map_NCtf = self.features(mel)
-        pooled = torch.cat([map_NCtf.mean(2), map_NCtf.amax(2)], 1)
+        """One embedding per patch."""
+        return self.embed(self.features(mel))
+
+    def embed(self, maps: Tensor) -> Tensor:
+        """(N, 128, 6, 4) → (N, 128). Bands are kept apart: where a sound lies in frequency says what it is."""
+        pooled = torch.cat([maps.mean(2), maps.amax(2)], 1)
         out: Tensor = self.project(pooled.flatten(1))
         return out
+
+
+class Heard(NamedTuple):
+    """What an :class:`AudioEncoder` says of a clip.
+
+    Attributes:
+        embeddings: (B, T, D).
+        maps: (B, T, C, t, f): the same before it was pooled, over time and frequency; 1 × 1 of given embeddings.
+    """
+
+    embeddings: Tensor
+    maps: Tensor
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norms neither measure nor learn what passes through: for sounds that will not come at inference."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 class AudioEncoder(nn.Module):
@@ -90,6 +128,7 @@ class AudioEncoder(nn.Module):
         self.net = encoders[name]() if name in encoders else None
         self.ears = 2 if stereo else 1
         self.dim = dim if name == "none" else EMBEDDING * self.ears
+        self.channels = dim if self.net is None else int(cast("VGGish | CompactAudio", self.net).channels) * self.ears
         self.learns = train
         self.requires_grad_(train)
 
@@ -103,10 +142,23 @@ class AudioEncoder(nn.Module):
         Raises:
             ConfigError: When there is no encoder for log-mel, or D or the number of channels is another.
         """
+        return self._embeddings(audio) if audio.ndim == 3 else self.hear(audio).embeddings
+
+    def hear(self, audio: Tensor) -> Heard:
+        """The embeddings, and the maps they are pooled from.
+
+        Args:
+            audio: As for :meth:`forward`; embeddings alone if there is no encoder.
+
+        Raises:
+            ConfigError: As :meth:`forward`, and when embeddings are given to an encoder that would have made the map.
+        """
         if audio.ndim == 3:
-            if audio.shape[2] != self.dim:
-                raise ConfigError(f"audio embeddings have D = {audio.shape[2]}, this model was built for {self.dim}")
-            return audio
+            if self.net is not None:
+                raise ConfigError(
+                    f"this model listens to the map of its audio encoder: give log-mel, got {tuple(audio.shape)}"
+                )
+            return Heard(self._embeddings(audio), audio[..., None, None])
         if self.net is None:
             raise ConfigError(
                 f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or convert it again with "
@@ -116,7 +168,14 @@ class AudioEncoder(nn.Module):
             raise ConfigError(
                 f"this model hears one channel, got {audio.shape[2]}: average them, or build it with stereo=True"
             )
+        net, (b, t) = cast("VGGish | CompactAudio", self.net), audio.shape[:2]
         audio = audio.expand(-1, -1, self.ears, -1, -1)  # one channel is heard by both ears
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
-            embeddings: Tensor = self.net(audio.flatten(0, 2).unsqueeze(1))
-        return embeddings.view(*audio.shape[:2], -1)
+            maps = net.features(audio.flatten(0, 2).unsqueeze(1))
+            return Heard(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
+
+    def _embeddings(self, audio: Tensor) -> Tensor:
+        """Given embeddings, if they are as long as the model's."""
+        if audio.shape[2] != self.dim:
+            raise ConfigError(f"audio embeddings have D = {audio.shape[2]}, this model was built for {self.dim}")
+        return audio

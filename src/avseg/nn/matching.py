@@ -1,0 +1,186 @@
+"""Which query answers for which segment, and what the answer costs: the set loss of DETR and Mask2Former.
+
+A segment is one class in one frame, all its things together; the background is one, too. Queries that answer for no
+segment should say "no object", the last class. Masks are compared at points (Cheng et al., arXiv 2112.01527, section
+3.3): at random places alike for all queries to match, most of them where the drawn mask is least certain to learn.
+
+Differs from Mask2Former: labels between pixels are those of the nearest pixel instead of a blend, so that label 255 can
+be left out; and outside of training the points are a grid, so that a validation loss is the same each time.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, grid_sample, softplus
+from torch.nn.utils.rnn import pad_sequence
+
+from avseg.interface import IGNORE
+
+
+@dataclass(frozen=True)
+class SetLoss:
+    """Weights and points of the set loss.
+
+    Attributes:
+        classes: Weight of the classification, in loss and cost.
+        masks: Weight of the binary cross-entropy of masks.
+        dice: Weight of their dice loss.
+        no_object: Weight of "no object" among the classes.
+        points: Per mask.
+        oversample: So many times as many points are drawn, for the least certain to be chosen from.
+        importance: Share of the points that is chosen so.
+    """
+
+    classes: float = 2.0
+    masks: float = 5.0
+    dice: float = 5.0
+    no_object: float = 0.1
+    points: int = 12544
+    oversample: float = 3.0
+    importance: float = 0.75
+
+
+class Matches(NamedTuple):
+    """Pairs of a query and a segment, m in all.
+
+    Attributes:
+        frames: (m,) in 0..n-1.
+        queries: (m,) in 0..N-1.
+        classes: (m,), of the segment.
+    """
+
+    frames: Tensor
+    queries: Tensor
+    classes: Tensor
+
+
+def present(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The classes in each frame.
+
+    Args:
+        labels: (n, H, W), 255 ignored.
+
+    Returns:
+        (n, G) classes in rising order, and (n, G) bool that tells them from what fills rows up.
+    """
+    found = [frame.unique() for frame in labels]
+    found = [classes[classes != IGNORE] for classes in found]
+    return pad_sequence(found, True), pad_sequence([torch.ones_like(classes) for classes in found], True).bool()
+
+
+@torch.no_grad()
+def match(classes: Tensor, masks: Tensor, labels: Tensor, loss: SetLoss, *, random: bool) -> Matches:
+    """Hungarian matching: each segment gets the query that answers for it at the least cost in all.
+
+    Args:
+        classes: Logits (n, N, K + 1).
+        masks: Logits (n, N, h, w).
+        labels: (n, H, W) in 0..K-1, 255 ignored.
+        loss: Weights of the cost.
+        random: Compare at random points, otherwise at a grid.
+    """
+    wanted, real = present(labels)
+    points = _points(len(labels), loss.points, labels.device, random=random)
+    truth = _labels_at(labels, points)
+    costs = _costs(classes.float(), _values_at(masks.float(), points), wanted, truth, loss).cpu()
+    pairs = [linear_sum_assignment(cost[:, own].numpy()) for cost, own in zip(costs, real.cpu(), strict=True)]
+    frame = torch.cat([torch.full((len(q),), i) for i, (q, _) in enumerate(pairs)]).to(labels.device)
+    query, segment = (torch.cat([torch.from_numpy(p[k]) for p in pairs]).to(labels.device) for k in (0, 1))
+    return Matches(frame, query, wanted[frame, segment])
+
+
+def _costs(classes: Tensor, masks: Tensor, wanted: Tensor, truth: Tensor, loss: SetLoss) -> Tensor:
+    """Of every query for every segment, (n, N, G), from masks (n, N, P) and labels (n, P) at points."""
+    scored = (truth != IGNORE).to(masks)[:, None]
+    inside = (truth[:, None] == wanted[:, :, None]).to(masks)
+    cross = (softplus(masks) * scored).sum(-1, keepdim=True) - masks @ inside.mT
+    found = masks.sigmoid() * scored
+    either = found.sum(-1, keepdim=True) + inside.sum(-1)[:, None]
+    dice = 1 - (2 * found @ inside.mT + 1) / (either + 1)
+    certain = classes.softmax(-1).gather(2, wanted[:, None].expand(-1, classes.shape[1], -1))
+    cost = loss.masks * cross / scored.sum(-1, keepdim=True).clamp(min=1) + loss.dice * dice - loss.classes * certain
+    return cost.nan_to_num(nan=1e9, posinf=1e9, neginf=-1e9)
+
+
+def set_loss(
+    classes: Tensor, masks: Tensor, labels: Tensor, matches: Matches, loss: SetLoss, *, random: bool
+) -> dict[str, Tensor]:
+    """What matched answers cost.
+
+    Args:
+        classes: Logits (n, N, K + 1), the last for "no object".
+        masks: Logits (n, N, h, w).
+        labels: (n, H, W), 255 ignored; a frame without any other label costs nothing.
+        matches: From :func:`match`, or known otherwise.
+        loss: Weights.
+        random: Compare at random points, otherwise at a grid.
+
+    Returns:
+        ``classes``, ``masks``, ``dice``: 0-d, weighted; 0 (with gradient 0) when nothing is labelled.
+    """
+    nothing = classes.shape[-1] - 1
+    wanted = torch.full(classes.shape[:2], nothing, device=classes.device)
+    wanted[matches.frames, matches.queries] = matches.classes
+    wanted[(labels == IGNORE).flatten(1).all(1)] = IGNORE
+    weight = torch.ones(nothing + 1, device=classes.device)
+    weight[nothing] = loss.no_object
+    total = cross_entropy(classes.float().mT, wanted, weight, ignore_index=IGNORE, reduction="sum")
+    known = wanted[wanted != IGNORE]
+    matched = masks[matches.frames, matches.queries].float()
+    cross, dice = _mask_losses(matched, labels, matches, loss, random=random)
+    return {
+        "classes": loss.classes * total / weight[known].sum().clamp(min=1),
+        "masks": loss.masks * cross,
+        "dice": loss.dice * dice,
+    }
+
+
+def _mask_losses(
+    masks: Tensor, labels: Tensor, matches: Matches, loss: SetLoss, *, random: bool
+) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and dice loss of (m, h, w) logits, means over masks."""
+    if random:
+        points = _uncertain_points(masks.detach(), loss)
+    else:
+        points = _points(len(masks), loss.points, masks.device, random=False)
+    drawn = _values_at(masks[:, None], points)[:, 0]
+    truth = _labels_at(labels[matches.frames], points)
+    scored = (truth != IGNORE).to(drawn)
+    inside = (truth == matches.classes[:, None]).to(drawn)
+    cross = (binary_cross_entropy_with_logits(drawn, inside, reduction="none") * scored).sum(1)
+    found = drawn.sigmoid() * scored
+    dice = 1 - (2 * (found * inside).sum(1) + 1) / ((found + inside).sum(1) + 1)
+    count = max(len(masks), 1)
+    return (cross / scored.sum(1).clamp(min=1)).sum() / count, dice.sum() / count
+
+
+def _points(count: int, points: int, device: torch.device, *, random: bool) -> Tensor:
+    """Places in -1..1, (count, P, 2); all frames have the same grid."""
+    if random:
+        return 2 * torch.rand(count, points, 2, device=device) - 1
+    side = max(1, round(points**0.5))
+    line = (2 * torch.arange(side, device=device) + 1) / side - 1
+    return torch.cartesian_prod(line, line).expand(count, -1, -1)
+
+
+def _uncertain_points(masks: Tensor, loss: SetLoss) -> Tensor:
+    """Random places (m, P, 2), most of them the least certain of more: those where the logit is nearest to 0."""
+    chosen = int(loss.importance * loss.points)
+    many = _points(len(masks), int(loss.oversample * loss.points), masks.device, random=True)
+    least = _values_at(masks[:, None], many)[:, 0].abs().topk(chosen, 1, largest=False).indices
+    some = many.gather(1, least[..., None].expand(-1, -1, 2))
+    return torch.cat([some, _points(len(masks), loss.points - chosen, masks.device, random=True)], 1)
+
+
+def _values_at(maps: Tensor, points: Tensor) -> Tensor:
+    """(n, C, h, w) maps at (n, P, 2) places, between pixels bilinearly: (n, C, P)."""
+    return grid_sample(maps, points[:, :, None], align_corners=False)[..., 0]
+
+
+def _labels_at(labels: Tensor, points: Tensor) -> Tensor:
+    """(n, H, W) labels at (n, P, 2) places: (n, P)."""
+    found = grid_sample(labels[:, None].float(), points[:, :, None], mode="nearest", align_corners=False)
+    return found[:, 0, :, 0].long()
