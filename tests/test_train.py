@@ -132,6 +132,15 @@ def test_terminated_run_saves_where_it_is(
     assert state["global_step"] == 3
 
 
+def test_weights_are_kept_as_often_as_told(whole: Path, tmp_path: Path) -> None:
+    assert main([*SMALL, "--train.keep_every", "5", "--train.out", str(tmp_path)]) == 0
+    assert same_run(tmp_path, whole)
+    assert sorted(p.name for p in tmp_path.glob("step*")) == ["step10", "step5"]
+    assert load(tmp_path / "step5").card["step"] == 5
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("step5", "step10", "last")]
+    assert weights[0] != weights[1] == weights[2]
+
+
 def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_path: Path) -> None:
     command = [*SMALL, "--train.out", str(tmp_path), "--train.resume", "auto"]
     for limit in (["--train.max_steps", "3"], ["--train.max_steps", "3"], ["--train.epochs", "1"], []):

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 
 RESUME = "resume.ckpt"
-MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "log_every", "out", "resume"}
+MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "out", "resume"}
 """Training settings in which a resumed run may differ from the run it continues."""
 
 
@@ -136,6 +136,8 @@ class Keeper(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Within an epoch, save every so often, when told to terminate, and when the steps are used up."""
         c, step, done = self.config, trainer.global_step, batch_idx + 1
+        if c.keep_every and step % c.keep_every == 0 and not done % c.accumulate:
+            self._write_weights(trainer, pl_module, (f"step{step}",), {})
         if done % c.accumulate or done == trainer.num_training_batches:
             return
         if self._used_up(step):
@@ -174,17 +176,23 @@ class Keeper(Checkpoint):
         score = scores.get(self.monitor, math.nan) * (1 if self.config.mode == "max" else -1)
         better = score > self.best
         self.best = score if better else self.best
-        epoch, step = trainer.current_epoch + 1, trainer.global_step
-        numbers = {name: None if math.isnan(value) else value for name, value in scores.items()}  # JSON has no NaN
-        for name in ("last", "best") if better else ("last",):
-            if trainer.is_global_zero:
-                with _writing(self.folder / name):
-                    store.save(lesson.model, self.folder / name, **self.card, epoch=epoch, step=step, metrics=numbers)
+        self._write_weights(trainer, lesson, ("last", "best") if better else ("last",), scores)
         if scores:
             trainer.print(
-                f"epoch {epoch}/{self.config.epochs}, step {step}: val/loss {scores['val/loss']:.4f}, "
-                f"{self.monitor} {scores[self.monitor]:.4f}{' (best)' if better else ''}"
+                f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, step {trainer.global_step}: "
+                f"val/loss {scores['val/loss']:.4f}, {self.monitor} {scores[self.monitor]:.4f}"
+                f"{' (best)' if better else ''}"
             )
+
+    def _write_weights(
+        self, trainer: pl.Trainer, lesson: Lesson, names: Sequence[str], scores: Mapping[str, float]
+    ) -> None:
+        numbers = {name: None if math.isnan(value) else value for name, value in scores.items()}  # JSON has no NaN
+        card = {**self.card, "epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": numbers}
+        for name in names:
+            if trainer.is_global_zero:
+                with _writing(self.folder / name):
+                    store.save(lesson.model, self.folder / name, **card)
 
 
 @contextmanager

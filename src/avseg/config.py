@@ -42,6 +42,7 @@ class TrainConfig:
         seed: Decides weights, order, mirroring and everything else that is random.
         val_every: Epochs between two validations.
         save_every: Optimizer steps between two resume points; there is always one at the end of an epoch.
+        keep_every: Optimizer steps between two sets of weights that are kept, in step<n>/; null keeps best and last.
         log_every: Optimizer steps between two points of a curve.
         monitor: The validation score that decides which weights are best; null for AVSBench's J, or with several
             classes its mIoU.
@@ -70,6 +71,7 @@ class TrainConfig:
     seed: int = 0
     val_every: int = 1
     save_every: int = 500
+    keep_every: int | None = None
     log_every: int = 10
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
@@ -78,7 +80,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least_one = ["epochs", "batch_size", "accumulate", "val_every", "save_every", "log_every"]
-        for name in at_least_one + ["max_steps"] * (self.max_steps is not None):
+        limits = [name for name in ("max_steps", "keep_every") if getattr(self, name) is not None]
+        for name in at_least_one + limits:
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must be 1 or more, got {getattr(self, name)}")
         for name in ("warmup", "workers", "seed", "weight_decay"):
