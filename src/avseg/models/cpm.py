@@ -37,14 +37,14 @@ Differs from the paper, or from what is known of it:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, layer_norm
 
 from avseg.errors import ConfigError, did_you_mean
-from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
 from avseg.nn.audio import AudioEncoder, AudioName, statistics_kept
 from avseg.nn.listening import Listening, Sound
 from avseg.nn.mask2former import GROUPS, Drawn, MaskTransformer, Pixels
@@ -251,23 +251,28 @@ class CPM(AVSModel):
             feedforward=c.feedforward,
         )
         self.head = nn.Linear(c.channels, self.labels + 1)
-        self.mixtures = ClassMixtures(
-            self.labels + 1,
-            c.components,
-            c.channels,
-            memory=c.memory,
-            minimum=c.minimum,
-            every=c.every,
-            momentum=c.momentum,
-            floor=c.floor,
-            rounds=c.rounds,
-        )
         self._build_prompting()
 
+    steps: Tensor
+
     def _build_prompting(self) -> None:
-        """What training alone needs."""
+        """What training alone needs, but for the mixtures, which may also name the class of a query."""
         c = self.config
         prompted = c.acp or c.vcp or c.pcl
+        self.mixtures = None
+        if c.classifier == "bayes" or (prompted and c.source == "mixture"):
+            self.mixtures = ClassMixtures(
+                self.labels + 1,
+                c.components,
+                c.channels,
+                memory=c.memory,
+                minimum=c.minimum,
+                every=c.every,
+                momentum=c.momentum,
+                floor=c.floor,
+                rounds=c.rounds,
+            )
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.prompt = nn.Linear(c.channels, c.channels) if prompted else None
         by_embedding = prompted and c.source == "embedding"
         self.embedding = nn.Embedding(self.labels, c.channels) if by_embedding else None
@@ -309,7 +314,8 @@ class CPM(AVSModel):
     def _scalars(self, prompted: _Prompted | None) -> dict[str, Tensor]:
         """How many classes may be prompted, and how many frames are."""
         count = 0 if prompted is None else len(prompted.labels)
-        return {"fitted": self.mixtures.fitted.float().mean(), "prompted": torch.tensor(float(count))}
+        fitted = {} if self.mixtures is None else {"fitted": self.mixtures.fitted.float().mean()}
+        return {**fitted, "prompted": torch.tensor(float(count))}
 
     def _sound(self, maps: Tensor) -> Sound:
         """E_a: maps of the audio encoder (n, C_a, t, f) in d channels."""
@@ -328,7 +334,7 @@ class CPM(AVSModel):
 
     def _probabilities(self, drawn: Drawn, classes: Tensor) -> Tensor:
         """p(c | q), (n, N, C + 2): background, things, no object."""
-        if self.config.classifier == "softmax":
+        if self.config.classifier == "softmax" or self.mixtures is None:
             return classes.softmax(-1)
         return self.mixtures.log_posterior(self._normalised(drawn.embeddings)).exp()
 
@@ -347,11 +353,11 @@ class CPM(AVSModel):
 
     def _prompt(self, clip: Clip, target: Target, pixels: Pixels, sound: Sound) -> _Prompted | None:
         """Ask for the classes of labelled frames, in pictures and in mixtures of sounds; None if none can be."""
-        if self.prompt is None or self.mixtures.calls < self.config.warmup:
+        if self.prompt is None or self.steps < self.config.warmup:
             return None
         labelled = real_frames(target.labelled, clip.valid).nonzero().flatten()
         labels = real_frames(target.masks, clip.valid)[labelled]
-        prompts = prompts_for(labels, self.mixtures.fitted[: self.labels])
+        prompts = prompts_for(labels, self._known(labels.device))
         if not len(prompts.frames):
             return None
         frames = labelled[prompts.frames]
@@ -363,10 +369,16 @@ class CPM(AVSModel):
             prompts, labels[prompts.frames], drawn, self.head(drawn.queries), masks, ratio, heard, anchors, seen, labels
         )
 
+    def _known(self, device: torch.device) -> Tensor:
+        """Which classes a prompt can be drawn from, (labels,) bool."""
+        if self.mixtures is None or self.embedding is not None:
+            return torch.ones(self.labels, dtype=torch.bool, device=device)
+        return self.mixtures.fitted[: self.labels]
+
     def _draw_prompts(self, classes: Tensor) -> Tensor:
         """z^k of (b, K) classes, (b, K, d)."""
-        if self.embedding is not None:
-            drawn: Tensor = self.embedding(classes)
+        if self.mixtures is None or self.embedding is not None:
+            drawn: Tensor = cast("nn.Embedding", self.embedding)(classes)
             return drawn
         return self.mixtures.sample(classes.flatten()).view(*classes.shape, -1)
 
@@ -399,16 +411,28 @@ class CPM(AVSModel):
         """L = L_agn + λ (L_ACP + L_VCP + L_PCL).
 
         After an answer in training, mixtures remember the mask embeddings of the queries that were matched.
+
+        Raises:
+            ConfigError: When there are more kinds of labels than the model was built for.
         """
         state: _State = prediction.state
         chosen = real_frames(target.labelled, state.valid)
         labels = real_frames(target.masks, state.valid)[chosen]
+        highest = int(labels.masked_fill(labels == IGNORE, 0).max()) if labels.numel() else 0
+        if highest >= self.labels:
+            raise ConfigError(
+                f"label {highest} came, this model tells {self.labels - 1} kinds of things apart: "
+                "leave categories out, then they come from the data"
+            )
         with full_precision(labels):
             terms, matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
-            observed = self._observed(self._normalised(state.drawn.embeddings[chosen]), matches)
-            terms["generative"] = self.config.generative * self._generative(*observed)
+            if self.mixtures is not None:
+                observed = self._observed(self._normalised(state.drawn.embeddings[chosen]), matches)
+                terms["generative"] = self.config.generative * _generative(self.mixtures, *observed)
+                if state.fits:
+                    self.mixtures.observe(*observed)
             if state.fits:
-                self.mixtures.observe(*observed)
+                self.steps += 1
                 terms |= self._prompting(state.prompted)
         return terms
 
@@ -431,13 +455,6 @@ class CPM(AVSModel):
         nothing = torch.full((count,), self.labels, device=free.device)
         vectors = torch.cat([embeddings[matches.frames, matches.queries], unmatched[spread]])
         return vectors, torch.cat([matches.classes, nothing])
-
-    def _generative(self, vectors: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of the mixtures' posterior, of the classes that have been fitted."""
-        known = self.mixtures.fitted[classes]
-        if not known.any():
-            return vectors.sum() * 0
-        return cross_entropy(self.mixtures.log_likelihood(vectors[known]), classes[known])
 
     def _prompting(self, prompted: _Prompted | None) -> dict[str, Tensor]:
         """λ times L_ACP, L_VCP and L_PCL; 0 (with gradient 0) where nothing could be prompted."""
@@ -484,3 +501,11 @@ class CPM(AVSModel):
 def _added(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The sum of each term over layers."""
     return {name: torch.stack([t[name] for t in terms]).sum() for name in terms[0]}
+
+
+def _generative(mixtures: ClassMixtures, vectors: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of the mixtures' posterior, over vectors of the classes that have been fitted."""
+    known = mixtures.fitted[classes]
+    if not known.any():
+        return vectors.sum() * 0
+    return cross_entropy(mixtures.log_likelihood(vectors[known]), classes[known])
