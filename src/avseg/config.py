@@ -101,11 +101,14 @@ class Weights:
         visual: Hub id or local path for the visual backbone, or a trained model of any kind whose backbone is taken;
             null starts from random weights.
         audio: The same for the audio encoder.
+        decoder: Hub id or local path of a Mask2Former of transformers whose pixel decoder and transformer decoder are
+            taken, or a trained model that has them; null starts from random weights.
     """
 
     model: str | None = None
     visual: str | None = None
     audio: str | None = None
+    decoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Run:
     Attributes:
         model: ``name`` and fields of that model's ``Config``.
         data: ``name`` and fields of that data set's ``Config``.
-        weights: Pretrained backbones.
+        weights: What to start from.
         train: The training itself.
     """
 

@@ -128,7 +128,7 @@ def is_model(source: str) -> bool:
 
 
 def take_part(model: AVSModel, part: str, source: str) -> None:
-    """Give a model one part of a trained model of any kind: its backbone, its audio encoder.
+    """Give a model one part of a trained model of any kind: its backbone, its audio encoder, its decoder.
 
     Args:
         model: Takes the weights.
@@ -136,9 +136,12 @@ def take_part(model: AVSModel, part: str, source: str) -> None:
         source: See :func:`load`.
 
     Raises:
-        CheckpointError: When the source cannot be loaded, or the parts do not fit each other.
+        CheckpointError: When the source cannot be loaded, or one of the two lacks the part, or they do not fit.
     """
     donor = load(source)
+    for owner, who in ((model, "the model to train"), (donor, source)):
+        if not hasattr(owner, part):
+            raise CheckpointError(f"{who} is a {owner.name}, which has no part {part!r}")
     fit(getattr(model, part), getattr(donor, part).state_dict(), f"{part} of {source}")
 
 

@@ -26,7 +26,7 @@ from avseg.errors import ConfigError, DataError
 from avseg.interface import AVSModel
 from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
-from avseg.nn.weights import load_audio, load_visual
+from avseg.nn.weights import load_audio, load_decoder, load_visual
 from avseg.provenance import commit
 from avseg.store import is_model, start_from, take_part
 
@@ -64,7 +64,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
 
 
 def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
-    """A trained model or backbones to start from, and the check that a frozen audio encoder has weights.
+    """A trained model or parts of one to start from, and the check that a frozen audio encoder has weights.
 
     Returns:
         The tensors that ``weights.model`` had in another shape, or not at all: they start from random weights.
@@ -74,7 +74,11 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
         ConfigError: When the model would listen through a frozen, random encoder.
     """
     fresh = [] if weights.model is None else start_from(model, weights.model)
-    for part, source, read in (("visual", weights.visual, load_visual), ("audio", weights.audio, load_audio)):
+    for part, source, read in (
+        ("visual", weights.visual, load_visual),
+        ("audio", weights.audio, load_audio),
+        ("transformer", weights.decoder, load_decoder),
+    ):
         if source is not None and is_model(source):
             take_part(model, part, source)
         elif source is not None:

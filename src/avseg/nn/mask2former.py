@@ -5,7 +5,8 @@ drew in the layer before. Both are transformers' modules under transformers' nam
 the loop over decoder layers is ours, because between layers the queries do something else as well: they listen.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -171,3 +172,20 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         outside = interpolate(masks.detach(), size, mode="bilinear").flatten(2) < 0
         outside = outside & ~outside.all(-1, keepdim=True)
         return outside.repeat_interleave(self.config.num_attention_heads, 0)
+
+
+def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """How large a :class:`MaskTransformer` is, as its state dict tells; 0 what it does not tell."""
+    queries = state.get("transformer_module.queries_features.weight", torch.empty(0, 0))
+    layer, pixel_layer = (
+        re.compile(rf"{place}\.layers\.\d+\.fc1\.weight")
+        for place in (r"transformer_module\.decoder", r"pixel_level_module\.decoder\.encoder")
+    )
+    inside = state.get("transformer_module.decoder.layers.0.fc1.weight", torch.empty(0))
+    return {
+        "queries": queries.shape[0],
+        "channels": queries.shape[1],
+        "layers": sum(layer.fullmatch(key) is not None for key in state),
+        "pixel_layers": sum(pixel_layer.fullmatch(key) is not None for key in state),
+        "feedforward": inside.shape[0],
+    }

@@ -126,18 +126,31 @@ _PVT_KEYS: tuple[tuple[str, str], ...] = (
     (r"\.attention\.proj\.", ".attn.proj."),
     (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
 )
+_SWIN_KEYS: tuple[tuple[str, str], ...] = (
+    (r"^swin\.", ""),
+    (r"\.attention\.q_proj\.", ".attention.self.query."),
+    (r"\.attention\.k_proj\.", ".attention.self.key."),
+    (r"\.attention\.v_proj\.", ".attention.self.value."),
+    (r"\.attention\.relative_position_bias\.relative_", ".attention.self.relative_"),
+    (r"\.attention\.o_proj\.", ".attention.output.dense."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
 
 
 def original_source(name: str, key: str) -> Source:
     """Where a tensor of :class:`VisualBackbone` is in the original authors' files.
 
     Args:
-        name: The backbone: ResNet → torchvision's keys, PVT-v2 → its authors' keys, Swin → transformers' own.
+        name: The backbone: ResNet → torchvision's keys, PVT-v2 → its authors' keys, Swin → those transformers has in
+            files, which are older than the ones it has in memory.
         key: A key of ``VisualBackbone(name).state_dict()``.
     """
     half = {".key.": 0, ".value.": 1}.get(found[0]) if (found := re.findall(r"\.(?:key|value)\.", key)) else None
     key = key.removeprefix("net.")
     if name.startswith("swin"):
+        for pattern, replacement in _SWIN_KEYS:
+            key = re.sub(pattern, replacement, key)
         return Source(key)
     for pattern, replacement in _RESNET_KEYS if name.startswith("resnet") else _PVT_KEYS:
         key = re.sub(pattern, replacement, key)

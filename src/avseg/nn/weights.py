@@ -1,4 +1,4 @@
-"""Pretrained weights of backbones, by Hub id or local path. Nothing else reads them, no constructor does."""
+"""Pretrained weights of a model's parts, by Hub id or local path. Nothing else reads them, no constructor does."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel, Source
 from avseg.nn.audio import AudioEncoder
+from avseg.nn.mask2former import MaskTransformer, sizes
 from avseg.nn.visual import VisualBackbone, original_source
+
+_ENCODER = "pixel_level_module.encoder."
+"""Prefix of the backbone in a Mask2Former of transformers."""
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -99,13 +103,14 @@ def _few(keys: list[str], limit: int = 6) -> str:
 
 
 def _file(source: str, hub_file: str) -> Path:
-    """A local path as it is, or the file of that name of a Hub repository.
+    """A local file as it is, or the file of that name in a local folder or a Hub repository.
 
     Raises:
         CheckpointError: When neither can be had.
     """
-    if Path(source).exists():
-        return Path(source)
+    path = Path(source)
+    if path.exists():
+        return path / hub_file if path.is_dir() else path
     if source.count("/") != 1:
         raise CheckpointError(f"no weights at {source}: give a file, or a Hub id such as owner/name")
     from huggingface_hub import hf_hub_download
@@ -120,7 +125,7 @@ def _file(source: str, hub_file: str) -> Path:
 
 
 def load_visual(model: AVSModel, source: str = "default") -> None:
-    """ImageNet weights for ``model.visual``.
+    """Pretrained weights for ``model.visual``: ImageNet's, or those of a whole Mask2Former's backbone.
 
     Args:
         model: With a :class:`~avseg.nn.visual.VisualBackbone` as ``visual``.
@@ -135,23 +140,53 @@ def load_visual(model: AVSModel, source: str = "default") -> None:
         raise CheckpointError(f"{model.name} has no visual backbone to load weights into")
     state = read_state(_file(backbone.hub if source == "default" else source, "model.safetensors"))
     name = model.config.visual
-    state = {k.removeprefix("resnet.").removeprefix("pvt_v2."): v for k, v in state.items()}
+    state = {k.removeprefix("resnet.").removeprefix("pvt_v2."): v for k, v in _backbone(state).items()}
+    of_transformers = any(k.startswith(("embedder.", "encoder.")) for k in state)
     if name.startswith("swin"):
+        # Versions of transformers differ in these names, and keep them in files or not.
+        state = {original_source(name, k).key: v for k, v in state.items() if not k.endswith("position_index")}
         # Norms of each stage exist in detection models alone; they start as the identity.
         norms = {k.removeprefix("net."): v for k, v in backbone.state_dict().items() if "hidden_states_norms" in k}
-        state = norms | state
-    of_transformers = any(k.startswith(("embedder.", "encoder.", "swin.")) for k in state)
+        state, of_transformers = norms | state, False
 
     def locate(key: str) -> Source:
         return Source(key.removeprefix("net.")) if of_transformers else original_source(name, key)
 
-    fit(
-        backbone,
-        state,
-        source,
-        source=locate,
-        unused=("classifier.", "fc.", "head.", "swin.layernorm.", "swin.pooler."),
-    )
+    fit(backbone, state, source, source=locate, unused=("classifier.", "fc.", "head.", "layernorm.", "pooler."))
+
+
+def _of_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A Mask2Former without the prefix of the model that has a class head."""
+    return {k.removeprefix("model."): v for k, v in state.items()}
+
+
+def _backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The backbone of a Mask2Former, or a backbone as it is."""
+    found = {k[len(_ENCODER) :]: v for k, v in _of_mask2former(state).items() if k.startswith(_ENCODER)}
+    return found or state
+
+
+def load_decoder(model: AVSModel, source: str) -> None:
+    """Weights of a Mask2Former for ``model.transformer``; its backbone and its class head are left where they are.
+
+    Args:
+        model: With a :class:`~avseg.nn.mask2former.MaskTransformer` as ``transformer``.
+        source: A Hub id with transformers' weights, or a file or folder of them.
+
+    Raises:
+        CheckpointError: When the weights cannot be had or do not fit.
+    """
+    decoder = getattr(model, "transformer", None)
+    if not isinstance(decoder, MaskTransformer):
+        raise CheckpointError(f"{model.name} has no decoder of Mask2Former to load weights into")
+    state = _of_mask2former(read_state(_file(source, "model.safetensors")))
+    theirs, ours = sizes(state), sizes(decoder.state_dict())
+    if not theirs["queries"]:
+        raise CheckpointError(f"{source} is no Mask2Former of transformers: it has no transformer_module")
+    if theirs != ours:
+        other = [f"{name} {theirs[name]}, the model {ours[name]}" for name in ours if theirs[name] != ours[name]]
+        raise CheckpointError(f"{source} does not fit: it has {'; '.join(other)}: give the model the same")
+    fit(decoder, state, source, unused=(_ENCODER, "class_predictor.", "criterion."))
 
 
 def load_audio(model: AVSModel, source: str) -> None:
