@@ -9,8 +9,8 @@ No parameters, no gradient: all state is in buffers, so that a checkpoint holds 
 Differs from GMMSeg:
 
 1. The memory is one per class with a count of what it holds; there, it is one per component and starts full of noise.
-2. Sinkhorn runs on log-likelihoods at the mixture's own temperature, over the whole memory, which makes it exact EM for
-   equal weights; there, on the vectors of one step, divided by their largest score.
+2. Sinkhorn runs on log-likelihoods at the mixture's own temperature, over the whole memory, which makes it Sinkhorn EM
+   (Mena et al., arXiv 2006.16548); there, on the vectors of one step, divided by their largest score.
 3. A class begins with the first fit itself; there, its random beginning fades with the momentum.
 4. A new mean is the mean; there, it is put back onto the unit sphere.
 5. The sum over components is a sum; there, the largest counts alone.
@@ -120,8 +120,9 @@ class ClassMixtures(nn.Module):
             self._remember(c, x[classes == c])
         self.calls += 1
         if self.calls % self.every == 0:
-            for c in (self.filled >= self.minimum).nonzero().flatten().tolist():
-                self._fit(c)
+            with full_precision(x):
+                for c in (self.filled >= self.minimum).nonzero().flatten().tolist():
+                    self._fit(c)
 
     def _remember(self, c: int, x: Tensor) -> None:
         """Write into the ring of class ``c``; the oldest go first."""
