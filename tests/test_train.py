@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
@@ -25,6 +26,7 @@ from avseg._sampler import Position, ShuffledFrom
 from avseg.cli import main
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, build_dataset
+from avseg.errors import ConfigError
 from avseg.interface import Clip, Target
 from avseg.store import load
 
@@ -344,6 +346,80 @@ def test_rate_rises_then_stays_or_falls_to_zero() -> None:
     assert cosine(2) == 1.0
     assert cosine(6) == pytest.approx(0.5)
     assert cosine(10) == pytest.approx(0.0)
+    poly = rate_factor(TrainConfig(schedule="poly", warmup=2), 10)
+    assert [poly(step) for step in range(3)] == [1 / 3, 2 / 3, 1.0]
+    assert poly(6) == pytest.approx(0.5**0.9)
+    assert poly(10) == poly(11) == 0.0
+
+
+def lesson(**settings: object) -> Lesson:
+    model = avseg.build("pcmanet", visual="resnet18", audio="compact", train_audio=True, channels=8)
+    data = build_dataset("synthetic", split="train", size=32, frames=1, train=4)
+    made = Lesson(model, data, data, TrainConfig(**settings), None)  # type: ignore[arg-type]
+    made.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    return made
+
+
+def test_the_backbone_learns_at_a_rate_of_its_own() -> None:
+    made = lesson(lr=0.1, backbone_lr=0.25, schedule="poly", epochs=8, weight_decay=0.05, optimizer="adamw")
+    found = made.configure_optimizers()
+    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    _, backbone = optimizer.param_groups
+    assert {id(p) for p in backbone["params"]} == {id(p) for p in made.model.visual.parameters()}
+    ids = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in made.model.parameters())
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.025]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.05]
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * 0.5**0.9, 0.025 * 0.5**0.9])
+
+
+def test_one_rate_is_one_group_in_the_order_of_the_model() -> None:
+    made = lesson(lr=0.1)
+    (group,) = made.configure_optimizers()["optimizer"].param_groups
+    assert all(a is b for a, b in zip(group["params"], made.model.parameters(), strict=True))
+
+
+def test_a_rate_for_a_backbone_that_does_not_learn_is_refused() -> None:
+    made = lesson(backbone_lr=0.1)
+    made.model.visual.requires_grad_(False)
+    with pytest.raises(ConfigError, match="no backbone that learns"):
+        made.configure_optimizers()
+
+
+@pytest.mark.parametrize("name", ["lr", "backbone_lr", "clip_grad"])
+def test_rates_are_above_zero(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"train\.{name} must be above 0, got 0"):
+        TrainConfig(**{name: 0.0})  # type: ignore[arg-type]
+
+
+def test_two_rates_resume_bit_for_bit_and_a_falling_rate_fixes_the_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, "--train.backbone_lr", "0.1", "--train.schedule", "poly"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main([*words, "-o", str(whole)]) == 0
+
+    original = Lesson.training_step
+
+    def step(self: Lesson, batch: object, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lesson, "training_step", step)
+        assert main([*words, "-o", str(parts)]) == 143
+    capsys.readouterr()
+    resumed = [*words, "-o", str(parts), "--train.resume", "auto"]
+    assert "train.epochs = 2, this run 3" in fails(capsys, *resumed, "--train.epochs", "3")
+    assert "train.backbone_lr = 0.1, this run 1.0" in fails(capsys, *resumed, "--train.backbone_lr", "1")
+    assert main(resumed) == 0
+    assert same_run(whole, parts)
+    rates = [value for _, name, value in curves(whole) if name == "train/lr"]
+    assert rates == pytest.approx([1e-3 * (1 - step / 10) ** 0.9 for step in range(10)])
 
 
 def test_mirror_turns_pictures_masks_and_stereo_together() -> None:

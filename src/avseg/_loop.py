@@ -14,10 +14,16 @@ from torchmetrics import MeanMetric, Metric
 from avseg._curves import Curves
 from avseg._sampler import START, Position, ShuffledFrom, reseed
 from avseg.config import TrainConfig
+from avseg.costs import part_of
 from avseg.data import AVSDataset, Sample, collate
 from avseg.errors import AvsegError, ConfigError
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import protocols
+
+BACKBONE = "backbone"
+"""The part of a model that ``train.backbone_lr`` is for."""
+POLY = 0.9
+"""Power of what remains of a run, with the schedule "poly" (DeepLab, arXiv 1606.00915)."""
 
 
 class Lesson(pl.LightningModule):
@@ -74,11 +80,23 @@ class Lesson(pl.LightningModule):
         """The optimizer of what learns, and its schedule in steps."""
         c = self.config
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[c.optimizer]
-        optimizer = kind((p for p in self.parameters() if p.requires_grad), lr=c.lr, weight_decay=c.weight_decay)
+        optimizer = kind(self._groups(), lr=c.lr, weight_decay=c.weight_decay)
         clips = -(-len(self.training_set) // self.trainer.world_size)
         total = c.epochs * -(-clips // (c.batch_size * c.accumulate))
         schedule = LambdaLR(optimizer, rate_factor(c, min(total, c.max_steps or total)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns; a backbone with a rate of its own comes second."""
+        ratio = self.config.backbone_lr
+        learning = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if ratio == 1:
+            return [{"params": [p for _, p in learning]}]
+        backbone = [p for name, p in learning if part_of(self.model, name) == BACKBONE]
+        if not backbone:
+            raise ConfigError(f"{self.model.name} has no backbone that learns: leave out train.backbone_lr {ratio}")
+        others = [p for name, p in learning if part_of(self.model, name) != BACKBONE]
+        return [{"params": others}, {"params": backbone, "lr": ratio * self.config.lr}]
 
     def on_train_start(self) -> None:
         """Say what is about to happen."""
@@ -168,15 +186,15 @@ def score_names(classes: int) -> list[str]:
 
 
 def rate_factor(config: TrainConfig, total: int) -> Callable[[int], float]:
-    """What multiplies ``config.lr`` at each of ``total`` optimizer steps."""
+    """What multiplies every learning rate at each of ``total`` optimizer steps."""
 
     def factor(step: int) -> float:
         if step < config.warmup:
             return (step + 1) / (config.warmup + 1)
         if config.schedule == "constant":
             return 1.0
-        done = (step - config.warmup) / max(1, total - config.warmup)
-        return 0.5 + 0.5 * math.cos(math.pi * min(done, 1.0))
+        done = min((step - config.warmup) / max(1, total - config.warmup), 1.0)
+        return (1 - done) ** POLY if config.schedule == "poly" else 0.5 + 0.5 * math.cos(math.pi * done)
 
     return factor
 

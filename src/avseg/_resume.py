@@ -77,7 +77,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    # Along a cosine the length of a run decides every step of it.
+    # A rate that falls does so over the length of the run, which decides every step of it.
     free = MAY_CHANGE if new["train"]["schedule"] == "constant" else MAY_CHANGE - {"epochs", "max_steps"}
     for section in ("model", "data", "train"):
         for key in old[section].keys() & new[section].keys():

@@ -28,9 +28,11 @@ class TrainConfig:
         batch_size: Clips per process and step.
         accumulate: Batches whose gradients are added up before one optimizer step.
         lr: Learning rate, at its highest.
+        backbone_lr: Learning rate of the visual backbone, as a multiple of ``lr``.
         optimizer: Adam, or Adam with decoupled weight decay.
         weight_decay: Of the optimizer.
-        schedule: What the learning rate does after the warm-up: stay, or fall to zero along a cosine.
+        schedule: What the learning rate does after the warm-up: stay, or fall to zero along a cosine or almost straight
+            ("poly", as DeepLab's).
         warmup: Optimizer steps in which the learning rate rises linearly from zero.
         clip_grad: Largest norm of the gradient; null for no limit.
         flip: Mirror half of the clips, left to right.
@@ -57,9 +59,10 @@ class TrainConfig:
     batch_size: int = 4
     accumulate: int = 1
     lr: float = 1e-4
+    backbone_lr: float = 1.0
     optimizer: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "poly"] = "constant"
     warmup: int = 0
     clip_grad: float | None = None
     flip: bool = False
@@ -87,8 +90,10 @@ class TrainConfig:
         for name in ("warmup", "workers", "seed", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
-        if self.lr <= 0 or (self.clip_grad is not None and self.clip_grad <= 0):
-            raise ConfigError(f"train.lr and train.clip_grad must be above 0, got {self.lr} and {self.clip_grad}")
+        for name in ("lr", "backbone_lr", "clip_grad"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"train.{name} must be above 0, got {value}")
 
 
 @dataclass(frozen=True)
