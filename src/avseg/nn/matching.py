@@ -66,9 +66,10 @@ def present(labels: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (n, G) classes in rising order, and (n, G) bool that tells them from what fills rows up.
     """
-    found = [frame.unique() for frame in labels]
-    found = [classes[classes != IGNORE] for classes in found]
-    return pad_sequence(found, True), pad_sequence([torch.ones_like(classes) for classes in found], True).bool()
+    found = [frame[frame != IGNORE].unique() for frame in labels]
+    found.append(labels.new_zeros(0))  # of no frame at all there are rows, too: none
+    real = [torch.ones_like(classes) for classes in found]
+    return pad_sequence(found, True)[:-1], pad_sequence(real, True)[:-1].bool()
 
 
 @torch.no_grad()
@@ -87,8 +88,8 @@ def match(classes: Tensor, masks: Tensor, labels: Tensor, loss: SetLoss, *, rand
     truth = _labels_at(labels, points)
     costs = _costs(classes.float(), _values_at(masks.float(), points), wanted, truth, loss).cpu()
     pairs = [linear_sum_assignment(cost[:, own].numpy()) for cost, own in zip(costs, real.cpu(), strict=True)]
-    frame = torch.cat([torch.full((len(q),), i) for i, (q, _) in enumerate(pairs)]).to(labels.device)
-    query, segment = (torch.cat([torch.from_numpy(p[k]) for p in pairs]).to(labels.device) for k in (0, 1))
+    triples = [(i, q, s) for i, pair in enumerate(pairs) for q, s in zip(*pair, strict=True)]
+    frame, query, segment = torch.tensor(triples, dtype=torch.int64, device=labels.device).view(-1, 3).unbind(1)
     return Matches(frame, query, wanted[frame, segment])
 
 
@@ -143,7 +144,7 @@ def _mask_losses(
 ) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy and dice loss of (m, h, w) logits, means over masks."""
     if random:
-        points = _uncertain_points(masks.detach(), loss)
+        points = _uncertain_points(masks.detach(), labels[matches.frames], loss)
     else:
         points = _points(len(masks), loss.points, masks.device, random=False)
     drawn = _values_at(masks[:, None], points)[:, 0]
@@ -166,11 +167,13 @@ def _points(count: int, points: int, device: torch.device, *, random: bool) -> T
     return torch.cartesian_prod(line, line).expand(count, -1, -1)
 
 
-def _uncertain_points(masks: Tensor, loss: SetLoss) -> Tensor:
-    """Random places (m, P, 2), most of them the least certain of more: those where the logit is nearest to 0."""
+def _uncertain_points(masks: Tensor, labels: Tensor, loss: SetLoss) -> Tensor:
+    """Random places (m, P, 2), most of them the least certain of more: labelled ones with the logit nearest to 0."""
     chosen = int(loss.importance * loss.points)
     many = _points(len(masks), int(loss.oversample * loss.points), masks.device, random=True)
-    least = _values_at(masks[:, None], many)[:, 0].abs().topk(chosen, 1, largest=False).indices
+    certainty = _values_at(masks[:, None], many)[:, 0].abs()
+    certainty = certainty.masked_fill(_labels_at(labels, many) == IGNORE, torch.inf)
+    least = certainty.topk(chosen, 1, largest=False).indices
     some = many.gather(1, least[..., None].expand(-1, -1, 2))
     return torch.cat([some, _points(len(masks), loss.points - chosen, masks.device, random=True)], 1)
 
