@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
+    Mask2FormerPixelDecoderEncoderLayer,
     Mask2FormerPreTrainedModel,
     Mask2FormerTransformerModule,
 )
@@ -97,6 +98,7 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         self.pixel_level_module = nn.ModuleDict({"decoder": decoder})
         self.transformer_module = Mask2FormerTransformerModule(width, config)
         self.post_init()  # type: ignore[no-untyped-call]  # transformers' own initial weights
+        _start_wide(self.pixel_level_module)
 
     @property
     def queries(self) -> tuple[Tensor, Tensor]:
@@ -189,3 +191,18 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
         "pixel_layers": sum(pixel_layer.fullmatch(key) is not None for key in state),
         "feedforward": inside.shape[0],
     }
+
+
+def _start_wide(module: nn.Module) -> None:
+    """Initial weights of a pixel decoder as in Mask2Former's own program, which learns from them sooner.
+
+    Transformers draws convolutions and feed-forward layers with a deviation of 0.02, since it means to load them.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_uniform_(part.weight, a=1)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, Mask2FormerPixelDecoderEncoderLayer):
+            for layer in (part.fc1, part.fc2):
+                nn.init.xavier_uniform_(layer.weight)
