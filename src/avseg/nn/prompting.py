@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import interpolate, normalize, softplus
 
 from avseg.interface import IGNORE
@@ -81,8 +82,9 @@ def _strangers(labels: Tensor, sounds: Tensor) -> Tensor:
 
 def _white(like: Tensor) -> Tensor:
     """White noise, on average as loud as each frame of (b, ears, 96, 64)."""
-    waveform = torch.randn(PATCH_SAMPLES * max(len(like), 1))
-    times = (torch.arange(len(like)) + 0.5) * PATCH_SAMPLES / SAMPLE_RATE
+    count = max(len(like), 1)
+    waveform = torch.randn(PATCH_SAMPLES * count)
+    times = (torch.arange(count) + 0.5) * PATCH_SAMPLES / SAMPLE_RATE
     noise = (log_mel_at(waveform, times).exp() - OFFSET).clamp(min=0).to(like)
     loudness = like.mean((1, 2, 3), keepdim=True) / noise.mean((1, 2, 3), keepdim=True)
     return (noise * loudness).expand_as(like)
@@ -108,8 +110,8 @@ def ratio_loss(masks: Tensor, real: Tensor, ratio: Tensor, heard: Tensor, *, mea
     """
     total = (masks.float() * real[..., None, None]).sum(1, keepdim=True)
     guess = interpolate(total, tuple(ratio.shape[1:]), mode="bilinear")[:, 0].sigmoid()
-    squares = (guess - ratio).square()
-    per_frame = squares.mean((1, 2)) if mean else squares.sum((1, 2)).sqrt()
+    difference = guess - ratio
+    per_frame = difference.square().mean((1, 2)) if mean else vector_norm(difference, dim=(1, 2))
     return (per_frame * heard).sum() / heard.sum().clamp(min=1)
 
 
