@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from avseg import AVSModel, Clip, Prediction, Target
 from avseg.costs import all_macs, kept, memory, paper_macs, parameters, part_of, peaks, seconds, spent
+from avseg.interface import TRAINING
 
 T, H, W, D = 3, 8, 6, 16
 
@@ -27,14 +28,17 @@ class Attend(nn.Module):
 
 
 class Small(AVSModel):
-    """conv on the frames, linear on the tokens its mask keeps, attention between sounds, one output layer in a list."""
+    """conv on the frames, linear on the tokens its mask keeps, attention between sounds, one output layer in a list.
+
+    And a teacher, which answers do without.
+    """
 
     @dataclass(frozen=True)
     class Config:
         channels: int = 4
 
     paper = "none"
-    parts: ClassVar = {"backbone": ("conv", "norm"), "audio": ("hear",), "decoder": ("heads",)}
+    parts: ClassVar = {"backbone": ("conv", "norm"), "audio": ("hear",), "decoder": ("heads",), TRAINING: ("teacher",)}
 
     def __init__(self, config: Config = Config(), classes: int = 1) -> None:
         super().__init__(config, classes)
@@ -44,6 +48,7 @@ class Small(AVSModel):
         self.hear = Attend()
         self.hear_not = nn.Linear(config.channels, 10, bias=False)
         self.heads = nn.ModuleList([nn.Conv2d(config.channels, classes, 1, bias=False)])
+        self.teacher = nn.Linear(6, 7)
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
         x = self.norm(self.conv(clip.frames.flatten(0, 1)))
@@ -77,7 +82,7 @@ def test_parts_are_whole_names(model: Small) -> None:
 
 
 def test_parameters_by_part(model: Small) -> None:
-    assert parameters(model) == {"backbone": 4 * 27 + 4 + 8, "audio": 0, "decoder": 4, "other": 40}
+    assert parameters(model) == {"backbone": 4 * 27 + 4 + 8, "audio": 0, "decoder": 4, "other": 40, TRAINING: 49}
 
 
 def test_paper_macs_by_hand(model: Small, clip: Clip) -> None:
@@ -85,6 +90,21 @@ def test_paper_macs_by_hand(model: Small, clip: Clip) -> None:
         found = spent(model, clip, meter)
     backbone = PIXELS * 4 * (27 + 1) + 2 * PIXELS * 4  # a bias counts one, a batch norm two per element
     assert found == {"backbone": backbone, "audio": 0, "decoder": PIXELS * 4, "other": PIXELS * 4 * 10}
+
+
+def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small, clip: Clip) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.outer = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False))
+
+        def __call__(self, x: Tensor) -> Tensor:  # as a method that is not forward: no hook of ours runs
+            return self.outer[1](self.outer(x))
+
+    model.conv = Both().requires_grad_(False)  # type: ignore[assignment]
+    with all_macs() as meter:
+        found = spent(model, clip, meter)
+    assert found["backbone"] == PIXELS * (3 * 4 + 2 * 4 * 4)
 
 
 def test_all_macs_count_attention_and_no_bias(model: Small, clip: Clip) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from avseg import build
 from avseg.errors import ConfigError
+from avseg.interface import AVSModel
 from avseg.profile import RATIOS, TOTAL, Profile, noise, profile, published
 
 
@@ -81,6 +82,48 @@ def test_the_papers_row_does_not_depend_on_the_config_asked_for(small: Profile) 
     assert published(measured, noise(measured, 2, 64, 64)).macs == small.published.macs
     assert small.published.config["pool_tokens"]
     assert not small.config["pool_tokens"]
+
+
+@pytest.fixture(scope="module")
+def prompted() -> Profile:
+    return profile(cpm(), frames=2, height=64, width=64, runs=1)
+
+
+def cpm(**settings: object) -> AVSModel:
+    small = {"visual": "resnet18", "audio": "compact", "channels": 32, "queries": 5, "layers": 3, "pixel_layers": 1}
+    return build("cpm", 3, **{**small, **settings})
+
+
+@pytest.mark.parametrize("source", ["mixture", "embedding"])
+def test_prompting_costs_nothing_at_inference(prompted: Profile, source: str) -> None:
+    without = profile(cpm(acp=False, vcp=False, pcl=False), frames=2, height=64, width=64, runs=1)
+    found = prompted if source == "mixture" else profile(cpm(source=source), frames=2, height=64, width=64, runs=1)
+    assert list(found.costs[1.0]) == ["backbone", "audio", "fusion", "decoder", "other", TOTAL]
+    for part, cost in found.costs[1.0].items():
+        plain = without.costs[1.0][part]
+        assert (cost.parameters, cost.macs_paper, cost.macs) == (plain.parameters, plain.macs_paper, plain.macs)
+    assert without.training == 0
+
+
+def test_what_training_alone_needs_is_counted_apart(prompted: Profile) -> None:
+    prompt, sound, pixels = 32 * 32 + 32, 32 * 128 + 128, 32 * 128 + 128
+    assert prompted.training == prompt + sound + pixels
+    everything = sum(p.numel() for p in cpm().parameters())
+    assert prompted.costs[1.0][TOTAL].parameters == everything - prompted.training
+
+
+def test_layers_that_are_called_without_their_module_belong_to_its_part(prompted: Profile) -> None:
+    assert prompted.costs[1.0]["other"].macs_paper == 0 < prompted.costs[1.0]["decoder"].macs_paper
+
+
+def test_a_model_whose_paper_says_nothing_of_cost_gets_no_row_of_it(prompted: Profile) -> None:
+    assert prompted.published is None
+    console = Console(width=80, file=io.StringIO())
+    console.print(prompted)
+    text = " ".join(console.file.getvalue().split())
+    assert "its paper" not in text.lower()
+    assert "training 0.01" in text
+    assert "What training alone needs is never run to answer, and in no total." in text
 
 
 def test_prints_parts_ratios_and_the_papers_row(small: Profile) -> None:

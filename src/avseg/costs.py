@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from avseg.interface import AVSModel, Clip
+from avseg.interface import TRAINING, AVSModel, Clip
 
 OTHER = "other"
 """Whatever no part of :attr:`AVSModel.parts` claims."""
@@ -47,9 +47,14 @@ def parameters(model: AVSModel) -> dict[str, int]:
     return counts
 
 
+def _answering(model: AVSModel) -> list[str]:
+    """The parts that answers run."""
+    return [*(part for part in model.parts if part != TRAINING), OTHER]
+
+
 def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
     """What a call of the model adds to ``meter``, by part."""
-    total = dict.fromkeys([*model.parts, OTHER], 0.0)
+    total = dict.fromkeys(_answering(model), 0.0)
     readings: list[float] = []
     start = meter()
 
@@ -64,27 +69,32 @@ def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
 
 @contextmanager
 def _watched(model: AVSModel, begin: Callable[[str], None], end: Callable[[str], None]) -> Iterator[None]:
-    """Calls back with the name of a part around each call of one of its outermost modules."""
+    """Calls back with the name of a part around each call of one of its modules that no other part's call is within."""
+    depth = 0
+
+    def enter(part: str) -> None:
+        nonlocal depth
+        depth += 1
+        if depth == 1:
+            begin(part)
+
+    def leave(part: str) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth == 0:
+            end(part)
+
     handles = []
-    for part, module in _members(model):
-        handles.append(module.register_forward_pre_hook(lambda *_, part=part: begin(part)))
-        handles.append(module.register_forward_hook(lambda *_, part=part: end(part)))
+    for name, module in model.named_modules():
+        # Lists of modules, and modules of which a model calls children alone, have hooks that never run.
+        if (part := part_of(model, name)) not in (OTHER, TRAINING):
+            handles.append(module.register_forward_pre_hook(lambda *_, part=part: enter(part)))
+            handles.append(module.register_forward_hook(lambda *_, part=part: leave(part)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _members(model: AVSModel) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules of each part that are called; lists and dictionaries of modules never are."""
-    taken: list[str] = []
-    for name, module in model.named_modules():
-        part = part_of(model, name)
-        inside = any(name.startswith(f"{outer}.") for outer in taken)
-        if part != OTHER and not inside and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            taken.append(name)
-            yield part, module
 
 
 @contextmanager
@@ -151,7 +161,7 @@ class Gauge(Protocol):
 
 def peaks(model: AVSModel, clip: Clip, gauge: Gauge) -> dict[str, int]:
     """The most memory in use while each part runs, in bytes."""
-    most = dict.fromkeys([*model.parts, OTHER], 0)
+    most = dict.fromkeys(_answering(model), 0)
 
     def close(part: str) -> None:
         most[part] = max(most[part], gauge.peak())

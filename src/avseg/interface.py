@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 """Label of pixels that neither train nor score."""
+TRAINING = "training"
+"""The part of a model that answers never run."""
 
 
 class _Record:
@@ -220,7 +222,8 @@ class AVSModel(nn.Module, ABC):
     Attributes:
         Config: Frozen dataclass declared inside the class; every field has a default, the paper's choice.
         paper: arXiv id.
-        parts: Name of a part (backbone, audio, fusion, decoder) → prefixes of its submodules, for cost tables.
+        parts: Name of a part (backbone, audio, fusion, decoder) → prefixes of its submodules, for cost tables. What
+            training alone runs is the part :data:`TRAINING`.
         config: The instance's settings.
         classes: K, from the data.
         card: What is known about the weights; filled by :func:`avseg.load`.
@@ -268,9 +271,12 @@ class AVSModel(nn.Module, ABC):
         return None
 
     @classmethod
-    def published(cls, config: Any) -> tuple[Any, int]:
-        """How the paper counted the cost of ``config``: the config it measured, and parameters that never run."""
-        return config, 0
+    def published(cls, config: Any) -> tuple[Any, int] | None:
+        """How the paper counted the cost of ``config``: the config it measured, and parameters that never run.
+
+        None if it says nothing of its cost.
+        """
+        return None
 
 
 def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from avseg.costs import OTHER, all_macs, kept, memory, paper_macs, parameters, peaks, seconds, spent
 from avseg.errors import ConfigError
-from avseg.interface import AVSModel, Clip
+from avseg.interface import TRAINING, AVSModel, Clip
 from avseg.mel import BANDS, FRAMES
 from avseg.nn.audio import EMBEDDING
 from avseg.provenance import provenance, write_result
@@ -81,7 +81,8 @@ class Profile:
         device: Where it ran.
         runs: Calls that were timed, for each keep ratio.
         costs: Keep ratio → part → cost; the part "total" comes last. One ratio alone for a model without masks.
-        published: The same as its paper counted.
+        training: Parameters that training alone needs; what is in ``costs`` goes without them.
+        published: The same as its paper counted; None if it says nothing of its cost.
     """
 
     model: str
@@ -91,7 +92,8 @@ class Profile:
     device: str
     runs: int
     costs: Mapping[float, Mapping[str, Cost]]
-    published: Published
+    training: int
+    published: Published | None
 
     def save(self, path: str | Path, command: str) -> None:
         """Write it as JSON, in one step.
@@ -125,12 +127,16 @@ class Profile:
         )
         for part, cost in costs.items():
             table.add_row(part, *_cells(cost), end_section=part in (OTHER, TOTAL))
-        paper = self.published
-        table.add_row("its paper", _mega(paper.parameters), _giga(paper.macs), style="bold")
-        table.caption = (
-            "MACs: as papers count, and all. Its paper, or its authors' program, counts from the audio embeddings on"
-            f"{_difference(self.config, paper.config)}; {_mega(paper.live)} M of those parameters are live."
-        )
+        table.caption = "MACs: as papers count, and all."
+        if self.training:
+            table.add_row(TRAINING, _mega(self.training), end_section=True)
+            table.caption += f" What {TRAINING} alone needs is never run to answer, and in no total."
+        if (paper := self.published) is not None:
+            table.add_row("its paper", _mega(paper.parameters), _giga(paper.macs), style="bold")
+            table.caption += (
+                " Its paper, or its authors' program, counts from the audio embeddings on"
+                f"{_difference(self.config, paper.config)}; {_mega(paper.live)} M of those parameters are live."
+            )
         return table
 
     def _ratios(self) -> Table:
@@ -172,25 +178,28 @@ def profile(
         device=str(clip.frames.device),
         runs=runs,
         costs={ratio: _costs(model, clip, ratio, times[ratio]) for ratio in ratios},
+        training=parameters(model).get(TRAINING, 0),
         published=published(model, clip),
     )
 
 
 @torch.no_grad()
-def published(model: AVSModel, clip: Clip) -> Published:
-    """Count a model as its paper did.
+def published(model: AVSModel, clip: Clip) -> Published | None:
+    """Count a model as its paper did; None if it did not.
 
     Args:
         model: It is put into evaluation mode. If its paper measured another config, a twin of that is counted.
         clip: Of any size; AVSBench's is 5 frames of 224 × 224.
     """
-    config, never_run = model.published(model.config)
+    counted = model.published(model.config)
+    if counted is None:
+        return None
+    config, never_run = counted
     twin = model if config == model.config else type(model)(config, model.classes).to(clip.frames.device)
     twin.eval()
     with kept(twin, 1.0), paper_macs(twin) as meter:
         macs = spent(twin, clip, meter)
-    owned = parameters(twin)
-    live = sum(owned.values()) - owned.get(AUDIO, 0)
+    live = sum(count for part, count in parameters(twin).items() if part not in (AUDIO, TRAINING))
     return Published(
         config=dataclasses.asdict(config),
         parameters=live + never_run,
@@ -232,7 +241,8 @@ def _costs(model: AVSModel, clip: Clip, ratio: float, times: list[dict[str, floa
             in_all = _with_total(spent(model, clip, meter))
         with memory(model, clip) as gauge:
             most = _with_total(peaks(model, clip, gauge), max)
-    owned, timed = _with_total(parameters(model)), [_with_total(t) for t in times]
+    owned = _with_total({part: count for part, count in parameters(model).items() if part != TRAINING})
+    timed = [_with_total(t) for t in times]
     return {
         part: Cost(
             parameters=int(owned[part]),
