@@ -97,7 +97,9 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         decoder = Mask2FormerPixelDecoder(config, feature_channels=channels)
         self.pixel_level_module = nn.ModuleDict({"decoder": decoder})
         self.transformer_module = Mask2FormerTransformerModule(width, config)
-        self.post_init()  # type: ignore[no-untyped-call]  # transformers' own initial weights
+        self.post_init()  # type: ignore[no-untyped-call]
+        # Transformers' own initial weights: in a class that is not its own, post_init leaves most modules out.
+        self.apply(self._init_weights)
         _start_wide(self.pixel_level_module)
 
     @property
