@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avseg.errors import ConfigError
-from avseg.nn.audio import AudioEncoder, VGGish
+from avseg.nn.audio import AudioEncoder, VGGish, statistics_kept
 
 GOLDEN = np.load(Path(__file__).parents[1] / "parity" / "vggish.npz")
 
@@ -66,3 +66,85 @@ def test_two_ears_embed_their_channels_side_by_side() -> None:
 def test_audio_that_does_not_fit(name: str, shape: tuple, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AudioEncoder(name, train=False)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("name", "channels"), [("compact", 128), ("vggish", 512)])
+@pytest.mark.parametrize("ears", [1, 2])
+def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears: int) -> None:
+    encoder = AudioEncoder(name, train=True, stereo=ears == 2).eval()
+    audio = torch.randn(2, 3, ears, 96, 64)
+    with torch.no_grad():
+        heard = encoder.hear(audio)
+        assert heard.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
+        assert torch.equal(heard.embeddings, encoder(audio))
+        each = [encoder.net.embed(ear) for ear in heard.maps.flatten(0, 1).split(channels, 1)]
+        torch.testing.assert_close(heard.embeddings, torch.cat(each, 1).view(2, 3, -1))
+        # Time comes first, then frequency: a sound that begins late is late in the map.
+        quiet = torch.zeros(1, 1, ears, 96, 64)
+        late = quiet.clone()
+        late[..., 80:, :] += 3
+        changed = (encoder.hear(late).maps - encoder.hear(quiet).maps).abs().amax((0, 1, 2, 4))
+    assert not changed[:3].any()
+    assert changed[-1] > 0
+
+
+def test_gradients_come_back_through_maps_if_the_encoder_learns() -> None:
+    audio = torch.randn(1, 2, 1, 96, 64)
+    learns = AudioEncoder("compact", train=True).train()
+    learns.hear(audio).maps.square().mean().backward()
+    assert learns.net.features[1].weight.grad.any()
+    assert not AudioEncoder("compact", train=False).hear(audio).maps.requires_grad
+
+
+def test_embeddings_are_a_map_of_one_place() -> None:
+    embeddings = torch.randn(1, 2, 7)
+    encoder = AudioEncoder("none", train=False, dim=7)
+    heard = encoder.hear(embeddings)
+    assert heard.embeddings is embeddings
+    assert heard.maps.shape == (1, 2, encoder.channels, 1, 1)
+    assert torch.equal(heard.maps.flatten(2), embeddings)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("compact", (1, 2, 128), r"map of its audio encoder: give log-mel, got \(1, 2, 128\)"),
+        ("none", (1, 2, 64), "D = 64, this model was built for 128"),
+        ("none", (1, 2, 1, 96, 64), "no audio encoder"),
+        ("compact", (1, 2, 2, 96, 64), "hears one channel, got 2"),
+    ],
+)
+def test_audio_that_has_no_map(name: str, shape: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AudioEncoder(name, train=True).hear(torch.zeros(shape))
+
+
+def test_sounds_that_will_not_come_leave_no_trace_in_statistics() -> None:
+    encoder = AudioEncoder("compact", train=True).train()
+    encoder(torch.randn(2, 2, 1, 96, 64))
+
+    def statistics() -> dict[str, torch.Tensor]:
+        return {name: b.clone() for name, b in encoder.named_buffers()}
+
+    before = statistics()
+    other = 5 + torch.randn(2, 2, 1, 96, 64)
+    with statistics_kept(encoder):
+        inside = encoder.hear(other).maps
+    assert inside.requires_grad
+    assert all(torch.equal(b, before[name]) for name, b in statistics().items())
+    with pytest.raises(RuntimeError, match="halfway"), statistics_kept(encoder):
+        raise RuntimeError("halfway")
+    assert all(module.training for module in encoder.modules())
+    encoder(other)
+    assert not [name for name, b in statistics().items() if torch.equal(b, before[name])]
+
+
+def test_kept_statistics_are_those_that_are_used() -> None:
+    encoder = AudioEncoder("compact", train=True).train()
+    audio = 5 + torch.randn(2, 2, 1, 96, 64)
+    with statistics_kept(encoder):
+        inside = encoder.hear(audio).maps
+    assert torch.equal(inside, encoder.eval().hear(audio).maps)
+    with statistics_kept(encoder):
+        pass
+    assert not any(module.training for module in encoder.modules())
