@@ -125,6 +125,18 @@ def test_the_classes_of_each_frame() -> None:
     assert [rows.shape for rows in present(labels[1:2])] == [(1, 0), (1, 0)]
 
 
+def test_the_cost_of_every_pair_is_that_of_loops() -> None:
+    classes, masks = answers()
+    labels = some_labels()
+    wanted, real = present(labels)
+    costs = matching._costs(classes, masks.flatten(2), wanted, labels.flatten(1), LOSS)
+    points = pixel_centres((SIDE, SIDE))
+    for f in range(3):
+        for q in range(5):
+            slow = [slow_cost(classes[f, q], masks[f, q], labels[f], k, points) for k in segments(labels[f])]
+            assert costs[f, q, real[f]].tolist() == pytest.approx(slow, rel=1e-4, abs=1e-5)
+
+
 @pytest.mark.parametrize("random", [True, False])
 def test_matches_and_losses_are_those_of_loops(random: bool, at: Callable[[Tensor], None]) -> None:
     """At places between pixels, of masks that are neither square nor as large as the labels."""
