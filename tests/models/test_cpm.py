@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import avseg
 from avseg.cli import main
 from avseg.errors import ConfigError
-from avseg.interface import IGNORE, Clip, Prediction, Target
+from avseg.interface import IGNORE, TRAINING, Clip, Prediction, Target
 from avseg.mel import OFFSET
 from avseg.models.cpm import CPM
 from avseg.nn.matching import match
@@ -166,7 +166,7 @@ def test_without_prompts_nothing_is_left_of_them() -> None:
     _, terms = step(model, clip(), target(clip()))
     assert set(terms) == {"classes", "masks", "dice"}
     assert model.mixtures is None
-    assert not [n for n, _ in model.named_parameters() if n.startswith(model.parts["training"])]
+    assert not [n for n, _ in model.named_parameters() if n.startswith(model.parts[TRAINING])]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_prompting_costs_nothing_at_inference() -> None:
     assert answering(prompted) == answering(plain)
     idle = {n for n, _ in prompted.named_parameters()} - {n for n, _ in plain.named_parameters()}
     assert idle
-    assert all(n.startswith(CPM.parts["training"]) for n in idle)
+    assert all(n.startswith(CPM.parts[TRAINING]) for n in idle)
 
 
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
@@ -404,6 +404,11 @@ def test_more_kinds_of_labels_than_it_knows_are_refused() -> None:
 def test_embeddings_are_refused_by_a_model_with_an_ear() -> None:
     with pytest.raises(ConfigError, match="this model listens to the map of its audio encoder: give log-mel"):
         build()(Clip(clip().frames, torch.randn(2, 3, 128)))
+
+
+def test_a_picture_too_small_for_the_norms_is_told() -> None:
+    with pytest.raises(ConfigError, match="one frame this small"):
+        build().eval()(clip(1, 1, 32))
 
 
 def test_mixtures_are_saved_with_the_model_and_go_on(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, layer_norm
 
 from avseg.errors import ConfigError, did_you_mean
-from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
+from avseg.interface import IGNORE, TRAINING, AVSModel, Clip, Prediction, Target
 from avseg.nn.audio import AudioEncoder, AudioName, statistics_kept
 from avseg.nn.listening import Listening, Sound
 from avseg.nn.mask2former import GROUPS, Drawn, MaskTransformer, Pixels
@@ -226,7 +226,7 @@ class CPM(AVSModel):
         "audio": ("audio",),
         "fusion": ("sound", "greeting", "listening"),
         "decoder": ("transformer", "head"),
-        "training": ("prompt", "embedding", "project_sound", "project_pixels"),
+        TRAINING: ("prompt", "embedding", "project_sound", "project_pixels"),
     }
 
     def __init__(self, config: Config, classes: int) -> None:

@@ -20,6 +20,7 @@ from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerTransformerModule,
 )
 
+from avseg.errors import ConfigError
 from avseg.nn.precision import full_precision
 
 LEVELS = 3
@@ -112,7 +113,15 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         """Maps of the backbone, (n, C_i, h_i, w_i), shallowest first → :class:`Pixels`.
 
         In 32 bits, as in Mask2Former's own program: places between pixels need them.
+
+        Raises:
+            ConfigError: When a group norm would have one value.
         """
+        count, _, height, width = features[-1].shape
+        if count * height * width * self.config.feature_size == GROUPS:
+            raise ConfigError(
+                "one frame this small leaves a group of channels one value at stride 32: give more frames or pixels"
+            )
         with full_precision(features[0]):
             out = self.pixel_level_module["decoder"]([f.float() for f in features])
         return Pixels(out.mask_features, tuple(out.multi_scale_features))
