@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import avseg
 from avseg.cli import main
 
 SMALL = ("--model.visual", "resnet18", "--model.audio", "compact", "--model.train_audio", "true")
@@ -26,3 +27,28 @@ def test_trains_a_step_and_evaluates(tiny, tmp_path: Path, name: str, protocol: 
     assert numbers["frames"] == (10 if name != "avss" else 40)
     assert all(value is not None for value in numbers["scores"][protocol].values())
     assert ("per_category" in numbers) == (name == "s4")
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL_CPM = (
+    *("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "32", "--model.heads", "4"),
+    *("--model.queries", "4", "--model.layers", "1", "--model.pixel_layers", "1", "--model.feedforward", "64"),
+    *("--model.points", "64", "--model.warmup", "0", "--model.minimum", "3", "--model.every", "1"),
+)
+
+
+@pytest.mark.parametrize(("task", "layout"), [("s4", "s4"), ("ms3", "avss"), ("avss", "avss")])
+def test_recipes_of_cpm_train_and_prompt_with_what_the_layout_names(
+    tiny, tmp_path: Path, task: str, layout: str
+) -> None:
+    run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, layout)()), "--data.size", "64")
+    steps = ("--train.max_steps", "4", "--train.epochs", "4", "--train.batch_size", "2", "--train.workers", "0")
+    recipe = ("train", "--config", str(CONFIGS / f"cpm_resnet50_{task}.yaml"))
+    assert main([*recipe, *SMALL, *SMALL_CPM, *data, *steps, "--train.log_every", "1", "-o", str(run)]) == 0
+    model = avseg.load(run / "last")
+    assert model.classes == (len(model.card["class_names"]) if task == "avss" else 1)
+    assert model.config.categories == model.labels - 1 > 1
+    assert model.mixtures.filled.any()
+    curve = (run / "metrics.csv").read_text()
+    assert all(f"train/{term}," in curve for term in ("classes", "masks", "dice", "acp", "vcp", "pcl", "generative"))
+    assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(tmp_path / "scores.json")]) == 0

@@ -1,5 +1,8 @@
 """CPM: its equations the slow way, what each gradient reaches, what costs nothing, and what must not break it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -449,3 +452,17 @@ def test_a_resumed_run_has_the_mixtures_it_had(tmp_path: Path) -> None:
     assert model.steps == 6
     assert model.mixtures is not None
     assert model.mixtures.filled.sum() > 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_with_the_same_mixtures(tmp_path: Path) -> None:
+    """Gradients and mixtures are shared; the weights that are kept hold what both processes saw."""
+    argv = [*TRAIN, "--train.devices", "2", "--train.epochs", "1", "--train.out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "avseg", *argv], check=True, timeout=300, env=environment)
+    model: CPM = load(tmp_path / "last")  # type: ignore[assignment]
+    assert model.steps == 2  # six clips, two at a time in each process, the last step filled up
+    assert model.mixtures is not None
+    assert model.mixtures.calls == 2
+    # Each frame has a background: three clips of two frames in each process.
+    assert model.mixtures.filled[0] == 12
