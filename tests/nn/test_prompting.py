@@ -61,11 +61,11 @@ def test_magnitudes_of_a_stranger_are_added(ears: int) -> None:
     labels = frames_of((0, 1), (0, 1, 2), (3,), (0, 2))
     audio = patches(1.0, 2.0, 3.0, 4.0, ears=ears)
     magnitude = audio.exp() - OFFSET
-    strangers = {0: {2, 3}, 1: {2}, 2: {0, 1, 3}, 3: {0, 2}}
+    clips, strangers = torch.tensor([0, 0, 1, 1]), {0: {2, 3}, 1: {2}, 2: {0, 1}, 3: {0}}
     met: dict[int, set[int]] = {frame: set() for frame in strangers}
     for _ in range(40):
         chosen = torch.tensor([0, 1, 2, 3])[torch.randperm(4)[:3]]
-        own, mixed = mix(audio, labels, chosen)
+        own, mixed = mix(audio, labels, clips, chosen)
         assert own.shape == mixed.shape == (3, ears, *SHAPE)
         for i, frame in enumerate(chosen.tolist()):
             torch.testing.assert_close(own[i], magnitude[frame], rtol=0, atol=1e-5)
@@ -80,7 +80,7 @@ def test_who_is_silent_or_shows_nothing_is_no_stranger() -> None:
     audio = patches(1.0, 0.0, 1.0, 1.0)
     magnitude = audio.exp() - OFFSET
     for _ in range(20):
-        own, mixed = mix(audio, labels, torch.tensor([0]))
+        own, mixed = mix(audio, labels, torch.arange(4), torch.tensor([0]))
         other = mixed - OFFSET - own
         assert not any(torch.allclose(other[0], m, atol=1e-3) for m in magnitude)
 
@@ -89,7 +89,7 @@ def test_who_is_silent_or_shows_nothing_is_no_stranger() -> None:
 def test_white_noise_as_loud_as_the_frame_where_there_is_no_stranger(ears: int) -> None:
     labels = frames_of((1,), (1, 2), (1,))
     audio = patches(1.0, 5.0, 0.0, ears=ears)
-    own, mixed = mix(audio, labels, torch.arange(3))
+    own, mixed = mix(audio, labels, torch.arange(3), torch.arange(3))
     noise = mixed - OFFSET - own
     assert (noise > -1e-5).all()
     torch.testing.assert_close(noise.mean((1, 2, 3)), own.mean((1, 2, 3)), rtol=1e-3, atol=1e-5)
@@ -99,12 +99,12 @@ def test_white_noise_as_loud_as_the_frame_where_there_is_no_stranger(ears: int) 
         low, high = one[:, :, :32].mean(), one[:, :, 32:].mean()
         assert high > low > 0  # wider bands of white noise hold more of it
     assert not torch.allclose(noise[0] * 5, noise[1], rtol=0.1)
-    again = mix(audio, labels, torch.arange(3))[1]
+    again = mix(audio, labels, torch.arange(3), torch.arange(3))[1]
     assert not torch.equal(again, mixed)
 
 
 def test_no_frame_is_mixed() -> None:
-    own, mixed = mix(patches(1.0, 1.0), frames_of((0,), (0,)), torch.zeros(0, dtype=torch.int64))
+    own, mixed = mix(patches(1.0, 1.0), frames_of((0,), (0,)), torch.arange(2), torch.zeros(0, dtype=torch.int64))
     assert own.shape == mixed.shape == (0, 1, *SHAPE)
 
 

@@ -30,9 +30,8 @@ Differs from the paper, or from what is known of it:
    d = 256 on the sphere the variance of a coordinate is about 0.004, and a floor of 0.01 would drown it.
 3. "No object" has a mixture of its own, of unmatched queries: without it Bayes' rule could not leave any query out.
 4. A frame is prompted with all its classes or not at all: what is left of the ratio in ACP would belong to nobody.
-5. The noise of ACP is the sound of another clip of the batch that has none of the frame's classes; white noise, as
-   loud as the frame's sound, where there is none. The paper takes a data set of off-screen sounds.
-6. L_ACP is a mean over time and frequency (``acp_norm``).
+5. The noise of ACP is the sound of a frame in another clip of the batch that has none of the frame's classes; white
+   noise, as loud as the frame's sound, where there is none. The paper takes a data set of off-screen sounds.
 """
 
 from collections.abc import Mapping
@@ -57,6 +56,7 @@ from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
 Source = Literal["mixture", "embedding"]
+Modelled = Literal["query", "mask"]
 
 
 class _Prompted(NamedTuple):
@@ -127,6 +127,8 @@ class CPM(AVSModel):
             classifier: Who names the class of a query: ``bayes``, the mixtures (paper), or ``softmax``, the class head.
             source: Where prompts come from: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
                 to see what the mixtures do).
+            modelled: Whose distribution mixtures hold: of ``mask`` embeddings (paper), or of each ``query`` as the class
+                head reads it (ours: early in training it knows more of its class, and a prompt is a query).
             components: M of a mixture (3: GMMSeg's paper; its programs have 5 and 8).
             memory: Vectors kept of each class (ours; GMMSeg has 32000 pixels for each component).
             minimum: Vectors a class needs before it is prompted (ours).
@@ -141,8 +143,8 @@ class CPM(AVSModel):
             vcp: Prompt with pictures (paper).
             pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
             prompting: λ, weight of the three (ours: 1).
-            acp_norm: Of the difference to the ratio: ``mean`` of squares (ours), or ``2-norm`` as in the formula, which
-                grows with the map.
+            acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours), which
+                does not grow with the map but is some hundred times smaller than what it is added to.
             temperature: Of PCL (0.1: CAVP).
             contrast_dim: Channels in which PCL compares (ours).
             contrast_pixels: Of each class in a batch (512: CAVP).
@@ -167,6 +169,7 @@ class CPM(AVSModel):
         no_object: float = 0.1
         classifier: Classifier = "bayes"
         source: Source = "mixture"
+        modelled: Modelled = "mask"
         components: int = 3
         memory: int = 256
         minimum: int = 16
@@ -180,7 +183,7 @@ class CPM(AVSModel):
         vcp: bool = True
         pcl: bool = True
         prompting: float = 1.0
-        acp_norm: Literal["mean", "2-norm"] = "mean"
+        acp_norm: Literal["mean", "2-norm"] = "2-norm"
         temperature: float = 0.1
         contrast_dim: int = 128
         contrast_pixels: int = 512
@@ -189,6 +192,7 @@ class CPM(AVSModel):
             for name, choices in (
                 ("classifier", get_args(Classifier)),
                 ("source", get_args(Source)),
+                ("modelled", get_args(Modelled)),
                 ("acp_norm", ("mean", "2-norm")),
             ):
                 if getattr(self, name) not in choices:
@@ -197,7 +201,16 @@ class CPM(AVSModel):
                 raise ConfigError(
                     f"channels must be a multiple of {GROUPS} and of heads, got {self.channels} and {self.heads} heads"
                 )
-            for name in ("queries", "layers", "pixel_layers", "points", "components", "every", "contrast_pixels"):
+            for name in (
+                "queries",
+                "layers",
+                "pixel_layers",
+                "points",
+                "components",
+                "every",
+                "rounds",
+                "contrast_pixels",
+            ):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
             if self.audio == "none" and (self.acp or self.pcl):
@@ -336,11 +349,12 @@ class CPM(AVSModel):
         """p(c | q), (n, N, C + 2): background, things, no object."""
         if self.config.classifier == "softmax" or self.mixtures is None:
             return classes.softmax(-1)
-        return self.mixtures.log_posterior(self._normalised(drawn.embeddings)).exp()
+        return self.mixtures.log_posterior(self._modelled(drawn)).exp()
 
-    def _normalised(self, embeddings: Tensor) -> Tensor:
-        """The space mixtures live in."""
-        return layer_norm(embeddings.float(), embeddings.shape[-1:])
+    def _modelled(self, drawn: Drawn) -> Tensor:
+        """What mixtures are of, (n, N, d): normalised, so that all have one length."""
+        vectors = drawn.queries[-1] if self.config.modelled == "query" else drawn.embeddings
+        return layer_norm(vectors.float(), vectors.shape[-1:])
 
     def _logits(self, probabilities: Tensor, masks: Tensor, size: torch.Size) -> Tensor:
         """Σ_n p(c | q_n) σ(mask_n) as (n, K, H, W) logits, so that softmax or sigmoid divides by the sum over c."""
@@ -393,7 +407,9 @@ class CPM(AVSModel):
         if not (self.config.acp or self.config.pcl):
             nothing = queries.new_zeros(0)
             return nothing, nothing, nothing, nothing
-        own, mixed = mix(real_frames(clip.audio, clip.valid)[labelled], labels, prompts.frames)
+        clips = torch.arange(len(clip.valid), device=labels.device)[:, None].expand_as(clip.valid)
+        clips, audio = (real_frames(x, clip.valid)[labelled] for x in (clips, clip.audio))
+        own, mixed = mix(audio, labels, clips, prompts.frames)
         with statistics_kept(self.audio):
             maps = self.audio.hear(mixed.log().unsqueeze(0)).maps[0]
         sound = self._sound(maps)
@@ -427,7 +443,7 @@ class CPM(AVSModel):
         with full_precision(labels):
             terms, matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
             if self.mixtures is not None:
-                observed = self._observed(self._normalised(state.drawn.embeddings[chosen]), matches)
+                observed = self._observed(self._modelled(state.drawn)[chosen], matches)
                 terms["generative"] = self.config.generative * _generative(self.mixtures, *observed)
                 if state.fits:
                     self.mixtures.observe(*observed)

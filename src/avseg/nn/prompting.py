@@ -49,15 +49,16 @@ def prompts_for(labels: Tensor, known: Tensor) -> Prompts:
     return Prompts(frames, classes[frames].gather(1, first[:, None] + order % count[:, None]), order < count[:, None])
 
 
-def mix(audio: Tensor, labels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+def mix(audio: Tensor, labels: Tensor, clips: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Magnitudes of the sounds of some frames, and of their mixtures with sounds that do not belong there.
 
-    a_p = a_i + a_j, where a_j is the sound of a frame with none of the same classes, or white noise where there is
-    none. Magnitudes add up; logarithms would not.
+    a_p = a_i + a_j, where a_j is what things sound like that are seen in another clip and are of none of the same
+    classes, or white noise where there is no such frame. Magnitudes add up; logarithms would not.
 
     Args:
         audio: Log-mel (n, ears, 96, 64).
         labels: (n, H, W).
+        clips: (n,) the clip of each frame.
         frames: (b,) those to mix.
 
     Returns:
@@ -65,19 +66,19 @@ def mix(audio: Tensor, labels: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """
     magnitude = (audio.float().exp() - OFFSET).clamp(min=0)
     own = magnitude[frames]
-    allowed = _strangers(labels, magnitude.flatten(1).sum(1) > 0)[frames]
+    allowed = _strangers(labels, clips, magnitude.flatten(1).sum(1) > 0)[frames]
     partner = torch.where(allowed, torch.rand_like(allowed, dtype=torch.float), -1.0).argmax(1)
     noise = _white(own)
     other = torch.where(allowed.any(1).view(-1, 1, 1, 1), magnitude[partner], noise)
     return own, own + other + OFFSET
 
 
-def _strangers(labels: Tensor, sounds: Tensor) -> Tensor:
-    """Which frames sound, and show nothing of what another one shows: (n, n) bool."""
+def _strangers(labels: Tensor, clips: Tensor, sounds: Tensor) -> Tensor:
+    """Which frames of other clips sound, and show things but none of the same: (n, n) bool."""
     classes, real = present(labels)
     here = torch.zeros(len(labels), IGNORE, dtype=torch.float, device=labels.device)
     here.scatter_add_(1, classes, (real & (classes > 0)).to(here))
-    return (here @ here.T == 0) & (sounds & (here.sum(1) > 0))
+    return (here @ here.T == 0) & (clips[:, None] != clips) & (sounds & (here.sum(1) > 0))
 
 
 def _white(like: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def contrast(
     vectors, of = _some_pixels(seen.float(), labels, pixels)
     cosine = normalize(anchors.float(), dim=1) @ normalize(vectors, dim=1).T / temperature
     same = classes[:, None] == of
-    # A large negative number instead of -inf: where there is no negative at all, -inf has no gradient.
+    # So far below any cosine that it weighs nothing; finite, because there may be no negative at all.
     against = cosine.masked_fill(same, -1e4).logsumexp(1, keepdim=True) if cosine.shape[1] else cosine
     per_pair = softplus(against - cosine) * same
     count = same.sum(1)
