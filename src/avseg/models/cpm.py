@@ -127,8 +127,8 @@ class CPM(AVSModel):
             classifier: Who names the class of a query: ``bayes``, the mixtures (paper), or ``softmax``, the class head.
             source: Where prompts come from: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
                 to see what the mixtures do).
-            modelled: Whose distribution mixtures hold: of ``mask`` embeddings (paper), or of each ``query`` as the class
-                head reads it (ours: early in training it knows more of its class, and a prompt is a query).
+            modelled: What mixtures are of: ``mask`` embeddings (paper), or each ``query`` as the class head reads it
+                (ours: early in training it knows more of its class, and a prompt is a query).
             components: M of a mixture (3: GMMSeg's paper; its programs have 5 and 8).
             memory: Vectors kept of each class (ours; GMMSeg has 32000 pixels for each component).
             minimum: Vectors a class needs before it is prompted (ours).
@@ -143,8 +143,8 @@ class CPM(AVSModel):
             vcp: Prompt with pictures (paper).
             pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
             prompting: λ, weight of the three (ours: 1).
-            acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours), which
-                does not grow with the map but is some hundred times smaller than what it is added to.
+            acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours),
+                which does not grow with the map but is some hundred times smaller than what it is added to.
             temperature: Of PCL (0.1: CAVP).
             contrast_dim: Channels in which PCL compares (ours).
             contrast_pixels: Of each class in a batch (512: CAVP).
