@@ -65,20 +65,18 @@ class _Prompted(NamedTuple):
     Attributes:
         prompts: Who asked for what.
         labels: (b, H, W) of the prompted frames.
-        drawn: What they drew into the pictures.
-        classes: Class logits of it, (L + 1, b, K, classes).
+        drawn: What they drew into the pictures; None without VCP.
         masks: m^a (b, K, t, f), what they found in the mixtures.
         ratio: a_i / a_p (b, 96, 64).
         heard: (b,) bool; False where nothing sounds.
-        anchors: A_k (b, K, dp), unit vectors.
-        seen: All labelled frames as unit vectors (n, dp, h, w).
+        anchors: A_k (b, K, dp), of any length.
+        seen: All labelled frames (n, dp, h, w).
         seen_labels: (n, H, W).
     """
 
     prompts: Prompts
     labels: Tensor
-    drawn: Drawn
-    classes: Tensor
+    drawn: Drawn | None
     masks: Tensor
     ratio: Tensor
     heard: Tensor
@@ -142,7 +140,7 @@ class CPM(AVSModel):
             acp: Prompt with mixtures of sounds (paper).
             vcp: Prompt with pictures (paper).
             pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
-            prompting: λ, weight of the three (ours: 1).
+            prompting: λ, weight of the three (ours: 0.1, so that together they weigh less than the class-agnostic loss).
             acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours),
                 which does not grow with the map but is some hundred times smaller than what it is added to.
             temperature: Of PCL (0.1: CAVP).
@@ -182,7 +180,7 @@ class CPM(AVSModel):
         acp: bool = True
         vcp: bool = True
         pcl: bool = True
-        prompting: float = 1.0
+        prompting: float = 0.1
         acp_norm: Literal["mean", "2-norm"] = "2-norm"
         temperature: float = 0.1
         contrast_dim: int = 128
@@ -376,12 +374,12 @@ class CPM(AVSModel):
             return None
         frames = labelled[prompts.frames]
         queries = self.prompt(self._draw_prompts(prompts.classes))
-        drawn = self._decode(pixels.of(frames), sound.of(frames), queries, torch.zeros_like(queries))
+        drawn = None
+        if self.config.vcp:
+            drawn = self._decode(pixels.of(frames), sound.of(frames), queries, torch.zeros_like(queries))
         masks, ratio, heard, anchors = self._listen_to_mixture(clip, labels, labelled, prompts, queries)
         seen = pixels.masks[labelled] if self.project_pixels is None else self.project_pixels(pixels.masks[labelled])
-        return _Prompted(
-            prompts, labels[prompts.frames], drawn, self.head(drawn.queries), masks, ratio, heard, anchors, seen, labels
-        )
+        return _Prompted(prompts, labels[prompts.frames], drawn, masks, ratio, heard, anchors, seen, labels)
 
     def _known(self, device: torch.device) -> Tensor:
         """Which classes a prompt can be drawn from, (labels,) bool."""
@@ -416,7 +414,7 @@ class CPM(AVSModel):
         asking = queries
         for listen in self.listening:
             asking = listen(asking, sound)
-        _, _, masks = self.transformer.draw(asking, sound.map)
+        masks = torch.einsum("bkd,bdtf->bktf", asking, sound.map)
         weight = masks.sigmoid()
         anchors = torch.einsum("bktf,bdtf->bkd", weight, sound.map) / (weight.sum((2, 3)) + 1e-6)[..., None]
         if self.project_sound is not None:
@@ -503,13 +501,14 @@ class CPM(AVSModel):
 
     def _visual(self, prompted: _Prompted) -> Tensor:
         """L_VCP: the set loss without matching, as each prompt knows its class."""
+        drawn = cast("Drawn", prompted.drawn)
         frame, query = prompted.prompts.real.nonzero(as_tuple=True)
         known = Matches(frame, query, prompted.prompts.classes[frame, query])
         # Prompts that only fill a frame up are told nothing.
         weights = replace(self.config.set_loss, no_object=0.0)
         terms = [
             set_loss(c, m, prompted.labels, known, weights, random=True)
-            for c, m in zip(prompted.classes, prompted.drawn.masks, strict=True)
+            for c, m in zip(self.head(drawn.queries.float()), drawn.masks, strict=True)
         ]
         return torch.stack([*_added(terms).values()]).sum()
 
