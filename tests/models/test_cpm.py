@@ -175,7 +175,7 @@ def test_without_prompts_nothing_is_left_of_them() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("acp", {"audio", "sound", "listening", "transformer", "prompt"}),
+        ("acp", {"audio", "sound", "listening", "prompt"}),
         ("vcp", {"visual", "audio", "sound", "listening", "transformer", "head", "prompt"}),
         (
             "pcl",
@@ -189,15 +189,6 @@ def test_a_gradient_reaches_what_it_should_and_nothing_else(name: str, expected:
     model = taught()
     _, terms = step(model, clip(), target(clip()))
     assert reached(model, terms[name]) == expected
-
-
-def test_acp_moves_no_part_of_the_picture() -> None:
-    model = taught()
-    _, terms = step(model, clip(), target(clip()))
-    reached(model, terms["acp"])
-    moved = {n for n, p in model.transformer.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved
-    assert all(".mask_predictor." in n or ".decoder.layernorm." in n for n in moved)
 
 
 def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,9 +323,9 @@ def banded(truth: Target) -> Tensor:
     return (magnitude + OFFSET).log()
 
 
-@pytest.mark.parametrize(("source", "norm"), [("mixture", "2-norm"), ("mixture", "mean"), ("embedding", "2-norm")])
-def test_prompts_learn_what_they_are_asked(source: str, norm: str) -> None:
-    model, truth = build(source=source, acp_norm=norm), target(clip())
+@pytest.mark.parametrize("source", ["mixture", "embedding"])
+def test_prompts_learn_what_they_are_asked(source: str) -> None:
+    model, truth = build(source=source, prompting=1.0), target(clip())
     inputs = Clip(clip().frames, banded(truth))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     found: list[dict[str, float]] = []
@@ -344,7 +335,7 @@ def test_prompts_learn_what_they_are_asked(source: str, norm: str) -> None:
         sum(terms.values()).backward()  # type: ignore[union-attr]
         optimizer.step()
         found.append({k: v.item() for k, v in terms.items()})
-    for name, share in (("acp", 0.7), ("vcp", 0.7), ("pcl", 0.95)):
+    for name, share in (("acp", 0.85), ("vcp", 0.7), ("pcl", 0.95)):
         early, late = (sum(f[name] for f in some) for some in (found[3:13], found[-10:]))
         assert late < share * early, name
 

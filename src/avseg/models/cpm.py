@@ -140,7 +140,7 @@ class CPM(AVSModel):
             acp: Prompt with mixtures of sounds (paper).
             vcp: Prompt with pictures (paper).
             pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
-            prompting: λ, weight of the three (ours: 0.1, so that together they weigh less than the class-agnostic loss).
+            prompting: λ, weight of the three (ours: 0.1, so that together they weigh less than L_agn).
             acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours),
                 which does not grow with the map but is some hundred times smaller than what it is added to.
             temperature: Of PCL (0.1: CAVP).
