@@ -37,7 +37,7 @@ def test_comparisons_load_and_build(config: Path) -> None:
     assert config.read_text(encoding="utf-8").splitlines()[0] == f"# avseg bench --config configs/{config.name}"
     plan = read_plan(["--config", str(config)])
     for label, runs in plan.runs.items():
-        assert [run.train.seed for run in runs] == [0, 1, 2], label
+        assert [run.train.seed for run in runs] == [0, 1, 2][: 1 if config.stem.endswith("_settings") else 3], label
         with torch.device("meta"):
             avseg.build(**runs[0].model)
 
