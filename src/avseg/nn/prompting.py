@@ -68,8 +68,10 @@ def mix(audio: Tensor, labels: Tensor, clips: Tensor, frames: Tensor) -> tuple[T
     own = magnitude[frames]
     allowed = _strangers(labels, clips, magnitude.flatten(1).sum(1) > 0)[frames]
     partner = torch.where(allowed, torch.rand_like(allowed, dtype=torch.float), -1.0).argmax(1)
-    noise = _white(own)
-    other = torch.where(allowed.any(1).view(-1, 1, 1, 1), magnitude[partner], noise)
+    other = magnitude[partner]
+    alone = ~allowed.any(1)
+    if alone.any():
+        other[alone] = _white(own[alone])
     return own, own + other + OFFSET
 
 
@@ -83,9 +85,8 @@ def _strangers(labels: Tensor, clips: Tensor, sounds: Tensor) -> Tensor:
 
 def _white(like: Tensor) -> Tensor:
     """White noise, on average as loud as each frame of (b, ears, 96, 64)."""
-    count = max(len(like), 1)
-    waveform = torch.randn(PATCH_SAMPLES * count)
-    times = (torch.arange(count) + 0.5) * PATCH_SAMPLES / SAMPLE_RATE
+    waveform = torch.randn(PATCH_SAMPLES * len(like))
+    times = (torch.arange(len(like)) + 0.5) * PATCH_SAMPLES / SAMPLE_RATE
     noise = (log_mel_at(waveform, times).exp() - OFFSET).clamp(min=0).to(like)
     loudness = like.mean((1, 2, 3), keepdim=True) / noise.mean((1, 2, 3), keepdim=True)
     return (noise * loudness).expand_as(like)
