@@ -40,7 +40,7 @@ from typing import ClassVar, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate, layer_norm
+from torch.nn.functional import interpolate, layer_norm
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, TRAINING, AVSModel, Clip, Prediction, Target
@@ -51,38 +51,12 @@ from avseg.nn.matching import Matches, SetLoss, match, set_loss
 from avseg.nn.mixture import ClassMixtures
 from avseg.nn.padding import real_frames, with_padding
 from avseg.nn.precision import full_precision
-from avseg.nn.prompting import Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
+from avseg.nn.prompting import Prompted, Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
 from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
 Source = Literal["mixture", "embedding"]
 Modelled = Literal["query", "mask"]
-
-
-class _Prompted(NamedTuple):
-    """What prompts answered, for :meth:`CPM.loss`.
-
-    Attributes:
-        prompts: Who asked for what.
-        labels: (b, H, W) of the prompted frames.
-        drawn: What they drew into the pictures; None without VCP.
-        masks: m^a (b, K, t, f), what they found in the mixtures.
-        ratio: a_i / a_p (b, 96, 64).
-        heard: (b,) bool; False where nothing sounds.
-        anchors: A_k (b, K, dp), of any length.
-        seen: All labelled frames (n, dp, h, w).
-        seen_labels: (n, H, W).
-    """
-
-    prompts: Prompts
-    labels: Tensor
-    drawn: Drawn | None
-    masks: Tensor
-    ratio: Tensor
-    heard: Tensor
-    anchors: Tensor
-    seen: Tensor
-    seen_labels: Tensor
 
 
 class _State(NamedTuple):
@@ -92,7 +66,7 @@ class _State(NamedTuple):
     classes: Tensor
     valid: Tensor
     fits: bool
-    prompted: _Prompted | None
+    prompted: Prompted | None
 
 
 class CPM(AVSModel):
@@ -322,7 +296,7 @@ class CPM(AVSModel):
         filled: Tensor = with_padding(x, valid).unflatten(0, valid.shape)
         return filled
 
-    def _scalars(self, prompted: _Prompted | None) -> dict[str, Tensor]:
+    def _scalars(self, prompted: Prompted | None) -> dict[str, Tensor]:
         """How many classes may be prompted, and how many frames are."""
         count = 0 if prompted is None else len(prompted.labels)
         fitted = {} if self.mixtures is None else {"fitted": self.mixtures.fitted.float().mean()}
@@ -363,7 +337,7 @@ class CPM(AVSModel):
             return scores.log()
         return scores[:, 1:].sum(1, keepdim=True).log() - scores[:, :1].log()
 
-    def _prompt(self, clip: Clip, target: Target, pixels: Pixels, sound: Sound) -> _Prompted | None:
+    def _prompt(self, clip: Clip, target: Target, pixels: Pixels, sound: Sound) -> Prompted | None:
         """Ask for the classes of labelled frames, in pictures and in mixtures of sounds; None if none can be."""
         if self.prompt is None or self.steps < self.config.warmup:
             return None
@@ -379,7 +353,7 @@ class CPM(AVSModel):
             drawn = self._decode(pixels.of(frames), sound.of(frames), queries, torch.zeros_like(queries))
         masks, ratio, heard, anchors = self._listen_to_mixture(clip, labels, labelled, prompts, queries)
         seen = pixels.masks[labelled] if self.project_pixels is None else self.project_pixels(pixels.masks[labelled])
-        return _Prompted(prompts, labels[prompts.frames], drawn, masks, ratio, heard, anchors, seen, labels)
+        return Prompted(prompts, labels[prompts.frames], drawn, masks, ratio, heard, anchors, seen, labels)
 
     def _known(self, device: torch.device) -> Tensor:
         """Which classes a prompt can be drawn from, (labels,) bool."""
@@ -424,7 +398,7 @@ class CPM(AVSModel):
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """L = L_agn + λ (L_ACP + L_VCP + L_PCL).
 
-        After an answer in training, mixtures remember the mask embeddings of the queries that were matched.
+        After an answer in training, mixtures remember the queries that were matched.
 
         Raises:
             ConfigError: When there are more kinds of labels than the model was built for.
@@ -442,7 +416,7 @@ class CPM(AVSModel):
             terms, matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
             if self.mixtures is not None:
                 observed = self._observed(self._modelled(state.drawn)[chosen], matches)
-                terms["generative"] = self.config.generative * _generative(self.mixtures, *observed)
+                terms["generative"] = self.config.generative * self.mixtures.cross_entropy(*observed)
                 if state.fits:
                     self.mixtures.observe(*observed)
             if state.fits:
@@ -460,7 +434,7 @@ class CPM(AVSModel):
         return _added(terms), matches
 
     def _observed(self, embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
-        """Matched mask embeddings, and as many unmatched ones, with their classes."""
+        """What mixtures are of, of matched queries and as many unmatched ones, with their classes."""
         free = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         free[matches.frames, matches.queries] = False
         unmatched = embeddings[free]
@@ -470,7 +444,7 @@ class CPM(AVSModel):
         vectors = torch.cat([embeddings[matches.frames, matches.queries], unmatched[spread]])
         return vectors, torch.cat([matches.classes, nothing])
 
-    def _prompting(self, prompted: _Prompted | None) -> dict[str, Tensor]:
+    def _prompting(self, prompted: Prompted | None) -> dict[str, Tensor]:
         """λ times L_ACP, L_VCP and L_PCL; 0 (with gradient 0) where nothing could be prompted."""
         c = self.config
         # Whatever the batch holds, every parameter gets a gradient: processes must agree on that.
@@ -487,19 +461,19 @@ class CPM(AVSModel):
                 terms[name] = zero if prompted is None else zero + c.prompting * find(prompted)
         return terms
 
-    def _audio(self, prompted: _Prompted) -> Tensor:
+    def _audio(self, prompted: Prompted) -> Tensor:
         """L_ACP: which share of the mixture is the frame's own."""
         p, mean = prompted, self.config.acp_norm == "mean"
         return ratio_loss(p.masks, p.prompts.real, p.ratio, p.heard, mean=mean)
 
-    def _contrast(self, prompted: _Prompted) -> Tensor:
+    def _contrast(self, prompted: Prompted) -> Tensor:
         """L_PCL: what prompts heard against what pixels show."""
         c, p = self.config, prompted
         asked = p.prompts.real & p.heard[:, None]
         pair = p.anchors[asked], p.prompts.classes[asked]
         return contrast(*pair, p.seen, p.seen_labels, temperature=c.temperature, pixels=c.contrast_pixels)
 
-    def _visual(self, prompted: _Prompted) -> Tensor:
+    def _visual(self, prompted: Prompted) -> Tensor:
         """L_VCP: the set loss without matching, as each prompt knows its class."""
         drawn = cast("Drawn", prompted.drawn)
         frame, query = prompted.prompts.real.nonzero(as_tuple=True)
@@ -516,11 +490,3 @@ class CPM(AVSModel):
 def _added(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The sum of each term over layers."""
     return {name: torch.stack([t[name] for t in terms]).sum() for name in terms[0]}
-
-
-def _generative(mixtures: ClassMixtures, vectors: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy of the mixtures' posterior, over vectors of the classes that have been fitted."""
-    known = mixtures.fitted[classes]
-    if not known.any():
-        return vectors.sum() * 0
-    return cross_entropy(mixtures.log_likelihood(vectors[known]), classes[known])

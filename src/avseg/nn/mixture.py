@@ -21,6 +21,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.distributed import is_available, is_initialized
+from torch.nn.functional import cross_entropy
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from avseg.nn.precision import full_precision
@@ -92,6 +93,13 @@ class ClassMixtures(nn.Module):
     def log_posterior(self, x: Tensor) -> Tensor:
         """Log p(c | x) by Bayes' rule, all classes being as likely beforehand: (..., d) → (..., C)."""
         return self.log_likelihood(x).log_softmax(-1)
+
+    def cross_entropy(self, x: Tensor, classes: Tensor) -> Tensor:
+        """Of the posterior, over vectors (n, d) whose classes (n,) have been fitted; 0 (with gradient 0) of none."""
+        known = self.fitted[classes]
+        if not known.any():
+            return x.sum() * 0
+        return cross_entropy(self.log_likelihood(x[known]), classes[known])
 
     def sample(self, classes: Tensor) -> Tensor:
         """One vector of each class: (n,) int64 → (n, d).

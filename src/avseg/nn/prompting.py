@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, normalize, softplus
 
 from avseg.interface import IGNORE
 from avseg.mel import OFFSET, PATCH_SAMPLES, SAMPLE_RATE, log_mel_at
+from avseg.nn.mask2former import Drawn
 from avseg.nn.matching import present
 
 
@@ -28,6 +29,32 @@ class Prompts(NamedTuple):
     frames: Tensor
     classes: Tensor
     real: Tensor
+
+
+class Prompted(NamedTuple):
+    """What prompts answered, for the losses of CPM.
+
+    Attributes:
+        prompts: Who asked for what.
+        labels: (b, H, W) of the prompted frames.
+        drawn: What they drew into the pictures; None without VCP.
+        masks: m^a (b, K, t, f), what they found in the mixtures.
+        ratio: a_i / a_p (b, 96, 64).
+        heard: (b,) bool; False where nothing sounds.
+        anchors: A_k (b, K, dp), of any length.
+        seen: All labelled frames (n, dp, h, w).
+        seen_labels: (n, H, W).
+    """
+
+    prompts: Prompts
+    labels: Tensor
+    drawn: Drawn | None
+    masks: Tensor
+    ratio: Tensor
+    heard: Tensor
+    anchors: Tensor
+    seen: Tensor
+    seen_labels: Tensor
 
 
 def prompts_for(labels: Tensor, known: Tensor) -> Prompts:
