@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from avseg.interface import Target
-from avseg.losses import bce, iou_loss, labelled, semantic_ce
+from avseg.losses import bce, dice_loss, iou_loss, labelled, semantic_ce
 
 
 def _case(n: int = 3, h: int = 5, w: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,6 +35,38 @@ def test_eq9_iou_per_frame(smooth: float) -> None:
     assert iou_loss(logits, labels, smooth).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("absent", [True, False])
+def test_dice_and_iou_of_several_classes_are_means_over_classes_and_frames(absent: bool) -> None:
+    logits = torch.randn(3, 4, 5, 4, dtype=torch.float64)
+    labels = torch.randint(0, 3, (3, 5, 4))  # the last class is in no frame
+    labels[1] = 2
+    labels[:, 0, 0] = 255
+    dice, iou = [], []
+    for p, g in zip(logits.softmax(1), labels, strict=True):
+        costs = []
+        for c in range(4):
+            pixels = [(float(p[c, y, x]), float(g[y, x] == c)) for y in range(5) for x in range(4) if g[y, x] != 255]
+            shared, found, truth = sum(a * b for a, b in pixels), sum(a for a, _ in pixels), sum(b for _, b in pixels)
+            if truth or absent:
+                costs.append(
+                    (
+                        1 - (2 * shared + 0.5) / (found + truth + 0.5),
+                        1 - (shared + 0.5) / (found + truth - shared + 0.5),
+                    )
+                )
+        dice.append(sum(d for d, _ in costs) / len(costs))
+        iou.append(sum(i for _, i in costs) / len(costs))
+    assert dice_loss(logits, labels, 0.5, absent=absent).item() == pytest.approx(sum(dice) / 3)
+    assert iou_loss(logits, labels, 0.5, absent=absent).item() == pytest.approx(sum(iou) / 3)
+
+
+def test_dice_of_one_class_counts_every_frame() -> None:
+    logits = torch.zeros(2, 1, 2, 2)
+    labels = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [0, 0]]])
+    for absent in (True, False):
+        assert dice_loss(logits, labels, 1.0, absent=absent).item() == pytest.approx(((1 - 3 / 5) + (1 - 1 / 3)) / 2)
+
+
 def test_semantic_ce_is_the_negative_log_probability_of_the_label() -> None:
     logits, labels = torch.randn(2, 4, 3, 3), torch.randint(0, 4, (2, 3, 3))
     picked = (logits.softmax(1) * one_hot(labels, 4).movedim(-1, 1)).sum(1)
@@ -46,7 +78,7 @@ def test_pixels_labelled_255_take_no_part() -> None:
     labels[:, 0] = 255
     changed = logits.clone()
     changed[:, :, 0] = 99.0
-    for loss in (bce, iou_loss):
+    for loss in (bce, iou_loss, dice_loss):
         assert torch.equal(loss(logits, labels), loss(changed, labels))
         assert torch.allclose(loss(logits, labels), loss(logits[:, :, 1:], labels[:, 1:]))
     many = torch.randn(3, 4, 5, 4)
@@ -55,14 +87,14 @@ def test_pixels_labelled_255_take_no_part() -> None:
 
 def test_any_label_but_0_and_255_sounds() -> None:
     logits, labels = _case()
-    for loss in (bce, iou_loss):
+    for loss in (bce, iou_loss, dice_loss):
         assert torch.equal(loss(logits, labels), loss(logits, labels * 7))
 
 
 def test_nothing_labelled_costs_nothing_and_keeps_the_graph() -> None:
     logits = torch.randn(1, 2, 1, 4, 4, requires_grad=True)
     pair = labelled(logits, Target(torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)))
-    total = bce(*pair) + iou_loss(*pair) + semantic_ce(*pair)
+    total = bce(*pair) + iou_loss(*pair) + dice_loss(*pair) + semantic_ce(*pair)
     total.backward()
     assert total.item() == 0
     assert logits.grad is not None

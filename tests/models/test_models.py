@@ -74,7 +74,9 @@ def test_frames_without_label_do_not_train(name: str, classes: int) -> None:
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.parametrize(("name", "config"), [("pcmanet", {}), ("tpavi", {"iou": 1.0, "matching": 0.5})])
+@pytest.mark.parametrize(
+    ("name", "config"), [("pcmanet", {}), ("tpavi", {"iou": 1.0, "matching": 0.5}), ("ama_ue", {"positives": "truth"})]
+)
 def test_what_sounds_costs_the_same_whatever_category_it_is_of(name: str, config: dict[str, Any]) -> None:
     model = build(name, visual="resnet18", **config).eval()
     truth = target(clip())

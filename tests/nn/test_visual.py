@@ -33,6 +33,29 @@ def test_every_parameter_receives_gradient(name: str) -> None:
     assert not [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
 
 
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+def test_a_walk_that_changes_nothing_gives_the_same_maps(name: str) -> None:
+    backbone = VisualBackbone(name).eval()
+    frames = torch.randn(2, 3, 96, 64)
+    walked = backbone(frames, lambda _, x: x)
+    assert all(torch.equal(a, b) for a, b in zip(walked, backbone(frames), strict=True))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+def test_what_is_changed_between_stages_is_what_the_next_stages_see(name: str) -> None:
+    backbone = VisualBackbone(name).eval()
+    frames = torch.randn(1, 3, 64, 64)
+    seen: dict[int, tuple[int, ...]] = {}
+
+    def between(i: int, x: torch.Tensor) -> torch.Tensor:
+        seen[i] = tuple(x.shape[1:])
+        return x.roll(1, 1) if i == 2 else x
+
+    plain, changed = backbone(frames), backbone(frames, between)
+    assert seen == {i: tuple(m.shape[1:]) for i, m in enumerate(plain, 1)}
+    assert [torch.equal(a, b) for a, b in zip(plain, changed, strict=True)] == [True, False, False, False]
+
+
 def test_a_backbone_nobody_knows() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'resnet50'\?"):
         VisualBackbone("resnet5")

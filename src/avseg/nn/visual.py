@@ -4,7 +4,7 @@ ResNet (He et al., arXiv 1512.03385), PVT-v2 (Wang et al., arXiv 2106.13797), Sw
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +64,10 @@ _RECIPES: dict[str, _Recipe] = {
 }
 
 
+Between = Callable[[int, Tensor], Tensor]
+"""What happens to the map (N, C_i, h_i, w_i) of stage i = 1..4 before the next stage, and the caller, get it."""
+
+
 class VisualBackbone(nn.Module):
     """Four feature maps of a picture, with random weights; reads no file.
 
@@ -81,20 +85,59 @@ class VisualBackbone(nn.Module):
         settings: dict[str, Any] = {**recipe.settings, "out_features": _STAGES}
         self.net: Any
         if name.startswith("resnet"):
-            self.net = ResNetBackbone(ResNetConfig(**settings))
+            self.net, self._walk = ResNetBackbone(ResNetConfig(**settings)), _walk_resnet
         elif name.startswith("pvt"):
-            self.net = PvtV2Backbone(PvtV2Config(**settings))
+            self.net, self._walk = PvtV2Backbone(PvtV2Config(**settings)), _walk_pvt
             _original_epsilons(self.net)
         else:
-            self.net = SwinBackbone(SwinConfig(**settings))
+            self.net, self._walk = SwinBackbone(SwinConfig(**settings)), _walk_swin
             # Each stage has a norm of its own; the classifier's last one would never learn.
             self.net.swin.layernorm = nn.Identity()
         self.channels: tuple[int, ...] = tuple(self.net.channels)
 
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) normalised pictures → four (N, C_i, H / 2^(i+1), W / 2^(i+1)), shallowest first."""
-        maps: tuple[Tensor, ...] = self.net(frames).feature_maps
-        return maps
+    def forward(self, frames: Tensor, between: Between | None = None) -> tuple[Tensor, ...]:
+        """(N, 3, H, W) normalised pictures → four (N, C_i, H / 2^(i+1), W / 2^(i+1)), shallowest first.
+
+        Args:
+            frames: N pictures.
+            between: Changes the map of each stage before the next stage sees it. Swin's are those before its norm.
+        """
+        if between is None:
+            maps: tuple[Tensor, ...] = self.net(frames).feature_maps
+            return maps
+        return tuple(self._walk(self.net, frames, between))
+
+
+def _walk_resnet(net: Any, x: Tensor, between: Between) -> Iterator[Tensor]:
+    x = net.embedder(x)
+    for i, stage in enumerate(net.encoder.stages, 1):
+        x = between(i, stage(x))
+        yield x
+
+
+def _walk_pvt(net: Any, x: Tensor, between: Between) -> Iterator[Tensor]:
+    for i, layer in enumerate(net.encoder.layers, 1):
+        (tokens,), height, width = layer(x, False)
+        x = between(i, _as_map(tokens, (height, width)))
+        yield x
+
+
+def _walk_swin(net: Any, x: Tensor, between: Between) -> Iterator[Tensor]:
+    tokens, size = net.swin.embeddings(x)
+    norms = net.hidden_states_norms.values()
+    for i, (layer, norm) in enumerate(zip(net.swin.encoder.layers, norms, strict=True), 1):
+        for block in layer.blocks:
+            tokens, _ = block(tokens, size, always_partition=True)
+        tokens = between(i, _as_map(tokens, size)).flatten(2).mT
+        yield _as_map(norm(tokens), size)
+        if layer.downsample is not None:
+            tokens, size = layer.downsample(tokens, size), ((size[0] + 1) // 2, (size[1] + 1) // 2)
+
+
+def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, h · w, C) → (N, C, h, w)."""
+    maps: Tensor = tokens.mT.unflatten(2, size)
+    return maps.contiguous()
 
 
 def _original_epsilons(net: nn.Module) -> None:
