@@ -52,3 +52,18 @@ def test_recipes_of_cpm_train_and_prompt_with_what_the_layout_names(
     curve = (run / "metrics.csv").read_text()
     assert all(f"train/{term}," in curve for term in ("classes", "masks", "dice", "acp", "vcp", "pcl", "generative"))
     assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(tmp_path / "scores.json")]) == 0
+
+
+@pytest.mark.parametrize("task", ["s4", "ms3", "avss"])
+def test_recipes_of_ama_ue_train(tiny, tmp_path: Path, task: str) -> None:
+    run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, task)()), "--data.size", "64")
+    small = ("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "16", "--model.anneal", "10")
+    steps = ("--train.max_steps", "2", "--train.batch_size", "2", "--train.workers", "0", "--train.log_every", "1")
+    recipe = ("train", "--config", str(CONFIGS / f"ama_ue_pvt_v2_b5_{task}.yaml"), *SMALL)
+    assert main([*recipe, *small, *data, *steps, "-o", str(run)]) == 0
+    model = avseg.load(run / "last")
+    assert (model.classes, int(model.steps)) == (len(model.card["class_names"]) if task == "avss" else 1, 2)
+    curve = (run / "metrics.csv").read_text()
+    ce = "ce" if task == "avss" else "bce"
+    assert all(f"train/{term}," in curve for term in (ce, "dice", "iou", "contrast", "uncertainty"))
+    assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(tmp_path / "scores.json")]) == 0

@@ -346,11 +346,18 @@ def test_a_model_with_one_ear_is_told(root, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
-def test_the_recipe_of_cpm_trains(root, subset, tmp_path):
-    recipe = Path(__file__).parents[2] / f"configs/cpm_resnet50_vpo_{subset}.yaml"
+@pytest.mark.parametrize(
+    ("model", "smaller"),
+    [
+        ("cpm_resnet50", "--model.queries 4 --model.layers 1 --model.pixel_layers 1 --model.points 64"),
+        ("ama_ue_pvt_v2_b5", ""),
+    ],
+)
+def test_recipes_train(root, subset, model, smaller, tmp_path):
+    recipe = Path(__file__).parents[2] / f"configs/{model}_vpo_{subset}.yaml"
     words = f"--config {recipe} --data.root {root} --data.size 64 --data.validation test --weights.visual null"
     small = "--model.visual resnet18 --model.audio compact --model.train_audio true --weights.audio null"
-    smaller = "--model.channels 32 --model.queries 4 --model.layers 1 --model.pixel_layers 1 --model.points 64"
+    small += " --model.channels 32"
     steps = "--train.max_steps 1 --train.batch_size 1 --train.workers 0 --train.accelerator cpu"
     assert main(f"train {words} {small} {smaller} {steps} -o {tmp_path / 'run'}".split()) == 0
     assert avseg.load(tmp_path / "run/last").config.stereo
