@@ -1,0 +1,274 @@
+"""Evidence against loops, against torch's distributions, and against an example worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from scipy.special import digamma, gammaln
+from torch import Tensor
+from torch.distributions import Dirichlet, kl_divergence
+
+from avseg.interface import IGNORE
+from avseg.nn.evidence import concentration, dirichlet_kl, down_weighted, evidential_loss, vacuity
+
+
+def some_alpha(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5), most: float = 20.0) -> Tensor:
+    return 1 + most * torch.rand(n, classes, *size) ** 3
+
+
+def some_labels(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5)) -> Tensor:
+    """A fifth of them ignored."""
+    labels = torch.randint(classes, (n, *size))
+    return labels.masked_fill(torch.rand(labels.shape) < 0.2, IGNORE)
+
+
+def pixel(*alpha: float) -> Tensor:
+    return torch.tensor(alpha).view(1, -1, 1, 1)
+
+
+def label(of: int) -> Tensor:
+    return torch.full((1, 1, 1), of)
+
+
+def slow_kl(alpha: list[float]) -> float:
+    """Of one pixel, by scipy's functions."""
+    strength = sum(alpha)
+    total = gammaln(strength) - gammaln(len(alpha))
+    for a in alpha:
+        total += -gammaln(a) + (a - 1) * (digamma(a) - digamma(strength))
+    return float(total)
+
+
+def slow_loss(alpha: Tensor, labels: Tensor, annealing: float) -> float:
+    """Pixel after pixel."""
+    terms = []
+    for i, y, x in torch.nonzero(labels != IGNORE).tolist():
+        own, pixels = int(labels[i, y, x]), alpha[i, :, y, x].tolist()
+        misleading = [1.0 if c == own else a for c, a in enumerate(pixels)]
+        terms.append(math.log(sum(pixels)) - math.log(pixels[own]) + annealing * slow_kl(misleading))
+    return sum(terms) / len(terms)
+
+
+def test_the_example_by_hand() -> None:
+    alpha = pixel(3.0, 1.0)
+    assert vacuity(alpha).tolist() == [[[[0.5]]]]
+    assert dirichlet_kl(alpha).item() == pytest.approx(0.4319, abs=5e-5)
+    data = {0: math.log(4) - math.log(3), 1: 1.3863}
+    for own, kl in ((0, 0.0), (1, 0.4319)):
+        assert evidential_loss(alpha, label(own), 0.0).item() == pytest.approx(data[own], abs=5e-5)
+        assert evidential_loss(alpha, label(own), 1.0).item() == pytest.approx(data[own] + kl, abs=1e-4)
+
+
+def test_concentration_is_softplus_and_one_in_32_bits() -> None:
+    logits = torch.tensor([-200.0, -1.0, 0.0, 2.0, 50.0])
+    expected = [1.0, *(1 + math.log1p(math.exp(x)) for x in (-1.0, 0.0, 2.0, 50.0))]
+    torch.testing.assert_close(concentration(logits), torch.tensor(expected))
+    assert concentration(logits.bfloat16()).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(concentration(logits), concentration(logits.clone()))
+        assert concentration(logits.bfloat16()).dtype == torch.float32
+
+
+def test_vacuity_is_classes_over_strength() -> None:
+    alpha = some_alpha()
+    found = vacuity(alpha)
+    assert found.shape == (2, 1, 4, 5)
+    for i, y, x in torch.nonzero(torch.ones(2, 4, 5)).tolist():
+        assert found[i, 0, y, x].item() == pytest.approx(3 / sum(alpha[i, :, y, x].tolist()), rel=1e-6)
+    assert (vacuity(torch.ones(1, 7, 2, 2)) == 1).all()
+    assert 0 < vacuity(torch.full((1, 2, 1, 1), 1e6)).item() < 2e-6
+
+
+@pytest.mark.parametrize("classes", [2, 3, 23, 71])
+def test_kl_is_that_of_distributions_and_of_loops(classes: int) -> None:
+    alpha = some_alpha(2, classes, (3, 4))
+    found = dirichlet_kl(alpha)
+    theirs = kl_divergence(Dirichlet(alpha.double().movedim(1, -1)), Dirichlet(torch.ones(classes).double()))
+    torch.testing.assert_close(found.double(), theirs, rtol=1e-4, atol=1e-4)
+    loops = [[[slow_kl(alpha[i, :, y, x].tolist()) for x in range(4)] for y in range(3)] for i in range(2)]
+    torch.testing.assert_close(found.double(), torch.tensor(loops).double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 23, 71])
+def test_knowing_nothing_is_no_divergence_at_all(classes: int) -> None:
+    alpha = torch.ones(1, classes, 2, 2, requires_grad=True)
+    divergence = dirichlet_kl(alpha)
+    assert (divergence == 0).all()
+    divergence.sum().backward()
+    assert alpha.grad is not None
+    assert alpha.grad.abs().max() < 1e-6
+    assert (dirichlet_kl(some_alpha(2, classes)) > 0).all()
+
+
+@pytest.mark.parametrize("annealing", [0.0, 0.3, 1.0])
+def test_loss_is_the_mean_over_scored_pixels(annealing: float) -> None:
+    alpha, labels = some_alpha(), some_labels()
+    assert (labels == IGNORE).any()
+    expected = pytest.approx(slow_loss(alpha, labels, annealing), rel=1e-5)
+    assert evidential_loss(alpha, labels, annealing).item() == expected
+    assert evidential_loss(alpha, labels, torch.tensor(annealing)).item() == expected
+
+
+def test_evidence_for_the_label_pays_and_any_other_costs() -> None:
+    evidence = [0.0, 0.1, 1.0, 5.0, 50.0, 500.0]
+    for annealing in (0.0, 1.0):
+        right = [evidential_loss(pixel(1, 1 + e, 3), label(1), annealing).item() for e in evidence]
+        wrong = [evidential_loss(pixel(1 + e, 3, 1), label(1), annealing).item() for e in evidence]
+        assert right == sorted(right, reverse=True)
+        assert wrong == sorted(wrong)
+        assert len(set(right)) == len(set(wrong)) == len(evidence)
+    # What the divergence alone asks does not depend on evidence for the label.
+    both = [evidential_loss(pixel(a, 4), label(0), 1.0) - evidential_loss(pixel(a, 4), label(0), 0.0) for a in (1, 9)]
+    assert both[0].item() == pytest.approx(both[1].item(), rel=1e-5)
+
+
+def test_ignored_pixels_neither_count_nor_pull() -> None:
+    alpha, labels = some_alpha().requires_grad_(), some_labels()
+    changed = torch.where((labels == IGNORE)[:, None], torch.inf, alpha.detach()).requires_grad_()
+    losses = [evidential_loss(x, labels, 0.5) for x in (alpha, changed)]
+    assert losses[0].item() == losses[1].item()
+    for x, loss in zip((alpha, changed), losses, strict=True):
+        (gradient,) = torch.autograd.grad(loss, x)
+        ignored = (labels == IGNORE)[:, None].expand_as(gradient)
+        assert (gradient[ignored] == 0).all()
+        assert (gradient[~ignored] != 0).any()
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_nothing_labelled_costs_nothing(count: int) -> None:
+    alpha = some_alpha(count).requires_grad_()
+    loss = evidential_loss(alpha, torch.full((count, 4, 5), IGNORE), 1.0)
+    assert loss.item() == 0
+    loss.backward()
+    assert alpha.grad is not None
+    assert (alpha.grad == 0).all()
+
+
+def test_loss_has_the_gradient_of_its_values() -> None:
+    alpha, labels = some_alpha(most=6.0).double().requires_grad_(), some_labels()
+    assert torch.autograd.gradcheck(lambda a: evidential_loss(a, labels, 0.7), alpha)
+
+
+def test_evidence_is_learnt_from_logits() -> None:
+    """A pixel that is now of one class and now of another stays doubtful; one always of the same becomes certain."""
+    logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
+    labels = torch.tensor([[[0, 2]], [[1, 2]]])
+    for _ in range(200):
+        loss = evidential_loss(concentration(logits).expand(2, -1, -1, -1), labels, 1.0)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        logits = (logits - 5 * gradient).detach().requires_grad_()
+    doubtful, certain = vacuity(concentration(logits))[0, 0, 0].tolist()
+    assert certain < 0.2 < 0.6 < doubtful
+
+
+def test_extreme_evidence_has_a_finite_loss_and_gradient() -> None:
+    logits = torch.tensor([-100.0, -30.0, 0.0, 30.0, 1000.0])
+    logits = torch.stack([logits, logits.flip(0)])[None, :, None].requires_grad_()
+    for own in (0, 1):
+        loss = evidential_loss(concentration(logits), torch.full((1, 1, 5), own), 1.0)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """(n, K, H, W) logits → (n, max(K, 2), H, W), background first."""
+    if logits.shape[1] > 1:
+        return logits.double().softmax(1)
+    return torch.cat([(-logits.double()).sigmoid(), logits.double().sigmoid()], 1)
+
+
+def slow_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
+    """Pixel after pixel."""
+    known = probabilities(logits)
+    out = torch.empty_like(known)
+    for i, y, x in torch.nonzero(torch.ones_like(uncertainty[:, 0])).tolist():
+        p, u = known[i, :, y, x].tolist(), float(uncertainty[i, 0, y, x])
+        out[i, :, y, x] = torch.tensor([p[0] + u * (1 - p[0]), *(q * (1 - u) for q in p[1:])], dtype=torch.float64)
+    return out
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_foreground_loses_its_uncertain_share_to_the_background(channels: int) -> None:
+    logits, uncertainty = 4 * torch.randn(2, channels, 4, 5), torch.rand(2, 1, 4, 5)
+    found = down_weighted(logits, uncertainty)
+    assert found.shape == logits.shape
+    torch.testing.assert_close(probabilities(found), slow_weighted(logits, uncertainty), rtol=1e-4, atol=1e-6)
+    if channels > 1:  # logarithms of a distribution, not merely proportional to one
+        torch.testing.assert_close(found.exp().sum(1), torch.ones(2, 4, 5))
+
+
+def test_one_channel_is_two_classes() -> None:
+    logits, uncertainty = 4 * torch.randn(2, 1, 4, 5), torch.rand(2, 1, 4, 5)
+    two = down_weighted(torch.cat([torch.zeros_like(logits), logits], 1), uncertainty)
+    torch.testing.assert_close(down_weighted(logits, uncertainty)[:, 0], two[:, 1] - two[:, 0])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_ends_are_the_answer_itself_and_nothing(channels: int) -> None:
+    logits = 4 * torch.randn(2, channels, 4, 5)
+    for certain in (0.0, 1e-30, 1e-9):
+        same = down_weighted(logits, torch.full((2, 1, 4, 5), certain))
+        torch.testing.assert_close(probabilities(same), probabilities(logits), rtol=0, atol=1e-6)
+    nothing = probabilities(down_weighted(logits, torch.ones(2, 1, 4, 5)))
+    assert (nothing[:, 0] > 1 - 1e-6).all()
+    assert (nothing[:, 1:] < 1e-6).all()
+
+
+def test_enough_doubt_changes_the_decision() -> None:
+    """A foreground of .8 is kept while .8 (1 - U) > .2 + .8 U, which is up to U = .375."""
+    doubt = torch.tensor([0.37, 0.38]).view(1, 1, 1, 2)
+    one = torch.full((1, 1, 1, 2), math.log(0.8 / 0.2))
+    assert (down_weighted(one, doubt)[0, 0, 0] > 0).tolist() == [True, False]
+    several = torch.tensor([0.2, 0.8, 1e-6]).log().view(1, 3, 1, 1).expand(-1, -1, -1, 2)
+    assert down_weighted(several, doubt).argmax(1)[0, 0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_extremes_are_finite_and_so_are_their_gradients(channels: int) -> None:
+    ends = torch.tensor([-50.0, -20.0, 0.0, 20.0, 50.0, 1000.0])
+    doubts = torch.tensor([0.0, 1e-38, 1e-12, 1e-4, 0.5, 1 - 1e-7, 1.0])
+    logits = torch.stack([ends.roll(c) for c in range(channels)])[None, :, :, None].expand(-1, -1, -1, 7)
+    logits = logits.clone().requires_grad_()
+    uncertainty = doubts.expand(1, 1, 6, 7).clone().requires_grad_()
+    found = down_weighted(logits, uncertainty)
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(
+        probabilities(found.detach()), slow_weighted(logits.detach(), uncertainty.detach()), rtol=0, atol=1e-6
+    )
+    gradients = torch.autograd.grad(found.square().sum(), (logits, uncertainty))
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_down_weighting_has_the_gradient_of_the_formula(channels: int) -> None:
+    logits = (2 * torch.randn(2, channels, 3, 3)).requires_grad_()
+    uncertainty = (0.05 + 0.9 * torch.rand(2, 1, 3, 3)).requires_grad_()
+    pull = torch.randn(2, channels, 3, 3)
+    found = torch.autograd.grad((pull * down_weighted(logits, uncertainty)).sum(), (logits, uncertainty))
+    known, u = probabilities(logits), uncertainty.double()
+    background = known[:, :1] + u * (1 - known[:, :1])
+    log = torch.cat([background, known[:, 1:] * (1 - u)], 1).log()
+    slow = (pull * (log[:, 1:] - log[:, :1] if channels == 1 else log)).sum()
+    for ours, theirs in zip(found, torch.autograd.grad(slow, (logits, uncertainty)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_computed_with_32(channels: int) -> None:
+    logits, evidence = 4 * torch.randn(2, channels, 4, 5).bfloat16(), torch.randn(2, 3, 4, 5).bfloat16()
+    labels = some_labels()
+
+    def results(logits: Tensor, evidence: Tensor) -> tuple[Tensor, ...]:
+        alpha = concentration(evidence)
+        return down_weighted(logits, vacuity(alpha)), dirichlet_kl(alpha), evidential_loss(alpha, labels, 0.5)
+
+    expected = results(logits.float(), evidence.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = results(logits, evidence)
+    for found, wanted in zip(mixed, expected, strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
+    doubt = torch.ones(2, 1, 4, 5)
+    assert torch.equal(down_weighted(logits, doubt.bfloat16()), down_weighted(logits, doubt))
