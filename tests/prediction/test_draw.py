@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from avseg.prediction.draw import add_names, add_strip, overlay, palette, strip, strip_height
+from avseg.prediction.draw import add_legend, add_names, add_strip, overlay, palette, strip, strip_height, veiled
 
 GREY = np.full((100, 120, 3), 90, np.uint8)
 LABELS = np.zeros((100, 120), np.uint8)
@@ -85,3 +85,52 @@ def test_names_stand_on_their_colours():
     top, left = changed.min(0)
     assert top < 10
     assert left < 10
+
+
+def test_stripes_are_as_strong_as_the_uncertainty():
+    rising = np.broadcast_to(np.linspace(0, 1, 120, dtype=np.float32), (100, 120))
+    for ground in (0, 90, 255):
+        seen = veiled(np.full((100, 120, 3), ground, np.uint8), rising).astype(int)
+        assert (seen[..., 0] == seen[..., 1]).all()  # grey: no class's colour
+        assert (seen[..., 0] == seen[..., 2]).all()
+        share = 0.6 * rising
+        dark, light = (ground * (1 - share) + stripe * share for stripe in (28, 255))
+        odd = np.add.outer(np.arange(100), np.arange(120)) // 3 % 2 == 1
+        np.testing.assert_allclose(seen[..., 0], np.where(odd, light, dark), atol=1.0)
+    np.testing.assert_array_equal(veiled(GREY, np.zeros((100, 120), np.float32)), GREY)
+    assert (GREY == 90).all()
+
+
+def test_stripes_grow_with_the_picture():
+    wide = veiled(np.full((900, 1600, 3), 90, np.uint8), np.ones((900, 1600), np.float32))[0, :, 0]
+    assert np.diff(np.flatnonzero(np.diff(wide.astype(int)))).tolist() == [10] * 158
+
+
+def test_contours_are_on_top_of_the_stripes():
+    seen = overlay(veiled(GREY, np.ones((100, 120), np.float32)), LABELS, palette(3))
+    assert (seen[20, 35:65] == 255).all()
+    assert (seen[19, 35:65] < 40).all()
+    inside = seen[25:45, 35:65].reshape(-1, 3)
+    assert len(np.unique(inside, axis=0)) == 2  # stripes, under the tint
+    assert (inside[:, 0] > inside[:, 1]).all()
+
+
+def test_legend_is_above_the_time_line():
+    image = np.full((300, 400, 3), 90, np.uint8)
+    add_legend(image, 9)
+    changed = np.argwhere((image != 90).any(-1))
+    (top, left), (bottom, right) = changed.min(0), changed.max(0)
+    assert (bottom, right) == (300 - 9 - 3 - 1, 400 - 3 - 1)
+    assert top > 250
+    assert left > 200
+    middle = image[top:bottom, left:right].astype(int)
+    assert (middle[..., 0] > 230).sum() > 10  # words
+    assert (middle[0, :, 0] == 110).any()  # the scale begins without stripes
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (95, 400), (400, 96)])
+def test_a_legend_that_does_not_fit_is_left_out(size):
+    image = np.full((*size, 3), 90, np.uint8)
+    add_legend(image, strip_height(size))
+    assert (image == 90).all()
+    assert veiled(image, np.ones(size, np.float32)).shape == image.shape

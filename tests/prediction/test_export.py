@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,10 @@ from avseg.errors import ConfigError
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
 from avseg.prediction import rle
-from avseg.prediction.export import CONTENTS, save
+from avseg.prediction.export import CONTENTS, MAY_HOLD, save
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
+from avseg.prediction.uncertainty import pack
 
 SIZE = (101, 151)
 
@@ -89,3 +91,51 @@ def test_contents_are_what_they_are_said_to_be(make_result, tmp_path):
     with pytest.raises(ConfigError, match="not empty"):
         save(make_result(), folder)
     save(make_result(), folder, overwrite=True)
+
+
+@pytest.fixture
+def doubted(make_result):
+    """Sure on the left, knowing nothing on the right; nothing sounds in the first picture."""
+    rising = np.repeat(np.float32([[0, 0, 0.4, 1, 1]]), 3, 0)
+    result = make_result()
+    return dataclasses.replace(result, frames=[Frame(f.time, f.regions, pack(rising)) for f in result.frames])
+
+
+def test_uncertainty_is_a_grey_picture_of_the_full_size(doubted, tmp_path):
+    folder = save(doubted, tmp_path / "out")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(MAY_HOLD)
+    files = sorted((folder / "uncertainty").iterdir())
+    assert [file.name for file in files] == [f"{k:06d}.png" for k in range(5)]
+    for file, values in zip(files, doubted.uncertainty, strict=True):
+        with Image.open(file) as image:
+            assert image.mode == "L"
+            np.testing.assert_array_equal(np.asarray(image), np.round(255 * values))
+    grey = np.asarray(Image.open(files[0]))
+    assert grey.shape == SIZE
+    assert (grey[:, :40] == 0).all()
+    assert (grey[:, 75] == 102).all()
+    assert (grey[:, -40:] == 255).all()
+
+
+def test_the_overlay_is_veiled_where_nothing_is_known(doubted, tmp_path):
+    veiled, plain = save(doubted, tmp_path / "out"), save(without(doubted), tmp_path / "plain")
+    shown, before = (next(pictures(folder / "overlay.mp4")).rgb().astype(int) for folder in (veiled, plain))
+    assert np.abs(shown[10:60, :40] - before[10:60, :40]).max() < 12  # sure: as it was
+    stripes = shown[10:60, 120:150].mean(-1)
+    assert np.ptp(before[10:60, 120:150].mean(-1)) < 12
+    assert np.percentile(stripes, 90) - np.percentile(stripes, 10) > 80
+    with Image.open(veiled / "summary.png") as with_rows, Image.open(plain / "summary.png") as without_rows:
+        assert with_rows.height > without_rows.height + 150
+
+
+def test_results_with_and_without_uncertainty_overwrite_each_other(doubted, tmp_path):
+    folder = save(doubted, tmp_path / "out")
+    save(without(doubted), folder, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(CONTENTS)
+    save(doubted, folder, overwrite=True)
+    save(doubted, folder, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(MAY_HOLD)
+
+
+def without(result):
+    return dataclasses.replace(result, frames=[f._replace(uncertainty=None) for f in result.frames])

@@ -1,12 +1,16 @@
+import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.video import pictures
 from avseg.prediction import export
 from avseg.prediction.predict import class_names, predict, predict_command, stream
+from avseg.prediction.result import Result
 from avseg.prediction.rle import decode
 
 
@@ -167,3 +171,43 @@ def test_several_classes(beeping, ear):
     assert (result.labels[-1][:40] == 1).all()
     assert (result.labels[-1][-40:] == 2).all()
     assert decode(result.frames[-1].regions[0].rle).sum() + decode(result.frames[-1].regions[1].rle).sum() == 96 * 128
+
+
+def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
+    result = predict(doubtful, doubter, show="uncertainty")
+    assert result.options["show"] == "uncertainty"
+    assert result.uncertainty.shape == result.masks.shape == (20, 96, 128)
+    np.testing.assert_allclose(result.uncertainty[0][:, [0, -1]], [[0.1, 0.8]] * 96, atol=0.5 / 255 + 1e-6)
+    for frame, values, mask in zip(result.frames, result.uncertainty, result.masks, strict=True):
+        assert frame.regions[0].uncertainty == pytest.approx(values[mask].mean(), abs=1e-4)
+    doubter.seen = itertools.count()
+    assert list(stream(doubtful, doubter, show="uncertainty")) == list(result.frames)
+
+
+def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
+    result = predict(doubtful, doubter)
+    assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
+    assert set(result.options) == {"fps", "missing_audio", "damaged", "device"}
+    assert not any(doubter.asked)
+
+
+def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: doubter)
+    out = tmp_path / "out"
+    assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == sorted(export.MAY_HOLD)
+    assert len(list((out / "uncertainty").iterdir())) == 20
+    assert "uncertainty 0.41, at 0.00 s 0.45" in capsys.readouterr().out
+    assert Result.load(out).has_uncertainty
+    doubter.seen = itertools.count()
+    predict_command(doubtful, out, overwrite=True)
+    assert sorted(p.name for p in out.iterdir()) == sorted(export.CONTENTS)
+    assert "uncertainty 0" not in capsys.readouterr().out
+
+
+def test_command_refuses_a_model_that_does_not_estimate_it(beeping, loaded, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["predict", str(beeping), "--show", "uncertainty", "-o", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("avseg: error: conftest does not say how uncertain it is")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]

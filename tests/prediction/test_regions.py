@@ -5,6 +5,7 @@ from torch.nn.functional import interpolate
 
 from avseg.prediction.regions import find_regions
 from avseg.prediction.rle import decode
+from avseg.prediction.uncertainty import pack, unpack
 
 SIZES = [(90, 160), (61, 37), (16, 16), (5, 3), (1, 1)]
 
@@ -52,3 +53,17 @@ def test_a_class_that_wins_nowhere_small_can_win_between():
 def test_silence_has_no_regions():
     assert find_regions(np.full((1, 8, 8), 0.5, np.float32), (90, 160)) == ()
     assert find_regions(np.float32([0.6, 0.2, 0.2])[:, None, None] * np.ones((3, 8, 8), np.float32), (90, 160)) == ()
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_region_has_the_mean_uncertainty_of_its_pixels(classes):
+    doubt = pack(np.random.default_rng(0).random((5, 7), np.float32))
+    probabilities = smooth(classes) if classes == 1 else (4 * smooth(classes)).softmax(0)
+    plain = find_regions(probabilities.numpy(), (61, 37))
+    found = find_regions(probabilities.numpy(), (61, 37), doubt)
+    assert found
+    assert [region.uncertainty for region in plain] == [None] * len(found)
+    assert [region[:3] for region in plain] == [region[:3] for region in found]
+    for region in found:
+        values = [unpack(doubt, (61, 37))[y, x] for y, x in np.argwhere(decode(region.rle))]
+        assert region.uncertainty == pytest.approx(sum(values) / len(values), abs=1e-4)

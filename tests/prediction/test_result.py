@@ -1,12 +1,17 @@
+import dataclasses
 import json
+from base64 import b64decode
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from avseg.errors import MediaError
+from avseg.errors import ConfigError, MediaError
 from avseg.prediction import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Interval, Result
+from avseg.prediction.uncertainty import pack
 
 SIZE = (40, 50)
 DOG, SIREN = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
@@ -119,3 +124,77 @@ def test_a_video_that_is_gone_is_refused(result, tmp_path):
 def test_repr_is_short(result):
     assert len(repr(result)) < 500
     assert repr(result.masks) == "Masks(shape=(6, 40, 50), dtype=bool)"
+
+
+RISING = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)
+
+
+@pytest.fixture
+def doubted(result):
+    """The same with uncertainty: 0, 0.2, ... 1 everywhere, and rising by row in the third frame."""
+    maps = [pack(RISING if i == 2 else np.full((6, 8), 0.2 * i, np.float32)) for i in range(6)]
+    frames = [
+        Frame(f.time, tuple(r._replace(uncertainty=0.25) for r in f.regions), kept)
+        for f, kept in zip(result.frames, maps, strict=True)
+    ]
+    return dataclasses.replace(result, frames=frames)
+
+
+def test_uncertainty_is_made_when_asked_for(doubted):
+    assert doubted.has_uncertainty
+    assert (doubted.uncertainty.shape, doubted.uncertainty.dtype) == ((6, *SIZE), np.float32)
+    whole = np.asarray(doubted.uncertainty)
+    for i in (0, 1, 3, 4, 5):
+        np.testing.assert_allclose(whole[i], 0.2 * i, atol=1e-6)
+    assert whole[2, 0, 0] == 0
+    assert whole[2, -1, -1] == 1
+    assert (np.diff(whole[2], axis=0) >= 0).all()
+    np.testing.assert_allclose(doubted.mean_uncertainty, [0, 0.2, 0.5, 0.6, 0.8, 1], atol=5e-4)
+    np.testing.assert_array_equal(doubted.masks[:], np.asarray(doubted.labels) > 0)
+
+
+def test_uncertainty_that_was_not_asked_for_is_refused(result):
+    assert not result.has_uncertainty
+    for name in ("uncertainty", "mean_uncertainty"):
+        with pytest.raises(ConfigError, match=r"of tiny is without uncertainty: predict again with show uncertainty"):
+            getattr(result, name)
+
+
+def test_uncertainty_that_was_saved_loads_equal(doubted, tmp_path):
+    again = Result.load(doubted.save(tmp_path / "out"))
+    assert again.frames == tuple(doubted.frames)
+    assert again.to_dict() == doubted.to_dict()
+    np.testing.assert_array_equal(again.uncertainty[:], doubted.uncertainty[:])
+    np.testing.assert_array_equal(again.mean_uncertainty, doubted.mean_uncertainty)
+    assert again.plot().size == doubted.plot().size
+
+
+def test_uncertainty_in_json_can_be_read_without_avseg(doubted):
+    frame = json.loads(json.dumps(doubted.to_dict()))["frames"][2]
+    assert frame["uncertainty"]["mean"] == pytest.approx(0.5, abs=5e-4)
+    assert frame["uncertainty"]["size"] == [6, 8]
+    with Image.open(BytesIO(b64decode(frame["uncertainty"]["png"]))) as image:
+        np.testing.assert_array_equal(np.asarray(image), np.round(255 * RISING))
+    assert [region["uncertainty"] for region in frame["regions"]] == [0.25, 0.25]
+
+
+def test_coco_has_the_uncertainty_of_each_region(doubted, result):
+    assert [a["uncertainty"] for a in doubted.to_coco()["annotations"]] == [0.25] * 6
+    assert not any("uncertainty" in a for a in result.to_coco()["annotations"])
+
+
+def test_json_without_uncertainty(result):
+    """Letter by letter what it was before there was any."""
+    data = {**result.to_dict(), "source": "a.mp4"}
+    dog, siren = (rle.encode(mask).counts.decode() for mask in (DOG, SIREN))
+    assert json.dumps({**data, "frames": data["frames"][1:3]}) == (
+        '{"format": 1, "source": "a.mp4", "size": [40, 50], "class_names": ["background", "dog", "siren"], "end": 1.1, '
+        '"model": "tiny", "options": {"fps": 1.0}, "notes": ["a note"], "intervals": '
+        '[{"start": 0.2, "end": 0.5, "name": "dog"}, {"start": 0.4, "end": 0.9, "name": "siren"}, '
+        '{"start": 1.0, "end": 1.1, "name": "dog"}], "frames": '
+        '[{"time": 0.2, "score": 0.9, "regions": '
+        f'[{{"label": 1, "score": 0.9, "size": [40, 50], "counts": "{dog}"}}]}}, '
+        '{"time": 0.4, "score": 0.7333, "regions": '
+        f'[{{"label": 1, "score": 0.8, "size": [40, 50], "counts": "{dog}"}}, '
+        f'{{"label": 2, "score": 0.6, "size": [40, 50], "counts": "{siren}"}}]}}]}}'
+    )

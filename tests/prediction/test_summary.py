@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +8,7 @@ from avseg.prediction import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 from avseg.prediction.summary import chosen, summary, thumbnail
+from avseg.prediction.uncertainty import pack
 
 
 def make(path, size, count, classes=2):
@@ -61,3 +64,21 @@ def test_thumbnails_given_are_the_ones_read(make_video, make_beep):
 def test_thumbnails_are_small():
     assert thumbnail(np.zeros((1080, 1920, 3), np.uint8)).size == (480, 270)
     assert isinstance(thumbnail(np.zeros((4, 4, 3), np.uint8)), Image.Image)
+
+
+def test_uncertainty_has_its_rows(make_video, make_beep):
+    """Each map is one grey, black for 0 and white for 1: the row has it under its picture."""
+    path = make_video(times=[k / 5 for k in range(20)], size=(64, 96), sound=make_beep(4, 1, 2))
+    plain = make(path, (64, 96), 20)
+    maps = [pack(np.full((4, 6), k / 19, np.float32)) for k in range(20)]
+    doubted = dataclasses.replace(
+        plain, frames=[f._replace(uncertainty=kept) for f, kept in zip(plain.frames, maps, strict=True)]
+    )
+    image, before = np.asarray(doubted.plot()).astype(int), np.asarray(plain.plot())
+    shown = chosen(plain)
+    inches = 11.0 / len(shown) * 64 / 96  # of one picture's height
+    assert image.shape[0] - before.shape[0] == pytest.approx(110 * (inches + 0.15 + 0.9), abs=3)
+    row = image[round(110 * (0.3 + inches + 0.3 + inches / 2))]
+    middles = image.shape[1] * (0.07 + 0.915 * (np.arange(len(shown)) + 0.5) / len(shown))
+    greys = row[np.round(middles).astype(int)]
+    np.testing.assert_allclose(greys, [[255 * index / 19] * 3 for index in shown], atol=2)

@@ -10,6 +10,7 @@ from avseg.errors import ConfigError, MediaError
 from avseg.interface import Prediction
 from avseg.media.video import Picture
 from avseg.prediction.rle import area, decode
+from avseg.prediction.uncertainty import unpack
 from avseg.prediction.walk import Options, Walk, sample
 
 
@@ -107,7 +108,7 @@ def test_samples_come_in_clips_of_the_trained_length(make_video, make_beep, ear)
 def test_probabilities_are_blended_in_time(make_video, make_beep, ear):
     """One half says 0.9 then 0.1, the other 0.1 then 0.3: the first is marked until 0.5 is crossed."""
     values = torch.tensor([[0.9, 0.1], [0.1, 0.3]]).T.reshape(1, 2, 1, 1, 2).expand(1, 2, 1, 16, 2)
-    ear.forward = lambda clip: Prediction(torch.logit(values))
+    ear.forward = lambda clip, **_: Prediction(torch.logit(values))
     path = make_video(times=[k / 20 for k in range(40)], sound=make_beep(2, 0, 2), size=(20, 30))
     for frame in walk(path, ear):
         share = min(max(frame.time - 0.5, 0.0), 1.0)
@@ -194,8 +195,50 @@ def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
         ({"fps": float("nan")}, "fps must be above 0"),
         ({"missing_audio": "silent"}, "Did you mean 'silence'"),
         ({"damaged": "keep"}, "Choose from: error, skip"),
+        ({"show": "uncertain"}, "Did you mean 'uncertainty'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         Options(**setting)
+
+
+def test_uncertainty_is_blended_in_time(doubtful, doubter):
+    """Seen at 0.25 s, 0.75 s, 1.25 s and 1.75 s: linear in between, the nearest one before and after."""
+    frames = list(walk(doubtful, doubter, fps=2.0, show="uncertainty"))
+    for frame in frames:
+        place = min(max((frame.time - 0.25) / 0.5, 0.0), 3.0)
+        before, share = int(place), place - int(place)
+        steepness = (1 - share) * 0.75**before + share * 0.75 ** (before + 1)
+        row = 0.1 + 0.7 * steepness * np.arange(8) / 7
+        np.testing.assert_allclose(unpack(frame.uncertainty, (6, 8)), [row] * 6, atol=0.5 / 255 + 1e-6)
+        assert frame.uncertainty.size == (6, 8)
+        assert frame.uncertainty.mean == pytest.approx(row.mean(), abs=0.5 / 255)
+        (region,) = frame.regions
+        assert region.uncertainty == pytest.approx(row[:4].mean(), abs=0.01)  # the left half
+    assert len(frames) == 20
+    assert doubter.asked == [True, True]
+
+
+def test_uncertainty_changes_no_mask(doubtful, doubter):
+    plain = list(walk(doubtful, doubter))
+    assert doubter.asked == [False]
+    shown = list(walk(doubtful, doubter, show="uncertainty"))
+    assert [(f.time, [r[:3] for r in f.regions]) for f in shown] == [
+        (f.time, [r[:3] for r in f.regions]) for f in plain
+    ]
+    assert {(f.uncertainty, f.regions[0].uncertainty) for f in plain} == {(None, None)}
+
+
+def test_uncertainty_costs_a_picture_a_few_kilobytes(doubtful, doubter):
+    doubter.doubt = lambda k: torch.rand(224, 224)
+    for frame in walk(doubtful, doubter, show="uncertainty"):
+        assert frame.uncertainty.size == (64, 64)
+        assert len(frame.uncertainty.png) < 4500
+
+
+def test_a_model_that_does_not_estimate_it_is_refused_at_its_first_clip(make_video, make_beep, ear):
+    path = make_video(times=[k / 5 for k in range(60)], sound=make_beep(12, 0, 12))
+    with pytest.raises(ConfigError, match="conftest does not say how uncertain it is, it has no maps at all: train"):
+        list(walk(path, ear, show="uncertainty"))
+    assert len(ear.clips) == 1

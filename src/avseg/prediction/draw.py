@@ -1,10 +1,12 @@
-"""Masks over pictures: a tint, a contour, and a time line that says when something sounds."""
+"""Masks over pictures: a tint, a contour, a time line of what sounds when, a veil over what is uncertain."""
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from avseg.prediction.uncertainty import quantised
 
 Pixels = NDArray[np.uint8]
 
@@ -27,6 +29,12 @@ _DARK, _LIGHT = np.full(3, 28, np.uint8), np.full(3, 255, np.uint8)
 """Of the contours, and of the time line's ground and mark."""
 _SMALLEST = 96
 """Pixels of height or width below which a picture has no room for a time line or names."""
+_VEIL = 0.6
+"""Share of the stripes where nothing is known."""
+_MEDIUM = 110
+"""Grey the legend shows the stripes on."""
+_ENDS = "sure", "uncertain"
+"""Of the legend."""
 
 
 @cache
@@ -144,6 +152,64 @@ def _plate(name: str, colour: tuple[int, int, int], size: int) -> Pixels:
     ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else "white"
     ImageDraw.Draw(plate).text((pad - left, pad - top), name, ink, font)
     return np.asarray(plate)
+
+
+def veiled(image: Pixels, uncertainty: NDArray[np.float32]) -> Pixels:
+    """Draw slanted stripes, dark and light in turn, the stronger the less is known.
+
+    They show on any ground, and without a hue they are no class's colour. Regions and their contours go on top.
+
+    Args:
+        image: (H, W, 3) RGB.
+        uncertainty: (H, W), 0..1.
+
+    Returns:
+        A new (H, W, 3) picture.
+    """
+    return _striped(image, uncertainty, _stripe(image))
+
+
+def add_legend(image: Pixels, line: int) -> None:
+    """Tell what the stripes mean, in place: in the lower right corner, above a time line of ``line`` pixels."""
+    if min(image.shape[:2]) < _SMALLEST:
+        return
+    legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), max(2, image.shape[0] // 90)
+    bottom, right = image.shape[0] - line - gap, image.shape[1] - gap
+    top, left = bottom - legend.shape[0], right - legend.shape[1]
+    if min(top, left) >= gap:
+        image[top:bottom, left:right] = legend
+
+
+def _stripe(image: Pixels) -> int:
+    """Pixels of a stripe, along a row."""
+    return max(3, min(map(int, image.shape[:2])) // 90)
+
+
+def _striped(image: Pixels, uncertainty: NDArray[np.float32], stripe: int) -> Pixels:
+    stripes = _stripes(*uncertainty.shape, stripe)
+    share = Image.fromarray(quantised(uncertainty * np.float32(_VEIL)))
+    return np.array(Image.composite(stripes, Image.fromarray(image), share))
+
+
+@lru_cache(maxsize=2)  # of the video and of the legend
+def _stripes(height: int, width: int, stripe: int) -> Image.Image:
+    odd = (np.arange(height)[:, None] + np.arange(width)) // stripe % 2
+    return Image.fromarray(np.where(odd[..., None], _LIGHT, _DARK))
+
+
+@cache
+def _legend(size: int, stripe: int) -> Pixels:
+    """The stripes from none to the strongest, between two words."""
+    font, pad = ImageFont.load_default(size), size // 3
+    widths = [round(font.getlength(word)) + 2 * pad for word in _ENDS]
+    scale = np.full((size + 2 * pad, 8 * size, 3), _MEDIUM, np.uint8)
+    rise = np.broadcast_to(np.linspace(0, 1, scale.shape[1], dtype=np.float32), scale.shape[:2])
+    legend = Image.new("RGB", (sum(widths) + scale.shape[1], scale.shape[0]), tuple(_DARK.tolist()))
+    legend.paste(Image.fromarray(_striped(scale, rise, stripe)), (widths[0], 0))
+    draw = ImageDraw.Draw(legend)
+    for word, left in zip(_ENDS, (0, widths[0] + scale.shape[1]), strict=True):
+        draw.text((left + pad, legend.height // 2), word, "white", font, anchor="lm")
+    return np.asarray(legend)
 
 
 def _paste(part: Image.Image, colour: Pixels, mask: NDArray[np.bool_], share: float) -> None:

@@ -1,6 +1,10 @@
-"""A result as files: the overlay with its sound, a mask per picture, a summary, and everything as JSON."""
+"""A result as files: the overlay with its sound, a mask per picture, a summary, and everything as JSON.
+
+With uncertainty, the overlay has a veil and a legend of it, and there is a grey picture of it per picture.
+"""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,19 +15,23 @@ from PIL import Image
 from avseg.media.container import ignore, refuse
 from avseg.media.video import pictures, probe
 from avseg.media.writer import VideoWriter
-from avseg.prediction.draw import add_names, add_strip, overlay, palette, strip, strip_height
+from avseg.prediction.draw import add_legend, add_names, add_strip, overlay, palette, strip, strip_height, veiled
 from avseg.prediction.freshfolder import fresh_folder
+from avseg.prediction.uncertainty import quantised
 from avseg.progress import seconds_bar
 
 if TYPE_CHECKING:
     from avseg.prediction.result import Result
 
 CONTENTS = ("overlay.mp4", "masks", "summary.png", "result.json")
+"""What is always written."""
+MAY_HOLD = (*CONTENTS, "uncertainty")
+"""What there is in a folder of results at most."""
 
 
 def save(result: "Result", folder: Path, *, overwrite: bool = False, progress: bool = False) -> Path:
     """See :meth:`avseg.prediction.result.Result.save`."""
-    with fresh_folder(folder, CONTENTS, overwrite=overwrite) as partial:
+    with fresh_folder(folder, MAY_HOLD, overwrite=overwrite) as partial:
         write(result, partial, progress=progress)
     return folder
 
@@ -32,8 +40,12 @@ def write(result: "Result", folder: Path, *, progress: bool = False) -> None:
     """Write all files of a result into an empty folder that is there."""
     from avseg.prediction.summary import chosen, summary, thumbnail  # matplotlib takes half a second to import
 
-    video, masks, overview, data = (folder / name for name in CONTENTS)
+    video, masks, overview, data, grey = (folder / name for name in MAY_HOLD)
     masks.mkdir()
+    doubts: Iterable[NDArray[np.float32] | None] = [None] * len(result.frames)
+    if result.has_uncertainty:
+        grey.mkdir()
+        doubts = result.uncertainty
     info = probe(result.source)
     complain = ignore if result.options.get("damaged") == "skip" else refuse
     colours = palette(len(result.class_names))
@@ -51,11 +63,15 @@ def write(result: "Result", folder: Path, *, progress: bool = False) -> None:
         ) as writer,
         seconds_bar("drawing", result.end, shown=progress) as reached,
     ):
-        shown = zip(pictures(result.source, complain), result.frames, result.labels, strict=True)
-        for index, (picture, frame, labels) in enumerate(shown):
-            image = overlay(picture.rgb(), labels, colours)
+        shown = zip(pictures(result.source, complain), result.frames, result.labels, doubts, strict=True)
+        for index, (picture, frame, labels, doubt) in enumerate(shown):
+            rgb = picture.rgb()
             if index in wanted:
-                thumbnails[index] = thumbnail(image)
+                thumbnails[index] = thumbnail(overlay(rgb, labels, colours))  # too small for a veil
+            image = overlay(rgb if doubt is None else veiled(rgb, doubt), labels, colours)
+            if doubt is not None:
+                add_legend(image, len(line))
+                Image.fromarray(quantised(doubt)).save(grey / f"{index:06d}.png", compress_level=1)
             add_strip(image, line, (frame.time - result.times[0]) / length)
             if len(colours) > 2:
                 add_names(image, [r.label for r in frame.regions], result.class_names, colours)

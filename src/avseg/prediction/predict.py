@@ -16,11 +16,11 @@ from rich.table import Table
 
 from avseg.errors import ConfigError
 from avseg.interface import AVSModel
-from avseg.prediction.export import CONTENTS, write
+from avseg.prediction.export import MAY_HOLD, write
 from avseg.prediction.freshfolder import fresh_folder
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
-from avseg.prediction.walk import Damaged, MissingAudio, Options, Walk
+from avseg.prediction.walk import Damaged, MissingAudio, Options, Show, Walk
 from avseg.progress import seconds_bar
 from avseg.store import load
 
@@ -36,6 +36,7 @@ def predict(
     device: str = "cpu",
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
+    show: Show = "masks",
     progress: bool = False,
 ) -> Result:
     """Find what sounds in a video.
@@ -52,17 +53,18 @@ def predict(
         missing_audio: Without a sound track, refuse (``"error"``), or let the model hear ``"silence"``.
         damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
             (``"skip"``).
+        show: The ``"masks"``, or, of a model that estimates it, the ``"uncertainty"`` as well.
         progress: Show a bar.
 
     Returns:
-        Masks, times, scores, intervals; ``.plot()``, ``.save(folder)``, ``.to_coco()``.
+        Masks, times, scores, intervals, uncertainty if asked for; ``.plot()``, ``.save(folder)``, ``.to_coco()``.
 
     Raises:
         MediaError: When the video cannot be used; says why.
-        ConfigError: When a setting cannot work.
+        ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged)
+    options = Options(fps, missing_audio, damaged, show)
     network = _ready(model, device)
     notes: list[str] = []
     walk = Walk(Path(video), network, options, notes.append)
@@ -73,6 +75,8 @@ def predict(
             reached(frame.time)
     name = network.name if isinstance(model, AVSModel) else str(model)
     settings = {**dataclasses.asdict(options), "device": device}
+    if show == "masks":
+        del settings["show"]  # what is always shown needs no record
     return Result(Path(video), walk.info.size, class_names(network), frames, walk.end, name, settings, tuple(notes))
 
 
@@ -84,6 +88,7 @@ def stream(
     device: str = "cpu",
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
+    show: Show = "masks",
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Like :func:`predict`, one frame after the other, as soon as the sample after it is answered.
@@ -95,6 +100,7 @@ def stream(
         device: Where the model runs.
         missing_audio: What to do without a sound track.
         damaged: What to do with what cannot be decoded.
+        show: With ``"uncertainty"``, a frame and its regions tell theirs.
         note: Is told what the user should know, such as that the sound is silent.
 
     Returns:
@@ -102,10 +108,10 @@ def stream(
 
     Raises:
         MediaError: When the video cannot be used; damage is found on the way.
-        ConfigError: When a setting cannot work.
+        ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    return iter(Walk(Path(video), _ready(model, device), Options(fps, missing_audio, damaged), note))
+    return iter(Walk(Path(video), _ready(model, device), Options(fps, missing_audio, damaged, show), note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -124,6 +130,7 @@ def predict_command(
     device: str = "cpu",
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
+    show: Show = "masks",
     overwrite: bool = False,
 ) -> None:
     """Mark what sounds in a video.
@@ -136,6 +143,8 @@ def predict_command(
         device: Where the model runs: cpu, cuda, mps.
         missing_audio: Without a sound track, refuse (error) or let the model hear silence.
         damaged: Where the file cannot be decoded, refuse (error) or skip that part.
+        show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
+            grey pictures in uncertainty/, rows in summary.png.
         overwrite: Replace an earlier result in the output folder.
 
     Raises:
@@ -143,9 +152,9 @@ def predict_command(
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    with fresh_folder(folder, CONTENTS, overwrite=overwrite) as partial:
+    with fresh_folder(folder, MAY_HOLD, overwrite=overwrite) as partial:
         result = predict(
-            video, model, fps=fps, device=device, missing_audio=missing_audio, damaged=damaged, progress=True
+            video, model, fps=fps, device=device, missing_audio=missing_audio, damaged=damaged, show=show, progress=True
         )
         write(result, partial, progress=True)
     _report(result, folder, perf_counter() - started)
@@ -172,6 +181,10 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
         console.print(f"and {more} more, see result.json")
     if not result.intervals:
         console.print("nothing sounds")
+    if result.has_uncertainty:
+        doubt = result.mean_uncertainty
+        most = int(doubt.argmax())
+        console.print(f"uncertainty {doubt.mean():.2f}, at {result.times[most]:.2f} s {doubt[most]:.2f}")
     for note in result.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     console.print(

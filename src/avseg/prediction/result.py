@@ -1,6 +1,7 @@
 """What a prediction says about a video, as an object: masks, times, scores, intervals, pictures, files."""
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
-from avseg.errors import MediaError
+from avseg.errors import ConfigError, MediaError
 from avseg.prediction import rle
 from avseg.prediction.regions import Frame, Region
+from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 MIN_AREA = 0.001
 """Share of the picture a class must cover to count as sounding in :attr:`Result.intervals`."""
 _FORMAT = 1
-"""Raised whenever result.json changes its form."""
+"""Raised whenever result.json changes its form; uncertainty that was asked for only adds to it."""
 
 
 class Interval(NamedTuple):
@@ -79,7 +81,7 @@ class Result:
         source: The video.
         size: (H, W) of its pictures, as shown.
         class_names: Label → name; the first is the background.
-        frames: One entry for every picture; about 1 kB each at 720p.
+        frames: One entry for every picture; about 1 kB each at 720p, up to 4 kB more with uncertainty.
         end: When the last picture goes, in seconds since the start of the file.
         model: The model's name.
         options: The settings of the prediction.
@@ -104,6 +106,30 @@ class Result:
     def labels(self) -> Masks:
         """(N, H, W) uint8: the class of every pixel, 0 for the background; read lazily."""
         return Masks(self._labels, (len(self.frames), *self.size), np.uint8)
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether the uncertainty was asked for: ``predict(..., show="uncertainty")``."""
+        return any(frame.uncertainty is not None for frame in self.frames)
+
+    @property
+    def uncertainty(self) -> Masks:
+        """(N, H, W) float32: how little the model knows about every pixel, 0 sure .. 1 knows nothing; read lazily.
+
+        Raises:
+            ConfigError: When it was not asked for.
+        """
+        kept = self._kept()
+        return Masks(lambda i: unpack(kept[i], self.size), (len(kept), *self.size), np.float32)
+
+    @cached_property
+    def mean_uncertainty(self) -> NDArray[np.float64]:
+        """(N,) the uncertainty about each picture, as a mean over it.
+
+        Raises:
+            ConfigError: When it was not asked for.
+        """
+        return np.array([kept.mean for kept in self._kept()])
 
     @cached_property
     def times(self) -> NDArray[np.float64]:
@@ -157,6 +183,8 @@ class Result:
     def save(self, folder: str | Path, *, overwrite: bool = False, progress: bool = False) -> Path:
         """Write overlay.mp4 (with the sound), masks/NNNNNN.png, summary.png and result.json. Reads the video again.
 
+        With uncertainty, uncertainty/NNNNNN.png as well: grey, as large as the picture, 255 knows nothing.
+
         Args:
             folder: Appears when all is written, or not at all.
             overwrite: Replace an earlier result.
@@ -186,13 +214,7 @@ class Result:
         except (OSError, ValueError) as error:
             raise MediaError(f"{path} is no result of avseg ({error}): give a folder avseg predict wrote") from error
         size = (data["size"][0], data["size"][1])
-        frames = tuple(
-            Frame(
-                f["time"],
-                tuple(Region(r["label"], r["score"], rle.RLE(size, r["counts"].encode())) for r in f["regions"]),
-            )
-            for f in data["frames"]
-        )
+        frames = tuple(_frame(frame, size) for frame in data["frames"])
         names, notes = tuple(data["class_names"]), tuple(data["notes"])
         return cls(Path(data["source"]), size, names, frames, data["end"], data["model"], data["options"], notes)
 
@@ -212,10 +234,8 @@ class Result:
                 {
                     "time": frame.time,
                     "score": round(float(score), 4),
-                    "regions": [
-                        {"label": r.label, "score": r.score, "size": list(r.rle.size), "counts": r.rle.counts.decode()}
-                        for r in frame.regions
-                    ],
+                    "regions": [_region_as_dict(region) for region in frame.regions],
+                    **({"uncertainty": _map_as_dict(frame.uncertainty)} if frame.uncertainty else {}),
                 }
                 for frame, score in zip(self.frames, self.scores, strict=True)
             ],
@@ -224,7 +244,8 @@ class Result:
     def to_coco(self) -> dict[str, Any]:
         """The masks as a COCO data set: images, annotations with run lengths, categories.
 
-        An image is named after its mask (``masks/000012.png`` → ``000012.png``); ``time`` is in seconds.
+        An image is named after its mask (``masks/000012.png`` → ``000012.png``); ``time`` is in seconds. With
+        uncertainty, an annotation has its mean ``uncertainty``.
         """
         height, width = self.size
         images = [
@@ -240,6 +261,7 @@ class Result:
                 "bbox": list(rle.box(region.rle)),
                 "iscrowd": 0,
                 "score": region.score,
+                **_unsure(region),
             }
             for i, frame in enumerate(self.frames)
             for region in frame.regions
@@ -256,3 +278,39 @@ class Result:
         for region in self.frames[index].regions:
             labels[rle.decode(region.rle)] = region.label
         return labels
+
+    def _kept(self) -> list[UncertaintyMap]:
+        kept = [frame.uncertainty for frame in self.frames if frame.uncertainty is not None]
+        if len(kept) != len(self.frames):
+            raise ConfigError(
+                f"this result of {self.model} is without uncertainty: predict again with show uncertainty "
+                "(--show uncertainty) and a model that estimates it"
+            )
+        return kept
+
+
+def _unsure(region: Region) -> dict[str, float]:
+    return {} if region.uncertainty is None else {"uncertainty": region.uncertainty}
+
+
+def _region_as_dict(region: Region) -> dict[str, Any]:
+    size, counts = list(region.rle.size), region.rle.counts.decode()
+    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **_unsure(region)}
+
+
+def _map_as_dict(kept: UncertaintyMap) -> dict[str, Any]:
+    return {"mean": kept.mean, "size": list(kept.size), "png": b64encode(kept.png).decode()}
+
+
+def _frame(data: Mapping[str, Any], size: tuple[int, int]) -> Frame:
+    """One frame of result.json, for pictures of (H, W)."""
+    regions = (
+        Region(r["label"], r["score"], rle.RLE(size, r["counts"].encode()), r.get("uncertainty"))
+        for r in data["regions"]
+    )
+    kept = data.get("uncertainty")
+    return Frame(data["time"], tuple(regions), kept and _map(kept))
+
+
+def _map(data: Mapping[str, Any]) -> UncertaintyMap:
+    return UncertaintyMap(data["mean"], (data["size"][0], data["size"][1]), b64decode(data["png"]))

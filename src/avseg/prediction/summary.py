@@ -1,6 +1,10 @@
-"""One picture that tells a whole video: what sounded, where, how surely, and what was heard."""
+"""One picture that tells a whole video: what sounded, where, how surely, and what was heard.
 
-from collections.abc import Mapping
+With uncertainty, it has two rows more: how uncertain each of its pictures is, and every picture is on average.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -8,7 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec
+from matplotlib.gridspec import GridSpec, SubplotSpec
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,13 +20,16 @@ from avseg.media.container import ignore
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures
 from avseg.mel import OFFSET, PATCH_SECONDS
-from avseg.prediction.draw import overlay, palette
+from avseg.prediction.draw import Pixels, overlay, palette
+from avseg.prediction.uncertainty import MAP, quantised
 
 if TYPE_CHECKING:
     from avseg.prediction.result import Result
 
 _WIDTH, _DOTS = 11.0, 110
 """Inches, and dots per inch."""
+_TITLE = 0.15
+"""Inches of a title over pictures that have others above them."""
 _INK, _FAINT = "#333333", "#9a9a9a"
 _MOST_PATCHES = 256
 """Patches of 0.96 s a spectrogram is made of, at most: longer videos are listened to in places."""
@@ -38,7 +45,7 @@ def chosen(result: "Result") -> list[int]:
     return [int(i) for i in indices]
 
 
-def thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+def thumbnail(image: Pixels) -> Image.Image:
     """A picture as small as the summary needs it."""
     small = Image.fromarray(image)
     small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX)
@@ -54,32 +61,69 @@ def summary(result: "Result", thumbnails: Mapping[int, Image.Image] | None = Non
     """
     indices = chosen(result)
     shown = thumbnails or {index: _read(result, index) for index in indices}
-    names = [name for i, name in enumerate(result.class_names) if result.areas[:, i].any()]
-    heights = [_WIDTH / len(indices) * result.size[0] / result.size[1], 1.5, 0.9, 0.25 + 0.22 * max(len(names), 1)]
+    rows = _timed(result)
+    heights = [_WIDTH / len(indices) * result.size[0] / result.size[1]]
+    heights += [heights[0] + _TITLE] * result.has_uncertainty + [height for height, _ in rows]
     total = sum(heights) + 1.1
     figure = Figure(figsize=(_WIDTH, total), dpi=_DOTS)
     margins = {"left": 0.07, "right": 0.985, "top": 1 - 0.3 / total, "bottom": 0.5 / total}
-    grid = GridSpec(4, 1, figure, height_ratios=heights, hspace=0.14, **margins)
-    cells = grid[0].subgridspec(1, len(indices), wspace=0.03)
-    for column, index in enumerate(indices):
-        axes = figure.add_subplot(cells[column])
-        axes.imshow(np.asarray(shown[index]))
-        axes.set_title(f"{result.times[index]:.1f} s", fontsize=8, color=_INK, pad=3)
-        axes.set_axis_off()
-    sound, score, spans = (figure.add_subplot(grid[row]) for row in (1, 2, 3))
-    _spectrogram(sound, result)
-    _score(score, result)
-    _intervals(spans, result, names)
-    for axes in sound, score, spans:
+    grid = GridSpec(len(heights), 1, figure, height_ratios=heights, hspace=0.14, **margins)
+    titles = [f"{result.times[index]:.1f} s" for index in indices]
+    _gallery(figure, grid[0], [np.asarray(shown[index]) for index in indices], titles)
+    if result.has_uncertainty:
+        _maps(figure, grid[1], result, indices)
+    for row, (_, draw) in enumerate(rows, len(heights) - len(rows)):
+        axes, last = figure.add_subplot(grid[row]), row == len(heights) - 1
+        draw(axes)
         axes.set_xlim(result.times[0], result.end)
-        axes.tick_params(colors=_INK, labelsize=8, length=3, labelbottom=axes is spans)
+        axes.tick_params(colors=_INK, labelsize=8, length=3, labelbottom=last)
         axes.spines[:].set_visible(False)
         for index in indices:
             axes.axvline(result.times[index], color=_FAINT, linewidth=0.6, linestyle=(0, (2, 3)))
-    spans.set_xlabel("seconds", color=_INK, fontsize=8)
+    axes.set_xlabel("seconds", color=_INK, fontsize=8)
     png = BytesIO()
     figure.savefig(png, format="png")
     return Image.open(png).convert("RGB")
+
+
+def _timed(result: "Result") -> list[tuple[float, Callable[[Axes], None]]]:
+    """The rows on the time axis: inches of height, and what draws them."""
+    names = [name for i, name in enumerate(result.class_names) if result.areas[:, i].any()]
+    rows: list[tuple[float, Callable[[Axes], None]]] = [
+        (1.5, partial(_spectrogram, result=result)),
+        (0.9, partial(_curve, result=result, values=result.scores, what="score")),
+        (0.25 + 0.22 * max(len(names), 1), partial(_intervals, result=result, names=names)),
+    ]
+    if result.has_uncertainty:
+        curve = partial(_curve, result=result, values=result.mean_uncertainty, what=MAP)
+        rows.insert(2, (0.9, curve))
+    return rows
+
+
+def _gallery(figure: Figure, place: SubplotSpec, shown: Sequence[Pixels], titles: Sequence[str]) -> list[Axes]:
+    """Pictures side by side, (H, W, 3) or grey (H, W)."""
+    cells, row = place.subgridspec(1, len(shown), wspace=0.03), []
+    for column, (image, title) in enumerate(zip(shown, titles, strict=True)):
+        axes = figure.add_subplot(cells[column])
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=8, color=_INK, pad=3)
+        axes.set_axis_off()
+        row.append(axes)
+    return row
+
+
+def _maps(figure: Figure, place: SubplotSpec, result: "Result", indices: Sequence[int]) -> None:
+    """The uncertainty about the chosen pictures: grey, with the mean; left of it what the greys are."""
+    maps = [np.asarray(thumbnail(quantised(result.uncertainty[index]))) for index in indices]
+    row = _gallery(figure, place, maps, [f"{result.mean_uncertainty[index]:.2f}" for index in indices])
+    for axes in row:
+        axes.set_anchor("S")  # the title has the rest of the place
+    scale = row[0].inset_axes((-0.09, 0.0, 0.05, 1.0))
+    scale.imshow(np.linspace(0.0, 1.0, 64)[:, None], extent=(0, 1, 0, 1), aspect="auto", origin="lower", cmap="gray")
+    scale.set_title(MAP, fontsize=8, color=_INK, pad=8)
+    scale.set_xticks([])
+    scale.set_yticks([0.0, 1.0])
+    scale.tick_params(colors=_INK, labelsize=8, length=3)
 
 
 def _read(result: "Result", index: int) -> Image.Image:
@@ -103,14 +147,14 @@ def _spectrogram(axes: Axes, result: "Result") -> None:
     axes.set_ylabel("heard", color=_INK, fontsize=8)
 
 
-def _score(axes: Axes, result: "Result") -> None:
+def _curve(axes: Axes, result: "Result", values: NDArray[np.float64], what: str) -> None:
     times = np.append(result.times, result.end)
-    scores = np.append(result.scores, result.scores[-1])
-    axes.fill_between(times, scores, step="post", color=_INK, alpha=0.15, linewidth=0)
-    axes.step(times, scores, where="post", color=_INK, linewidth=1.2)
+    steps = np.append(values, values[-1])
+    axes.fill_between(times, steps, step="post", color=_INK, alpha=0.15, linewidth=0)
+    axes.step(times, steps, where="post", color=_INK, linewidth=1.2)
     axes.set_ylim(0.0, 1.02)
     axes.set_yticks([0.0, 0.5, 1.0])
-    axes.set_ylabel("score", color=_INK, fontsize=8)
+    axes.set_ylabel(what, color=_INK, fontsize=8)
 
 
 def _intervals(axes: Axes, result: "Result", names: list[str]) -> None:

@@ -10,6 +10,8 @@ How it looks and listens:
 - Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
   sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
   the picture's own size and only there becomes a mask (:func:`avseg.prediction.regions.find_regions`).
+- Uncertainty, when it is to be shown, is blended like a probability, and made small
+  (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The pictures of one clip and about 2 s of sound are held, however long the video is.
 """
 
@@ -34,9 +36,11 @@ from avseg.media.container import refuse
 from avseg.media.sound import Sound, silence, sound_blocks
 from avseg.media.video import Picture, pictures, probe
 from avseg.prediction.regions import Frame, find_regions
+from avseg.prediction.uncertainty import answered, pack
 
 MissingAudio = Literal["error", "silence"]
 Damaged = Literal["error", "skip"]
+Show = Literal["masks", "uncertainty"]
 
 _USUAL_FRAMES, _USUAL_SIZE = 5, 224
 """Of AVSBench, for a model whose card names no data."""
@@ -50,27 +54,28 @@ class Options:
         fps: Samples per second of video.
         missing_audio: Without a sound track, refuse, or let the model hear silence.
         damaged: Where something cannot be decoded, refuse, or leave that part out and note it.
+        show: What to keep of the model's answers: the masks, or its uncertainty as well.
     """
 
     fps: float = 1.0
     missing_audio: MissingAudio = "error"
     damaged: Damaged = "error"
+    show: Show = "masks"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ConfigError(f"fps must be above 0, got {self.fps}")
-        for name, choices in (("missing_audio", get_args(MissingAudio)), ("damaged", get_args(Damaged))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"unknown {name} {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}"
-                )
+        for name, kind in (("missing_audio", MissingAudio), ("damaged", Damaged), ("show", Show)):
+            if (said := getattr(self, name)) not in (choices := get_args(kind)):
+                raise ConfigError(f"unknown {name} {said!r}. {did_you_mean(said, choices)}")
 
 
 class _Answer(NamedTuple):
-    """What the model says about one moment: (K, h, w) probabilities."""
+    """What the model says about one moment: (K, h, w) probabilities, (h, w) uncertainty if that is to be shown."""
 
     time: float
     probabilities: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None
 
 
 class Walk:
@@ -128,20 +133,26 @@ class Walk:
         while self._waiting and self._waiting[0] <= until:
             time = self._waiting.popleft()
             share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
-            blend = before.probabilities + (after.probabilities - before.probabilities) * np.float32(share)
-            yield Frame(time, find_regions(blend, self.info.size))
+            probabilities = _blend(before.probabilities, after.probabilities, share)
+            doubt = None
+            if before.uncertainty is not None and after.uncertainty is not None:
+                doubt = pack(_blend(before.uncertainty, after.uncertainty, share))
+            yield Frame(time, find_regions(probabilities, self.info.size, doubt), doubt)
 
     def _answers(self) -> Iterator[_Answer]:
         data = self._model.card.get("data") or {}
         length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", _USUAL_SIZE)
         samples = sample(self._pictures(), self._options.fps)
+        doubting = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):
             seen = torch.stack([_squashed(picture, size) for _, picture in clip])
             heard = torch.stack([self._sound.patch(time) for time, _ in clip])
             with torch.inference_mode():
-                answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device))
+                answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device), maps=doubting)
                 probabilities = answer.probabilities[0].float().cpu().numpy()
-            yield from (_Answer(time, p) for (time, _), p in zip(clip, probabilities, strict=True))
+            doubts = answered(answer, self._model.name) if doubting else [None] * len(clip)
+            for (time, _), p, doubt in zip(clip, probabilities, doubts, strict=True):
+                yield _Answer(time, p, doubt)
 
     def _pictures(self) -> Iterator[Picture]:
         for picture in pictures(self._path, self._complain):
@@ -183,6 +194,10 @@ def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Pictur
         picture = following or picture
     if not count or picture.time > due - 0.5 / fps:
         yield picture.time, picture
+
+
+def _blend(before: NDArray[np.float32], after: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    return before + (after - before) * np.float32(share)
 
 
 def _refuse(message: str) -> None:
