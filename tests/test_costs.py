@@ -107,6 +107,28 @@ def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small,
     assert found["backbone"] == PIXELS * (3 * 4 + 2 * 4 * 4)
 
 
+def test_a_part_that_another_calls_counts_for_itself(model: Small, clip: Clip) -> None:
+    inner = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
+    model.hear = inner  # type: ignore[assignment]
+
+    class Within(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 3, 1, bias=False)
+            self.last = nn.Conv2d(3, 4, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(inner(self.first(x)))
+            return out
+
+    model.conv = Within().requires_grad_(False)  # type: ignore[assignment]
+    model.norm = nn.Identity()  # type: ignore[assignment]
+    model.forward = lambda clip: model.conv(clip.frames.flatten(0, 1))  # type: ignore[method-assign]
+    with all_macs() as meter:
+        found = spent(model, clip, meter)
+    assert found == {"backbone": PIXELS * (9 + 12), "audio": PIXELS * 9, "decoder": 0, "other": 0}
+
+
 def test_all_macs_count_attention_and_no_bias(model: Small, clip: Clip) -> None:
     with all_macs() as meter:
         found = spent(model, clip, meter)

@@ -55,41 +55,41 @@ def _answering(model: AVSModel) -> list[str]:
 def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
     """What a call of the model adds to ``meter``, by part."""
     total = dict.fromkeys(_answering(model), 0.0)
-    readings: list[float] = []
-    start = meter()
+    before = meter()
 
-    def end(part: str) -> None:
-        total[part] += meter() - readings.pop()
+    def charge(part: str) -> None:
+        nonlocal before
+        now = meter()
+        total[part] += now - before
+        before = now
 
-    with _watched(model, lambda _: readings.append(meter()), end):
+    with _watched(model, charge):
         model(clip)
-    total[OTHER] = meter() - start - sum(total.values())
+    charge(OTHER)
     return total
 
 
 @contextmanager
-def _watched(model: AVSModel, begin: Callable[[str], None], end: Callable[[str], None]) -> Iterator[None]:
-    """Calls back with the name of a part around each call of one of its modules that no other part's call is within."""
-    depth = 0
+def _watched(model: AVSModel, stopped: Callable[[str], None]) -> Iterator[None]:
+    """Calls back with the name of a part whenever another one takes over: the innermost call counts."""
+    running = [OTHER]
 
     def enter(part: str) -> None:
-        nonlocal depth
-        depth += 1
-        if depth == 1:
-            begin(part)
+        if part != running[-1]:
+            stopped(running[-1])
+        running.append(part)
 
-    def leave(part: str) -> None:
-        nonlocal depth
-        depth -= 1
-        if depth == 0:
-            end(part)
+    def leave() -> None:
+        part = running.pop()
+        if part != running[-1]:
+            stopped(part)
 
     handles = []
     for name, module in model.named_modules():
         # Lists of modules, and modules of which a model calls children alone, have hooks that never run.
         if (part := part_of(model, name)) not in (OTHER, TRAINING):
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: enter(part)))
-            handles.append(module.register_forward_hook(lambda *_, part=part: leave(part)))
+            handles.append(module.register_forward_hook(lambda *_: leave()))
     try:
         yield
     finally:
@@ -168,7 +168,7 @@ def peaks(model: AVSModel, clip: Clip, gauge: Gauge) -> dict[str, int]:
         gauge.reset()
 
     gauge.reset()
-    with _watched(model, lambda _: close(OTHER), close):
+    with _watched(model, close):
         model(clip)
     close(OTHER)
     return most
