@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import torch
 
 from avseg.data import build_dataset, collate
 from avseg.data._base import denormalise
-from avseg.data.synthetic import KINDS, Drawn, Synthetic
+from avseg.data.synthetic import KINDS, LOOKALIKES, Drawn, Synthetic, looks_alike
+from avseg.errors import ConfigError
 from avseg.interface import Target
 from avseg.mel import OFFSET
+from avseg.studio.likeness import likeness
 
 SPLITS = ("train", "val", "test")
 
@@ -45,6 +48,10 @@ def test_the_benchmark_has_not_moved():
     assert [float(s.frames.mean()) for s in scenes] == pytest.approx(GOLDEN_BRIGHTNESS, abs=2.0)
     assert [float((s.instances > 0).mean()) for s in scenes] == pytest.approx(GOLDEN_COVER, abs=0.01)
     assert [float(np.abs(s.waveform).mean()) for s in scenes] == pytest.approx(GOLDEN_LOUDNESS, rel=0.02)
+
+
+def test_no_ambiguity_is_the_benchmark():
+    assert digest(data("avss", "val", ambiguity="none")[3]) == digest(data("avss", "val")[3])
 
 
 GOLDEN_LABELS = [(1,), (3, 11, 9), (3, 10), (8, 5, 6), (6, 9, 1, 8), (12, 4, 7, 5)]
@@ -169,3 +176,104 @@ def test_iteration_ends_and_outside_is_an_error():
     assert len(list(ours)) == len(ours) == 2
     with pytest.raises(IndexError, match="clip 2 of 2"):
         ours[2]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
+def test_spatial_clips_show_a_pair_of_which_the_first_alone_sounds(variant, split):
+    ours, areas = data(variant, split, ambiguity="spatial", size=40, frames=3), []
+    for index in range(10):
+        scene = ours.scene(index)
+        assert tuple(sorted(scene.labels[:2])) in LOOKALIKES
+        assert scene.seen[:2] == (True, True)
+        assert scene.sounds[0].any()
+        assert not scene.sounds[1].any()
+        shown = [(scene.instances == thing).mean((1, 2)) for thing in (1, 2)]
+        assert min(s.min() for s in shown) >= 0.03
+        areas.append(shown[0].mean() / shown[1].mean())
+    assert 0.6 < np.median(areas) < 1.6
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_temporal_clips_switch_where_it_is_seen(split):
+    ours = data("ms3", split, ambiguity="temporal", size=24)
+    for index in range(12):
+        scene = ours.scene(index)
+        loud = scene.sounds[scene.sounds.any(1)]
+        assert (np.diff(loud.astype(int), axis=1) != 0).any(1).all()
+        assert scene.sounds[np.array(scene.seen)].any()
+        patterns = [set(np.unique(mask)) for mask in scene.masks]
+        assert any(a != b for a, b in itertools.pairwise(patterns))
+
+
+@pytest.mark.parametrize("ambiguity", ["spatial", "temporal"])
+def test_ambiguous_clips_are_made_the_same_twice_and_differ_from_the_others(ambiguity):
+    settings = {"size": 24, "frames": 2}
+    ours, again, plain = (data(ambiguity=a, **settings) for a in (ambiguity, ambiguity, "none"))
+    clips = [digest(ours[k]) for k in range(4)]
+    assert clips == [digest(again[k]) for k in range(4)]
+    assert not {*clips} & {digest(plain[k]) for k in range(4)}
+
+
+@pytest.mark.parametrize("ambiguity", ["spatial", "temporal"])
+def test_the_ambiguous_clips_have_not_moved(ambiguity):
+    ours = data("avss", "test", ambiguity=ambiguity, size=24)
+    scenes = [ours.scene(k) for k in range(4)]
+    assert [(s.labels, ["".join(map(str, row.astype(int))) for row in s.sounds]) for s in scenes] == AMBIGUOUS[
+        ambiguity
+    ]
+
+
+AMBIGUOUS = {
+    "spatial": [
+        ((12, 5), ["11111", "00000"]),
+        ((5, 12), ["10011", "00000"]),
+        ((2, 3, 9), ["11111", "00000", "00000"]),
+        ((2, 3, 8, 9), ["11111", "00000", "11111", "10001"]),
+    ],
+    "temporal": [
+        ((1,), ["01000"]),
+        ((3, 11, 9), ["00100", "00000", "00000"]),
+        ((3,), ["01111"]),
+        ((8, 5, 6), ["00000", "01111", "01001"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("pair", LOOKALIKES, ids=[f"{KINDS[a - 1].name}-{KINDS[b - 1].name}" for a, b in LOOKALIKES])
+def test_a_pair_is_more_alike_than_two_things_of_one_kind(pair):
+    rng = np.random.default_rng(0)
+
+    def draft(stock, label):
+        return stock.cut_out(label, rng, 32)
+
+    plain = Drawn("train")
+    drawn_alike = [Drawn("train", looks_alike("train", pair, rng)) for _ in range(6)]
+    alike = np.mean([likeness([draft(s, pair[0])], [draft(s, pair[1])]) for s in drawn_alike])
+    kinds = [[draft(plain, kind + 1) for _ in range(8)] for kind in range(len(KINDS))]
+    same = np.mean([likeness(things, things)[~np.eye(8, dtype=bool)].mean() for things in kinds])
+    apart = likeness(*([draft(plain, label) for _ in range(8)] for label in pair)).mean()
+    assert alike > same + 0.03
+    assert alike > apart + 0.1
+
+
+def test_given_looks_are_the_same_at_any_moment_and_size():
+    stock, rng = Drawn("val", {3: 17}), np.random.default_rng(0)
+    first, again = (stock.cut_out(3, rng, 60) for _ in range(2))
+    assert first.image.tobytes() == again.image.tobytes()
+    assert likeness([first], [stock.cut_out(3, rng, 30)])[0, 0] > 0.9
+    assert stock.cut_out(2, rng, 60).image.tobytes() != stock.cut_out(2, rng, 60).image.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"ambiguity": "temporl"}, "must be 'none', 'spatial' or 'temporal', got 'temporl'"),
+        ({"ambiguity": "temporal", "variant": "s4"}, "variant 'ms3' or 'avss' and frames 2 or more, got 's4' and 5"),
+        ({"ambiguity": "temporal", "frames": 1}, "frames 2 or more, got 'ms3' and 1"),
+    ],
+)
+def test_ambiguity_that_cannot_work_is_refused(settings, hint):
+    with pytest.raises(ConfigError, match=hint) as error:
+        data(**{"variant": "ms3", **settings})
+    assert "\n" not in str(error.value)

@@ -4,8 +4,8 @@ import pytest
 from avseg.studio.script import write_script
 
 
-def scripts(variant, seen=range(1, 13), heard=range(1, 13), seconds=5):
-    return [write_script(np.random.default_rng(k), variant, seen, heard, seconds) for k in range(300)]
+def scripts(variant, seen=range(1, 13), heard=range(1, 13), seconds=5, **ambiguity):
+    return [write_script(np.random.default_rng(k), variant, seen, heard, seconds, **ambiguity) for k in range(300)]
 
 
 def test_s4_has_one_voice_that_is_seen_and_never_stops():
@@ -63,3 +63,47 @@ def test_things_without_sound_do_not_crowd_out_the_others():
     many = scripts("ms3", seen=range(1, 60), heard=(1, 2, 3))
     assert all(any(r.label <= 3 for r in roles if r.seen) for roles in many)
     assert any(r.label > 3 for roles in many for r in roles)
+
+
+PAIRS = ((2, 3), (6, 8))
+
+
+@pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
+def test_of_two_that_look_alike_the_first_sounds_and_the_second_never(variant):
+    many = scripts(variant, ambiguity="spatial", alike=PAIRS)
+    for first, second, *others in many:
+        assert tuple(sorted((first.label, second.label))) in PAIRS
+        assert first.seen
+        assert second.seen
+        assert any(first.sounds)
+        assert not any(second.sounds)
+        assert not {first.label, second.label} & {r.label for r in others}
+        assert len(others) - sum(not r.seen for r in others) <= 2
+        assert len({r.label for r in others}) == len(others)
+    assert {first.label for first, *_ in many} == {2, 3, 6, 8}  # either of the two may be the one that sounds
+    assert {len([r for r in roles if r.seen]) for roles in many} == {2, 3, 4}
+    if variant == "s4":
+        assert all(all(roles[0].sounds) and not any(any(r.sounds) for r in roles[1:]) for roles in many)
+    else:
+        assert sum(not all(first.sounds) for first, *_ in many) > 100
+        assert sum(any(any(r.sounds) for r in roles[2:] if r.seen) for roles in many) > 50
+
+
+@pytest.mark.parametrize("seconds", [2, 3, 5, 10])
+def test_sounds_that_switch_often(seconds):
+    many = scripts("ms3", seconds=seconds, ambiguity="temporal")
+    voices = [np.array(r.sounds) for roles in many for r in roles if any(r.sounds)]
+    changes = np.array([np.diff(v.astype(int)) != 0 for v in voices])
+    assert changes.any(1).all()
+    rest = 0.5 ** (seconds - 1)  # the draws without a change get one
+    assert changes.mean() == pytest.approx(0.5 + rest / (seconds - 1), abs=0.04)
+    assert (changes.mean(0) > 0.3).all()
+    assert all(any(r.seen and any(r.sounds) for r in roles) for roles in many)
+    assert 0.4 < np.mean([v[0] for v in voices]) < 0.6
+
+
+def test_all_else_of_a_temporal_clip_is_as_ever():
+    many = scripts("ms3", ambiguity="temporal")
+    assert {sum(r.seen for r in roles) for roles in many} == {1, 2, 3, 4}
+    assert sum(any(not r.seen for r in roles) for roles in many) > 30
+    assert max(sum(any(r.sounds) for r in roles if r.seen) for roles in many) == 3

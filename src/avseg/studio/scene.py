@@ -21,6 +21,8 @@ from avseg.studio.stage import Actor, Camera, Setting, place, setting_size, stil
 _TRIES = 5
 _SEEN = 0.004
 """Part of the picture a thing must show in every frame; else the scene is staged again."""
+_TWIN_SEEN = 0.03
+"""The same of each of two that are to be told apart."""
 
 
 class Stock(Protocol):
@@ -78,6 +80,8 @@ def stage(
     height: int,
     width: int,
     setting: Setting | None = None,
+    *,
+    twins: bool = False,
 ) -> Scene:
     """Stage the roles: draw, place, move, occlude, sound.
 
@@ -89,11 +93,12 @@ def stage(
         width: W.
         setting: A picture that shows all who are seen, role k as number k + 1; left out, a background of the stock
             before which they are placed.
+        twins: Roles 0 and 1 are seen equally large, and well; only before a background of the stock.
     """
     seconds = len(roles[0].sounds)
     for _ in range(1 if setting else _TRIES):
-        frames, instances = _render(stock, roles, rng, seconds, (width, height), setting)
-        if _all_seen(roles, instances):
+        frames, instances = _render(stock, roles, rng, seconds, (width, height), setting, twins)
+        if _all_seen(roles, instances, twins):
             break
     return Scene(
         frames=stock.finish(rng, frames),
@@ -105,9 +110,9 @@ def stage(
     )
 
 
-def _all_seen(roles: Sequence[Role], instances: NDArray[np.uint8]) -> bool:
+def _all_seen(roles: Sequence[Role], instances: NDArray[np.uint8], twins: bool) -> bool:
     shown = [(instances == a + 1).mean((1, 2)).min() for a, role in enumerate(roles) if role.seen]
-    return min(shown, default=1.0) >= _SEEN
+    return min(shown, default=1.0) >= _SEEN and (not twins or min(shown[:2]) >= _TWIN_SEEN)
 
 
 def _render(
@@ -117,12 +122,13 @@ def _render(
     seconds: int,
     size: tuple[int, int],
     setting: Setting | None,
+    twins: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Frames (T, H, W, 3) and instances (T, H, W) of one staging."""
     camera, actors = Camera(rng, size), list[Actor]()
     if setting is None:
         setting = Setting(stock.background(rng, *setting_size(size)))
-        actors = _cast(stock, roles, rng, min(size))
+        actors = _cast(stock, roles, rng, min(size), twins)
         behind = [still(rng, stock.clutter, min(size), 0.4) for _ in range(int(rng.integers(0, 4)))]
         before = [still(rng, stock.clutter, min(size), 0.3) for _ in range(int(rng.random() < 0.25))]
         actors = [*behind, *actors, *before]
@@ -130,13 +136,17 @@ def _render(
     return np.stack([frame for frame, _ in shots]), np.stack([who for _, who in shots])
 
 
-def _cast(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, side: int) -> list[Actor]:
+def _cast(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, side: int, twins: bool) -> list[Actor]:
     """The things that are seen, placed one beside the other, the furthest first."""
     seen = [(a + 1, role.label) for a, role in enumerate(roles) if role.seen]
+    if twins and rng.random() < 0.5:
+        # The first is free to stand anywhere; where it stands must not tell which of the two sounds.
+        seen[:2] = seen[1::-1]
     largest = (1.1, 0.95, 0.78, 0.65)[min(len(seen), 4) - 1]
     actors: list[Actor] = []
+    size = 0.0
     for number, label in seen:
-        size = float(rng.uniform(0.28, largest))
+        size = size if twins and len(actors) == 1 else float(rng.uniform(0.28, largest))
         thing = stock.cut_out(label, rng, max(8, round(1.3 * size * side)))
         actors.append(place(rng, number, thing, size, actors))
     return [actors[k] for k in rng.permutation(len(actors))]

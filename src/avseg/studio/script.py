@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Variant = Literal["s4", "ms3", "avss"]
+Ambiguity = Literal["none", "spatial", "temporal"]
 
 _CAST = (0.10, 0.30, 0.35, 0.25)
 """Probability of 1, 2, 3, 4 things to be seen."""
 _AT_ONCE = 3
 """More voices than this are not asked to be told apart."""
+_BESIDE = 2
+"""Things seen beside a pair that looks alike, at most."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ def write_script(
     heard: Sequence[int],
     seconds: int,
     cast: Sequence[int] = (),
+    ambiguity: Ambiguity = "none",
+    alike: Sequence[tuple[int, int]] = (),
 ) -> list[Role]:
     """The roles of one clip, all of different classes.
 
@@ -48,23 +53,36 @@ def write_script(
         heard: Labels there are sounds of.
         seconds: Length T of the clip.
         cast: Labels that are seen in this clip; left out, one to four at random.
+        ambiguity: ``"spatial"``: roles 0 and 1 are a pair of ``alike``, in either order; 0 sounds, 1 never does, and up
+            to two more are seen. ``"temporal"``, not of s4 and of two seconds or more: something seen sounds in every
+            clip, and all that sounds starts or stops at about half of the seconds.
+        alike: Pairs of labels that look alike, each with pictures and sounds; for ``"spatial"``.
     """
     both, silent = sorted(set(seen) & set(heard)), sorted(set(seen) - set(heard))
+    pair = _pair(rng, alike) if ambiguity == "spatial" else []
+    if pair:
+        cast = pair + _some(rng, [label for label in both if label not in pair], int(rng.integers(_BESIDE + 1)))
     if variant == "s4":
-        star = int(rng.choice(both))
+        star = pair[0] if pair else int(rng.choice(both))
         rest = [label for label in both if label != star]
         others = [c for c in cast if c != star] if cast else _cast(rng, rest, silent, int(rng.choice(4, p=_CAST)))
         return [Role(star, True, (True,) * seconds)] + [Role(o, True, (False,) * seconds) for o in others]
     cast = cast or _cast(rng, both, silent, int(rng.choice(4, p=_CAST)) + 1)
     voices = [label for label in cast if label in both]
     most = min(_AT_ONCE, max(1, len(cast) - 1))  # where two or more are seen, one never sounds
-    count = 0 if rng.random() < 0.06 else int(rng.integers(1, most + 1))
-    speaking = _some(rng, voices, count)
-    roles = [Role(c, True, _times(rng, seconds) if c in speaking else (False,) * seconds) for c in cast]
+    count = 0 if ambiguity == "none" and rng.random() < 0.06 else int(rng.integers(1, most + 1))
+    speaking = pair[:1] + _some(rng, [c for c in voices if c not in pair], count - len(pair[:1]))
+    times = _often if ambiguity == "temporal" else _times
+    roles = [Role(c, True, times(rng, seconds) if c in speaking else (False,) * seconds) for c in cast]
     hidden = [label for label in heard if label not in cast]
     if hidden and rng.random() < 0.2:
-        roles.append(Role(int(rng.choice(hidden)), False, _times(rng, seconds)))
+        roles.append(Role(int(rng.choice(hidden)), False, times(rng, seconds)))
     return roles
+
+
+def _pair(rng: np.random.Generator, alike: Sequence[tuple[int, int]]) -> list[int]:
+    """Who sounds and who only looks like it."""
+    return _some(rng, alike[int(rng.integers(len(alike)))], 2)
 
 
 def _cast(rng: np.random.Generator, able: Sequence[int], silent: Sequence[int], count: int) -> list[int]:
@@ -84,4 +102,13 @@ def _times(rng: np.random.Generator, seconds: int) -> tuple[bool, ...]:
     on: NDArray[np.bool_] = (rng.integers(2) + np.cumsum(rng.random(seconds) < 0.4)) % 2 == 1
     if not on.any():
         on[rng.integers(seconds)] = True
+    return tuple(bool(x) for x in on)
+
+
+def _often(rng: np.random.Generator, seconds: int) -> tuple[bool, ...]:
+    """Seconds of sound that change at about half of the moments between two seconds, and at least once."""
+    changes = rng.random(seconds - 1) < 0.5
+    if not changes.any():
+        changes[rng.integers(seconds - 1)] = True
+    on = (rng.integers(2) + np.cumsum([False, *changes])) % 2 == 1
     return tuple(bool(x) for x in on)
