@@ -441,7 +441,7 @@ def info_nce(anchor: Tensor, tokens: Tensor, positive: Tensor, negative: Tensor,
         0-d; frames without positives or negatives take no part; 0 (with gradient 0) when none is left.
     """
     with torch.autocast(anchor.device.type, enabled=False):
-        near = torch.einsum("nd,nkd->nk", normalize(anchor.float(), dim=-1), normalize(tokens.float(), dim=-1))
+        near = torch.einsum("bd,bkd->bk", normalize(anchor.float(), dim=-1), normalize(tokens.float(), dim=-1))
         near = near / temperature
         chosen = positive.any(1) & negative.any(1)
         others = near[chosen].masked_fill(~negative[chosen], -torch.inf).logsumexp(1, keepdim=True)
