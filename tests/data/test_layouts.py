@@ -65,5 +65,5 @@ def test_recipes_of_ama_ue_train(tiny, tmp_path: Path, task: str) -> None:
     assert (model.classes, int(model.steps)) == (len(model.card["class_names"]) if task == "avss" else 1, 2)
     curve = (run / "metrics.csv").read_text()
     ce = "ce" if task == "avss" else "bce"
-    assert all(f"train/{term}," in curve for term in (ce, "dice", "iou", "contrast", "uncertainty"))
+    assert all(f"train/{term}," in curve for term in (ce, "dice", "iou", "contrast", "evidence"))
     assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(tmp_path / "scores.json")]) == 0

@@ -52,6 +52,7 @@ class Same(nn.Module):
         return compact
 
 
+@torch.no_grad()
 def test_the_response_is_the_mean_of_the_heads_logits() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 3, 3), torch.randn(2, 6)
     aligned = block(maps, audio)[1]
@@ -63,6 +64,7 @@ def test_the_response_is_the_mean_of_the_heads_logits() -> None:
             assert aligned.response[n, i].item() == pytest.approx(torch.stack(heads).mean().item(), abs=1e-5)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("merging", ["audio", "mean"])
 @pytest.mark.parametrize("correlation", ["global", "group"])
 def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation: str) -> None:
@@ -84,6 +86,7 @@ def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation:
         assert torch.allclose(found[p], g, atol=1e-4)
 
 
+@torch.no_grad()
 def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
     block = ama(layers=1, groups=3)
     block.layers = nn.ModuleList([Same()])
@@ -98,6 +101,7 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
         assert torch.allclose(out[0, :, i // 4, i % 4], expected, atol=1e-5)
 
 
+@torch.no_grad()
 def test_ama_stands_between_the_stages_of_the_backbone() -> None:
     """Sound that enters after the first stage is seen by all stages, though only one listens."""
     network, inputs = model(stages=(1,), temporal=False).eval(), clip()
@@ -125,6 +129,7 @@ def test_a_place_that_nobody_is_nearest_to_breaks_nothing(grid: int) -> None:
     assert int(aligned.groups.max()) < 5
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 2)])
 def test_fewer_tokens_than_clusters(size: tuple[int, int]) -> None:
     block = ama(groups=5)
@@ -134,6 +139,7 @@ def test_fewer_tokens_than_clusters(size: tuple[int, int]) -> None:
     assert aligned.groups.sort().values.tolist() == [list(range(size[0] * size[1]))] * 3
 
 
+@torch.no_grad()
 def test_identical_tokens_stay_identical() -> None:
     block = ama()
     maps = torch.randn(1, 8, 1, 1).expand(1, 8, 4, 4)
@@ -145,6 +151,7 @@ def test_identical_tokens_stay_identical() -> None:
     assert torch.allclose(others, others[:, :1].expand_as(others), atol=1e-6)
 
 
+@torch.no_grad()
 def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> None:
     torch.manual_seed(0)
     block, maps = Temporal(4, 2).eval(), torch.randn(3, 4, 2, 2)
@@ -163,6 +170,7 @@ def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> Non
                 assert torch.allclose(out[t, :, y, x], expected, atol=1e-5)
 
 
+@torch.no_grad()
 def test_frames_hear_each_other_through_time_alone() -> None:
     inputs = clip(1, 3)
     other = inputs.audio.clone()
@@ -226,6 +234,7 @@ def test_contrast_reaches_what_hears_and_what_sees_and_no_head() -> None:
     assert reached == {"visual", "audio", "alignment"}
 
 
+@torch.no_grad()
 def test_contrast_by_truth_takes_what_sounds() -> None:
     network, inputs = model(positives="truth").eval(), clip(1, 2)
     masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
@@ -246,6 +255,7 @@ def test_contrast_by_truth_takes_what_sounds() -> None:
     assert nothing["contrast"].item() == 0
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("classes", [1, 4])
 def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes: int) -> None:
     network = model(classes).eval()
@@ -266,6 +276,7 @@ def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes:
     assert torch.equal(shown.flatten(0, 1), vacuity(state.alpha))
 
 
+@torch.no_grad()
 def test_without_uncertainty_the_mask_head_answers() -> None:
     network = model(uncertainty=False).eval()
     prediction = network(clip(), maps=True)
@@ -280,13 +291,14 @@ def test_the_objective_has_its_terms(classes: int) -> None:
     truth = target(inputs, classes)
     prediction = network(inputs)
     terms = network.loss(prediction, truth)
-    assert set(terms) == {"bce" if classes == 1 else "ce", "dice", "iou", "contrast", "uncertainty"}
+    assert set(terms) == {"bce" if classes == 1 else "ce", "dice", "iou", "contrast", "evidence"}
     plain = model(classes, evidence=1.0, contrast=1.0).train()
     once = plain.loss(prediction, truth)
-    assert terms["uncertainty"].item() == pytest.approx(2 * once["uncertainty"].item())
+    assert terms["evidence"].item() == pytest.approx(2 * once["evidence"].item())
     assert terms["contrast"].item() == pytest.approx(3 * once["contrast"].item())
 
 
+@torch.no_grad()
 def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> None:
     network, inputs = model(4, anneal=10).train(), clip(1, 1)
     truth = target(inputs, 4)
@@ -307,7 +319,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> No
                 total += float(a.sum().log() - a[label].log() + min(1.0, step / 10) * kl)
                 count += 1
         assert int(network.steps) == step
-        found = network.loss(prediction, truth)["uncertainty"].item()
+        found = network.loss(prediction, truth)["evidence"].item()
         assert found == pytest.approx(0.1 * total / count, rel=1e-3)
     network.eval()
     network.loss(prediction, truth)
@@ -316,7 +328,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> No
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "mask"}, {"stages": (2, 4)}]
+    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "final"}, {"stages": (2, 4)}]
 )
 @pytest.mark.parametrize("classes", [1, 3])
 def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
@@ -325,7 +337,7 @@ def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_the_mask_can_be_supervised_before_uncertainty_weighs_it() -> None:
+def test_masks_are_supervised_before_uncertainty_weighs_them_or_after() -> None:
     inputs = clip()
     truth = target(inputs)
     for supervise, reaches in (("final", True), ("mask", False)):

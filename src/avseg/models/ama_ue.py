@@ -223,7 +223,8 @@ class AMAUE(AVSModel):
             scale: Where the factor of what AMA adds begins (ours).
             temporal: Frames attend to each other (paper).
             uncertainty: The second head; without it the mask head's answer is final.
-            supervise: L_seg is of the ``final`` answer (ours) or of the ``mask`` head's, before uncertainty weighs it.
+            supervise: L_seg is of the ``mask`` head's answer (ours), or of the ``final`` one: then uncertainty grows
+                wherever nothing sounds, since that lowers L_seg, and says little else.
             ce: Weight of the cross-entropy (5: DDESeg).
             dice: Weight of the Dice loss (5: DDESeg).
             iou: Weight of the IoU loss (2: DDESeg).
@@ -258,7 +259,7 @@ class AMAUE(AVSModel):
         scale: float = 0.1
         temporal: bool = True
         uncertainty: bool = True
-        supervise: Supervise = "final"
+        supervise: Supervise = "mask"
         ce: float = 5.0
         dice: float = 5.0
         iou: float = 2.0
@@ -380,7 +381,7 @@ class AMAUE(AVSModel):
         if c.contrast and state.aligned:
             terms["contrast"] = c.contrast * self._contrast(state, target)
         if state.alpha is not None:
-            terms["uncertainty"] = c.evidence * self._doubt(state.alpha, target)
+            terms["evidence"] = c.evidence * self._doubt(state.alpha, target)
         if self.training:
             self.steps += 1
         return terms
