@@ -81,8 +81,9 @@ def score(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def cell(found: dict[str, Any]) -> str:
-    """Mean ± deviation, percent."""
-    return f"{100 * found['mean']:.1f} ± {100 * (found['std'] or 0):.1f}"
+    """Mean ± deviation, percent; of one seed there is none."""
+    spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
+    return f"{100 * found['mean']:.1f}{spread}"
 
 
 def main(argv: list[str]) -> None:
