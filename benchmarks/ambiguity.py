@@ -48,6 +48,7 @@ from avseg.figures.reliability import reliability
 from avseg.interface import AVSModel, make_config
 from avseg.measures import class_areas, frame_iou
 from avseg.metrics import decide
+from avseg.prediction.uncertainty import MAP
 from avseg.provenance import provenance, write_result, write_text
 from avseg.studio.scene import Scene
 
@@ -56,8 +57,6 @@ Numbers = dict[str, float | None]
 Diagrams = dict[str, dict[str, Reliability]]
 """Label → group of frames → what was counted."""
 AROUND, OTHERS = "around a change", "other frames"
-UNCERTAINTY = "uncertainty"
-"""The map of a model that knows how uncertain it is, (B, T, 1, h, w) of 0..1."""
 SPATIAL = {
     "chosen": "chooses right",
     "a0": "marked of what sounds",
@@ -103,7 +102,7 @@ def answer(model: AVSModel, sample: Sample) -> Answer:
         raise CheckpointError(f"the model answers NaN to clip {sample.names[0]!r}: its weights are broken")
     marked = decide(prediction)[0] != 0
     areas = class_areas(marked.long(), (sample.target.masks[0] != 0).long(), 2)
-    own = prediction.maps.get(UNCERTAINTY)
+    own = prediction.maps.get(MAP)
     own = None if own is None else interpolate(own[0].double(), size, mode="bilinear")[:, 0]
     logits = prediction.logits[0].double()
     probabilities = logits.sigmoid() if model.classes == 1 else logits.softmax(1)

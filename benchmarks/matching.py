@@ -90,6 +90,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("labels", nargs="+")
     said = parser.parse_args(argv)
     curves = {label: [curve(run) for run in sorted((said.runs / label).glob("seed*"))] for label in said.labels}
+    if missing := [label for label, seeds in curves.items() if not seeds]:
+        raise SystemExit(f"{said.runs} has no runs of {', '.join(map(repr, missing))}: choose among its folders")
     command = shlex.join(["python", "benchmarks/matching.py", *argv])
     write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": curves})
     draw(curves, said.out.with_suffix(".png"))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 import avseg
 from avseg.errors import ConfigError
@@ -72,7 +73,7 @@ def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation:
     block.layers = nn.ModuleList([Same(), Same()])
     fused, response = torch.randn(1, 6, 8), torch.randn(1, 6)
     groups = torch.tensor([[0, 1, 0, 2, 1, 0]])
-    found = block._converge(fused, response, groups)[0]
+    found = block._converge(fused, response, one_hot(groups).mT.bool())[0]
     f = fused[0]
     s = response[0] if merging == "audio" else torch.zeros(6)
     for p in range(3):
@@ -92,11 +93,11 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
     block.layers = nn.ModuleList([Same()])
     maps, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
     out, aligned = block(maps, audio)
-    assert aligned.groups is not None
+    assert aligned.members is not None
     fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.heard)[:, None]
-    compact = block._converge(fused, aligned.response, aligned.groups)
+    compact = block._converge(fused, aligned.response, aligned.members)
     for i in range(16):
-        vector = fused[0, i] + compact[0, aligned.groups[0, i]]
+        vector = fused[0, i] + compact[0, aligned.members[0, :, i].int().argmax()]
         expected = maps[0, :, i // 4, i % 4] + block.scale * block.out(vector)
         assert torch.allclose(out[0, :, i // 4, i % 4], expected, atol=1e-5)
 
@@ -125,8 +126,9 @@ def test_a_place_that_nobody_is_nearest_to_breaks_nothing(grid: int) -> None:
     out.square().sum().backward()
     assert out.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in block.parameters())
-    assert aligned.groups is not None
-    assert int(aligned.groups.max()) < 5
+    assert aligned.members is not None
+    assert aligned.members.shape == (2, 5, 64)
+    assert torch.equal(aligned.members.sum(1), torch.ones(2, 64, dtype=torch.int64))
 
 
 @torch.no_grad()
@@ -135,8 +137,11 @@ def test_fewer_tokens_than_clusters(size: tuple[int, int]) -> None:
     block = ama(groups=5)
     out, aligned = block(torch.randn(3, 8, *size), torch.randn(3, 6))
     assert out.isfinite().all()
-    assert aligned.groups is not None
-    assert aligned.groups.sort().values.tolist() == [list(range(size[0] * size[1]))] * 3
+    assert aligned.members is not None
+    count = size[0] * size[1]
+    assert aligned.members.shape == (3, count, count)
+    assert (aligned.members.sum(1) == 1).all()
+    assert (aligned.members.sum(2) == 1).all()
 
 
 @torch.no_grad()
@@ -144,10 +149,10 @@ def test_identical_tokens_stay_identical() -> None:
     block = ama()
     maps = torch.randn(1, 8, 1, 1).expand(1, 8, 4, 4)
     out = block(maps, torch.randn(1, 6))[0].flatten(2)
-    centres = block(maps, torch.randn(1, 6))[1].groups
+    members = block(maps, torch.randn(1, 6))[1].members
     assert out.isfinite().all()
-    assert centres is not None
-    others = out[0][:, centres[0] == 0]
+    assert members is not None
+    others = out[0][:, members[0, 0]]
     assert torch.allclose(others, others[:, :1].expand_as(others), atol=1e-6)
 
 

@@ -12,7 +12,7 @@ paper          here                   shape
 f_l            ``tokens``             (n, N_l, D_l), after a layer norm
 a              ``heard``              (n, D_l), the frame's sound in the stage's space
 S              ``response``           (n, N_l), how well each token fits the sound
-clusters       ``groups``             (n, N_l), 0 … P - 1
+clusters       ``members``            (n, P, N_l), who is in which
 G_l            ``compact``            (n, P, D_l), one vector per group
 m              ``logits``             (n, K, h_1, w_1) of the mask head
 α              ``alpha``              (n, C, h_1, w_1) concentrations of a Dirichlet distribution, 1 or more
@@ -51,6 +51,7 @@ from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.clustering import group
 from avseg.nn.evidence import concentration, down_weighted, evidential_loss, vacuity
 from avseg.nn.padding import real_frames, with_padding
+from avseg.nn.precision import full_precision
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)
@@ -67,14 +68,14 @@ class Aligned(NamedTuple):
         tokens: f_l (n, N, D).
         heard: a (n, D).
         response: S (n, N).
-        groups: (n, N), or None without grouping.
+        members: (n, P, N) bool, who is in which group; None without grouping.
         size: (h, w) with h · w = N.
     """
 
     tokens: Tensor
     heard: Tensor
     response: Tensor
-    groups: Tensor | None
+    members: Tensor | None
     size: tuple[int, int]
 
 
@@ -113,13 +114,14 @@ class AMA(nn.Module):
         heard = self.audio(audio)
         response = self._respond(tokens, heard)
         fused = tokens + response.sigmoid().unsqueeze(-1) * self.value(heard).unsqueeze(1)
-        groups = None
+        members = None
         if c.grouping:
             groups = group(tokens.mT.unflatten(2, size), c.groups, c.neighbours, c.grid)
-            compact = self._converge(fused, response, groups)
+            members = one_hot(groups, min(c.groups, groups.shape[1])).mT.bool()
+            compact = self._converge(fused, response, members)
             fused = fused + compact.gather(1, groups.unsqueeze(-1).expand_as(fused))
         change: Tensor = (self.scale * self.out(fused)).mT.unflatten(2, size)
-        return maps + change, Aligned(tokens, heard, response, groups, size)
+        return maps + change, Aligned(tokens, heard, response, members, size)
 
     def _respond(self, tokens: Tensor, heard: Tensor) -> Tensor:
         """S: logits of cross-attention, the mean over heads, (n, N, D) and (n, D) → (n, N)."""
@@ -127,11 +129,10 @@ class AMA(nn.Module):
         logits: Tensor = (self.query(tokens) @ self.key(heard).unsqueeze(-1)).squeeze(-1)
         return logits / (self.config.heads * math.sqrt(per_head))
 
-    def _converge(self, fused: Tensor, response: Tensor, groups: Tensor) -> Tensor:
+    def _converge(self, fused: Tensor, response: Tensor, members: Tensor) -> Tensor:
         """G: merge the tokens of each group, then G ← G + softmax(G fᵀ / √D + S) f, layer after layer → (n, P, D)."""
-        mine = one_hot(groups, min(self.config.groups, groups.shape[1])).mT.bool()
         # A group whose centre is on the smaller grid may be nobody's: it stands for the whole frame then.
-        mine = mine | ~mine.any(-1, keepdim=True)
+        mine = members | ~members.any(-1, keepdim=True)
         score = response.unsqueeze(1) if self.config.merging == "audio" else torch.zeros_like(response).unsqueeze(1)
         within = score.masked_fill(~mine, -torch.inf)
         compact = within.softmax(-1) @ fused
@@ -441,7 +442,7 @@ def info_nce(anchor: Tensor, tokens: Tensor, positive: Tensor, negative: Tensor,
     Returns:
         0-d; frames without positives or negatives take no part; 0 (with gradient 0) when none is left.
     """
-    with torch.autocast(anchor.device.type, enabled=False):
+    with full_precision(anchor):
         near = torch.einsum("bd,bkd->bk", normalize(anchor.float(), dim=-1), normalize(tokens.float(), dim=-1))
         near = near / temperature
         chosen = positive.any(1) & negative.any(1)
@@ -480,8 +481,8 @@ def _maps(aligned: Mapping[int, Aligned], alpha: Tensor | None, valid: Tensor) -
     shown = {} if alpha is None else {"uncertainty": vacuity(alpha).unflatten(0, valid.shape)}
     for stage, a in aligned.items():
         found = {"attention": a.response.sigmoid().unsqueeze(1)}
-        if a.groups is not None:
-            found["group"] = one_hot(a.groups).mT.to(a.response)
+        if a.members is not None:
+            found["group"] = a.members.to(a.response)
         for kind, x in found.items():
             shown[f"{kind}/ama{stage}"] = with_padding(x.unflatten(2, a.size), valid).unflatten(0, valid.shape)
     return shown
