@@ -1,6 +1,7 @@
 """AMA+UE: each formula of the notes the slow way, what the sound decides, and what it must not break."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -304,8 +305,11 @@ def test_the_objective_has_its_terms(classes: int) -> None:
 
 
 @torch.no_grad()
-def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> None:
-    network, inputs = model(4, anneal=10).train(), clip(1, 1)
+@pytest.mark.parametrize(("data", "weigh"), [("cross_entropy", torch.digamma), ("likelihood", torch.log)])
+def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
+    data: str, weigh: Callable[[Tensor], Tensor]
+) -> None:
+    network, inputs = model(4, anneal=10, divergence=0.5, data_term=data, evidence=0.1).train(), clip(1, 1)
     truth = target(inputs, 4)
     truth.masks[:, :, :8] = IGNORE
     prediction = network(inputs)
@@ -321,7 +325,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> No
                 wrong = torch.where(torch.arange(4) == label, 1.0, a)
                 flat = torch.distributions.Dirichlet(torch.ones(4, dtype=torch.float64))
                 kl = torch.distributions.kl_divergence(torch.distributions.Dirichlet(wrong), flat)
-                total += float(a.sum().log() - a[label].log() + min(1.0, step / 10) * kl)
+                total += float(weigh(a.sum()) - weigh(a[label]) + 0.5 * min(1.0, step / 10) * kl)
                 count += 1
         assert int(network.steps) == step
         found = network.loss(prediction, truth)["evidence"].item()
@@ -333,7 +337,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed() -> No
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "final"}, {"stages": (2, 4)}]
+    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "mask"}, {"stages": (2, 4)}]
 )
 @pytest.mark.parametrize("classes", [1, 3])
 def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
@@ -342,7 +346,7 @@ def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_masks_are_supervised_before_uncertainty_weighs_them_or_after() -> None:
+def test_masks_are_supervised_after_uncertainty_weighs_them_or_before() -> None:
     inputs = clip()
     truth = target(inputs)
     for supervise, reaches in (("final", True), ("mask", False)):
@@ -385,12 +389,15 @@ def test_the_pictures_it_offers() -> None:
         ({"correlation": "all"}, "correlation = 'all'"),
         ({"positives": "labels"}, "positives = 'labels'"),
         ({"supervise": "both"}, "supervise = 'both'"),
+        ({"activation": "relu"}, "activation = 'relu'"),
+        ({"data_term": "log"}, "data_term = 'log'"),
         ({"stages": (0, 1)}, "stages must be different numbers"),
         ({"groups": 0}, "groups must be 1 or more, got 0"),
         ({"channels": 30, "heads": 4}, "channels must be a multiple of heads = 4, got 30"),
         ({"share": 0.6}, "share must be in"),
         ({"smooth": 0.0}, "smooth and temperature must be above 0"),
         ({"contrast": -1.0}, "contrast must be 0 or more"),
+        ({"divergence": -1.0}, "divergence must be 0 or more"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),
     ],

@@ -1,6 +1,8 @@
 """Evidence against loops, against torch's distributions, and against an example worked out by hand."""
 
 import math
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
 from avseg.interface import IGNORE
-from avseg.nn.evidence import concentration, dirichlet_kl, down_weighted, evidential_loss, vacuity
+from avseg.nn.evidence import Activation, DataTerm, concentration, dirichlet_kl, down_weighted, evidential_loss, vacuity
+
+TERMS = pytest.mark.parametrize("data", get_args(DataTerm))
 
 
 def some_alpha(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5), most: float = 20.0) -> Tensor:
@@ -39,13 +43,13 @@ def slow_kl(alpha: list[float]) -> float:
     return float(total)
 
 
-def slow_loss(alpha: Tensor, labels: Tensor, annealing: float) -> float:
+def slow_loss(alpha: Tensor, labels: Tensor, divergence: float, data: DataTerm) -> float:
     """Pixel after pixel."""
-    terms = []
+    terms, weigh = [], digamma if data == "cross_entropy" else math.log
     for i, y, x in torch.nonzero(labels != IGNORE).tolist():
         own, pixels = int(labels[i, y, x]), alpha[i, :, y, x].tolist()
         misleading = [1.0 if c == own else a for c, a in enumerate(pixels)]
-        terms.append(math.log(sum(pixels)) - math.log(pixels[own]) + annealing * slow_kl(misleading))
+        terms.append(float(weigh(sum(pixels)) - weigh(pixels[own])) + divergence * slow_kl(misleading))
     return sum(terms) / len(terms)
 
 
@@ -53,20 +57,40 @@ def test_the_example_by_hand() -> None:
     alpha = pixel(3.0, 1.0)
     assert vacuity(alpha).tolist() == [[[[0.5]]]]
     assert dirichlet_kl(alpha).item() == pytest.approx(0.4319, abs=5e-5)
-    data = {0: math.log(4) - math.log(3), 1: 1.3863}
-    for own, kl in ((0, 0.0), (1, 0.4319)):
-        assert evidential_loss(alpha, label(own), 0.0).item() == pytest.approx(data[own], abs=5e-5)
-        assert evidential_loss(alpha, label(own), 1.0).item() == pytest.approx(data[own] + kl, abs=1e-4)
+    # ψ(4) - ψ(3) = 1/3, ψ(4) - ψ(1) = 1 + 1/2 + 1/3
+    terms: dict[DataTerm, tuple[float, float]] = {
+        "likelihood": (math.log(4) - math.log(3), 1.3863),
+        "cross_entropy": (1 / 3, 11 / 6),
+    }
+    for data, values in terms.items():
+        for own, kl in ((0, 0.0), (1, 0.4319)):
+            assert evidential_loss(alpha, label(own), 0.0, data).item() == pytest.approx(values[own], abs=5e-5)
+            assert evidential_loss(alpha, label(own), 1.0, data).item() == pytest.approx(values[own] + kl, abs=1e-4)
 
 
-def test_concentration_is_softplus_and_one_in_32_bits() -> None:
-    logits = torch.tensor([-200.0, -1.0, 0.0, 2.0, 50.0])
-    expected = [1.0, *(1 + math.log1p(math.exp(x)) for x in (-1.0, 0.0, 2.0, 50.0))]
-    torch.testing.assert_close(concentration(logits), torch.tensor(expected))
-    assert concentration(logits.bfloat16()).dtype == torch.float32
+def softplus_of(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize(("activation", "slow"), [("exp", math.exp), ("softplus", softplus_of)])
+def test_concentration_is_evidence_and_one_in_32_bits(activation: Activation, slow: Callable[[float], float]) -> None:
+    values = [-200.0, -1.0, 0.0, 2.0, 9.5]
+    logits = torch.tensor(values)
+    torch.testing.assert_close(concentration(logits, activation), torch.tensor([1 + slow(x) for x in values]))
+    assert concentration(logits.bfloat16(), activation).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(concentration(logits), concentration(logits.clone()))
-        assert concentration(logits.bfloat16()).dtype == torch.float32
+        assert torch.equal(concentration(logits, activation), concentration(logits.clone(), activation))
+        assert concentration(logits.bfloat16(), activation).dtype == torch.float32
+
+
+def test_no_evidence_is_infinite_nor_without_a_gradient() -> None:
+    logits = torch.tensor([9.999, 10.001, 50.0, 1000.0], requires_grad=True)
+    alpha = concentration(logits)
+    assert torch.isfinite(alpha).all()
+    assert (alpha.diff() > 0).all()
+    (gradient,) = torch.autograd.grad(alpha.sum(), logits)
+    torch.testing.assert_close(gradient, torch.full((4,), math.exp(10)), rtol=2e-3, atol=0)
+    torch.testing.assert_close(alpha[2], torch.tensor(1 + 41 * math.exp(10)))
 
 
 def test_vacuity_is_classes_over_strength() -> None:
@@ -100,25 +124,51 @@ def test_knowing_nothing_is_no_divergence_at_all(classes: int) -> None:
     assert (dirichlet_kl(some_alpha(2, classes)) > 0).all()
 
 
-@pytest.mark.parametrize("annealing", [0.0, 0.3, 1.0])
-def test_loss_is_the_mean_over_scored_pixels(annealing: float) -> None:
+@TERMS
+@pytest.mark.parametrize("divergence", [0.0, 0.3, 1.0])
+def test_loss_is_the_mean_over_scored_pixels(divergence: float, data: DataTerm) -> None:
     alpha, labels = some_alpha(), some_labels()
     assert (labels == IGNORE).any()
-    expected = pytest.approx(slow_loss(alpha, labels, annealing), rel=1e-5)
-    assert evidential_loss(alpha, labels, annealing).item() == expected
-    assert evidential_loss(alpha, labels, torch.tensor(annealing)).item() == expected
+    expected = pytest.approx(slow_loss(alpha, labels, divergence, data), rel=1e-5)
+    assert evidential_loss(alpha, labels, divergence, data).item() == expected
+    assert evidential_loss(alpha, labels, torch.tensor(divergence), data).item() == expected
 
 
-def test_evidence_for_the_label_pays_and_any_other_costs() -> None:
+def test_cross_entropy_is_expected_of_the_distribution() -> None:
+    """Eq. (4) by its definition: -ln p_y, the mean over probabilities drawn from the Dirichlet distribution."""
+    alpha = [4.0, 1.5, 2.5]
+    drawn = Dirichlet(torch.tensor(alpha).double()).sample((200_000,))
+    for own in range(3):
+        expected = pytest.approx(-drawn[:, own].log().mean().item(), abs=0.02)
+        assert evidential_loss(pixel(*alpha), label(own), 0.0, "cross_entropy").item() == expected
+
+
+def test_likelihood_asks_for_no_evidence_where_classes_are_as_likely() -> None:
+    """With two labels, one each, the best of the likelihood is U = 1, that of the expected cross-entropy is not."""
+    labels = torch.tensor([[[0]], [[1]]])
+    strengths = torch.tensor([1.0, 1.5, 3.0, 9.0])
+
+    def costs(data: DataTerm) -> list[float]:
+        return [evidential_loss(pixel(a, a).expand(2, -1, -1, -1), labels, 0.1, data).item() for a in strengths]
+
+    assert costs("likelihood").index(min(costs("likelihood"))) == 0
+    assert costs("cross_entropy").index(min(costs("cross_entropy"))) > 1
+
+
+@TERMS
+def test_evidence_for_the_label_pays_and_any_other_costs(data: DataTerm) -> None:
     evidence = [0.0, 0.1, 1.0, 5.0, 50.0, 500.0]
-    for annealing in (0.0, 1.0):
-        right = [evidential_loss(pixel(1, 1 + e, 3), label(1), annealing).item() for e in evidence]
-        wrong = [evidential_loss(pixel(1 + e, 3, 1), label(1), annealing).item() for e in evidence]
+    for divergence in (0.0, 1.0):
+        right = [evidential_loss(pixel(1, 1 + e, 3), label(1), divergence, data).item() for e in evidence]
+        wrong = [evidential_loss(pixel(1 + e, 3, 1), label(1), divergence, data).item() for e in evidence]
         assert right == sorted(right, reverse=True)
         assert wrong == sorted(wrong)
         assert len(set(right)) == len(set(wrong)) == len(evidence)
     # What the divergence alone asks does not depend on evidence for the label.
-    both = [evidential_loss(pixel(a, 4), label(0), 1.0) - evidential_loss(pixel(a, 4), label(0), 0.0) for a in (1, 9)]
+    both = [
+        evidential_loss(pixel(a, 4), label(0), 1.0, data) - evidential_loss(pixel(a, 4), label(0), 0.0, data)
+        for a in (1, 9)
+    ]
     assert both[0].item() == pytest.approx(both[1].item(), rel=1e-5)
 
 
@@ -145,28 +195,31 @@ def test_nothing_labelled_costs_nothing(count: int) -> None:
     assert (alpha.grad == 0).all()
 
 
-def test_loss_has_the_gradient_of_its_values() -> None:
+@TERMS
+def test_loss_has_the_gradient_of_its_values(data: DataTerm) -> None:
     alpha, labels = some_alpha(most=6.0).double().requires_grad_(), some_labels()
-    assert torch.autograd.gradcheck(lambda a: evidential_loss(a, labels, 0.7), alpha)
+    assert torch.autograd.gradcheck(lambda a: evidential_loss(a, labels, 0.7, data), alpha)
 
 
-def test_evidence_is_learnt_from_logits() -> None:
+@TERMS
+def test_evidence_is_learnt_from_logits(data: DataTerm) -> None:
     """A pixel that is now of one class and now of another stays doubtful; one always of the same becomes certain."""
     logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
     labels = torch.tensor([[[0, 2]], [[1, 2]]])
     for _ in range(200):
-        loss = evidential_loss(concentration(logits).expand(2, -1, -1, -1), labels, 1.0)
+        loss = evidential_loss(concentration(logits).expand(2, -1, -1, -1), labels, 1.0, data)
         (gradient,) = torch.autograd.grad(loss, logits)
         logits = (logits - 5 * gradient).detach().requires_grad_()
     doubtful, certain = vacuity(concentration(logits))[0, 0, 0].tolist()
     assert certain < 0.2 < 0.6 < doubtful
 
 
-def test_extreme_evidence_has_a_finite_loss_and_gradient() -> None:
+@TERMS
+def test_extreme_evidence_has_a_finite_loss_and_gradient(data: DataTerm) -> None:
     logits = torch.tensor([-100.0, -30.0, 0.0, 30.0, 1000.0])
     logits = torch.stack([logits, logits.flip(0)])[None, :, None].requires_grad_()
     for own in (0, 1):
-        loss = evidential_loss(concentration(logits), torch.full((1, 1, 5), own), 1.0)
+        loss = evidential_loss(concentration(logits), torch.full((1, 1, 5), own), 1.0, data)
         (gradient,) = torch.autograd.grad(loss, logits)
         assert torch.isfinite(loss)
         assert torch.isfinite(gradient).all()

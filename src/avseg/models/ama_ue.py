@@ -49,7 +49,7 @@ from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
 from avseg.losses import bce, dice_loss, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.clustering import group
-from avseg.nn.evidence import concentration, down_weighted, evidential_loss, vacuity
+from avseg.nn.evidence import Activation, DataTerm, concentration, down_weighted, evidential_loss, vacuity
 from avseg.nn.padding import real_frames, with_padding
 from avseg.nn.precision import full_precision
 from avseg.nn.visual import VisualBackbone, VisualName
@@ -224,8 +224,8 @@ class AMAUE(AVSModel):
             scale: Where the factor of what AMA adds begins (ours).
             temporal: Frames attend to each other (paper).
             uncertainty: The second head; without it the mask head's answer is final.
-            supervise: L_seg is of the ``mask`` head's answer (ours), or of the ``final`` one: then uncertainty grows
-                wherever nothing sounds, since that lowers L_seg, and says little else.
+            supervise: L_seg is of the ``final`` answer, which uncertainty has weighed (ours; the notes do not say), or
+                of the ``mask`` head's own: then nothing tells uncertainty what it takes away from the answer.
             ce: Weight of the cross-entropy (5: DDESeg).
             dice: Weight of the Dice loss (5: DDESeg).
             iou: Weight of the IoU loss (2: DDESeg).
@@ -236,9 +236,13 @@ class AMAUE(AVSModel):
                 those of the ``truth`` (the paper's comparison, which it says is worse).
             share: Which share of a frame's tokens fits best, and which worst (ours: 0.2).
             temperature: Of L_cst (ours: 0.07).
-            evidence: μ; L_unc takes part only with ``uncertainty`` (0.1: ours).
-            anneal: Optimizer steps over which the KL term of L_unc grows from 0 to its full weight (Sensoy et al.: 10
-                epochs).
+            evidence: μ; L_unc takes part only with ``uncertainty`` (5: ours, what the cross-entropy of the masks has).
+            activation: What makes evidence of logits: ``exp`` (ours) or ``softplus``.
+            data_term: Of L_unc: the expected ``cross_entropy`` of Sensoy et al.'s eq. (4) (ours), or their eq. (3), the
+                ``likelihood``, for which a pixel of two classes that are as likely is best without any evidence.
+            divergence: Full weight of the KL term of L_unc (0.1: ours; Sensoy et al.: 1). It takes evidence from
+                wherever classes are not certain, and masks with it.
+            anneal: Optimizer steps over which the KL term grows from 0 to its full weight (Sensoy et al.: 10 epochs).
             dropout: Before the heads (0.1: DDESeg).
         """
 
@@ -260,7 +264,7 @@ class AMAUE(AVSModel):
         scale: float = 0.1
         temporal: bool = True
         uncertainty: bool = True
-        supervise: Supervise = "mask"
+        supervise: Supervise = "final"
         ce: float = 5.0
         dice: float = 5.0
         iou: float = 2.0
@@ -270,7 +274,10 @@ class AMAUE(AVSModel):
         positives: Positives = "response"
         share: float = 0.2
         temperature: float = 0.07
-        evidence: float = 0.1
+        evidence: float = 5.0
+        activation: Activation = "exp"
+        data_term: DataTerm = "cross_entropy"
+        divergence: float = 0.1
         anneal: int = 5000
         dropout: float = 0.1
 
@@ -280,6 +287,8 @@ class AMAUE(AVSModel):
                 ("correlation", get_args(Correlation)),
                 ("positives", get_args(Positives)),
                 ("supervise", get_args(Supervise)),
+                ("activation", get_args(Activation)),
+                ("data_term", get_args(DataTerm)),
             ):
                 if getattr(self, name) not in choices:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
@@ -290,7 +299,7 @@ class AMAUE(AVSModel):
                     raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
             if self.channels % self.heads:
                 raise ConfigError(f"channels must be a multiple of heads = {self.heads}, got {self.channels}")
-            for name in ("ce", "dice", "iou", "contrast", "evidence"):
+            for name in ("ce", "dice", "iou", "contrast", "evidence", "divergence"):
                 if getattr(self, name) < 0:
                     raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
             if self.smooth <= 0 or self.temperature <= 0:
@@ -352,7 +361,7 @@ class AMAUE(AVSModel):
             features = self.temporal(features, valid)
         features = self.dropout(features)
         logits: Tensor = _enlarged(self.mask(features), clip.frames).unflatten(0, valid.shape)
-        alpha = None if self.doubt is None else concentration(self.doubt(features))
+        alpha = None if self.doubt is None else concentration(self.doubt(features), self.config.activation)
         shown = _maps(aligned, alpha, valid) if maps else {}
         final, scalars = logits, {}
         if alpha is not None:
@@ -393,8 +402,9 @@ class AMAUE(AVSModel):
         if self.classes == 1:
             labels = torch.where(labels == IGNORE, IGNORE, (labels != 0).long())
         near = _nearest(labels, (alpha.shape[2], alpha.shape[3]))
-        annealing = (self.steps / self.config.anneal).clamp(max=1.0)
-        return evidential_loss(alpha[target.labelled.flatten()], near, annealing)
+        c = self.config
+        divergence = c.divergence * (self.steps / c.anneal).clamp(max=1.0)
+        return evidential_loss(alpha[target.labelled.flatten()], near, divergence, c.data_term)
 
     def _contrast(self, state: _State, target: Target) -> Tensor:
         """L_cst, the mean over stages."""

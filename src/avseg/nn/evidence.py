@@ -15,22 +15,33 @@ y               ``labels``       (n, h, w), one-hot in the formulas
 
 Differs from the paper:
 
-1. Evidence is the softplus of logits; there, it is their ReLU, which has no gradient once it is 0.
-2. The data term is the logarithmic one of the paper's three, type II maximum likelihood; there, it is that of squares.
+1. Evidence is the exponential of logits, or their softplus; there, it is their ReLU, which has no gradient once it is
+   0. Evidence that grows by factors needs far fewer steps than one that grows by what a step adds.
+2. The data term is one of the paper's three by name; there, it is the third, that of squares.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax, logsigmoid, softplus
+from torch.nn.functional import log_softmax, logsigmoid, relu, softplus
 
 from avseg.interface import IGNORE
 
+Activation = Literal["exp", "softplus"]
+DataTerm = Literal["cross_entropy", "likelihood"]
 
-def concentration(logits: Tensor) -> Tensor:
-    """α of evidence logits of any shape, in float32."""
-    return softplus(logits.float()) + 1
+_STRAIGHT = 10.0
+"""From this logit on, the exponential goes straight on: no evidence is infinite, and none is without a gradient."""
+
+
+def concentration(logits: Tensor, activation: Activation = "exp") -> Tensor:
+    """α = e + 1 of evidence logits of any shape, in float32."""
+    logits = logits.float()
+    if activation == "softplus":
+        return softplus(logits) + 1
+    return logits.clamp(max=_STRAIGHT).exp() + math.exp(_STRAIGHT) * relu(logits - _STRAIGHT) + 1
 
 
 def vacuity(alpha: Tensor) -> Tensor:
@@ -59,15 +70,20 @@ def dirichlet_kl(alpha: Tensor) -> Tensor:
     return normaliser + ((alpha - 1) * (alpha.digamma() - strength.digamma()[:, None])).sum(1)
 
 
-def evidential_loss(alpha: Tensor, labels: Tensor, annealing: float | Tensor) -> Tensor:
-    """Mean over pixels of ln S - ln α_y + annealing · KL(Dir(α̃) ‖ Dir(1)).
+def evidential_loss(
+    alpha: Tensor, labels: Tensor, divergence: float | Tensor, data: DataTerm = "cross_entropy"
+) -> Tensor:
+    """Mean over pixels of the data term + divergence · KL(Dir(α̃) ‖ Dir(1)).
 
-    The first term collects evidence for the label, the second removes what there is for anything else.
+    The first collects evidence for the label, the second removes what there is for anything else. The cross-entropy of
+    the label, expected of the distribution, is ψ(S) - ψ(α_y), eq. (4). The likelihood of the label, type II, gives
+    ln S - ln α_y, eq. (3), which does not ask for evidence as such: where two classes are as likely, none is best.
 
     Args:
         alpha: (n, C, h, w) in float32 or better, each ≥ 1.
         labels: (n, h, w) in 0..C-1, 255 ignored.
-        annealing: Weight of the second term; the paper raises it from 0 to 1 over the first 10 epochs.
+        divergence: Weight of the second; the paper raises it from 0 to 1 over the first 10 epochs.
+        data: Which data term.
 
     Returns:
         0-d; 0 (with gradient 0) when nothing is labelled.
@@ -75,9 +91,10 @@ def evidential_loss(alpha: Tensor, labels: Tensor, annealing: float | Tensor) ->
     scored = labels != IGNORE
     alpha = alpha.movedim(1, -1)[scored]
     own = labels[scored][:, None]
-    data = alpha.sum(1).log() - alpha.gather(1, own)[:, 0].log()
+    weigh = torch.digamma if data == "cross_entropy" else torch.log
+    costs = weigh(alpha.sum(1)) - weigh(alpha.gather(1, own)[:, 0])
     misleading = alpha.scatter(1, own, 1.0)
-    return (data + annealing * dirichlet_kl(misleading)).sum() / max(len(alpha), 1)
+    return (costs + divergence * dirichlet_kl(misleading)).sum() / max(len(alpha), 1)
 
 
 def down_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
