@@ -17,7 +17,6 @@ mean of that, where it has one (:mod:`avseg.calibration`).
 OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the diagrams of all seeds together.
 """
 
-import argparse
 import dataclasses
 import math
 import operator
@@ -38,11 +37,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import avseg
-from avseg.bench.statistics import summary
 from avseg.calibration import Calibration, Reliability
-from avseg.data import Sample, build_dataset
+from avseg.data import Sample
 from avseg.data.synthetic import Synthetic
-from avseg.errors import AvsegError, CheckpointError, ConfigError
+from avseg.errors import CheckpointError, ConfigError
 from avseg.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.reliability import reliability
 from avseg.interface import AVSModel, make_config
@@ -51,6 +49,8 @@ from avseg.metrics import decide
 from avseg.prediction.uncertainty import MAP
 from avseg.provenance import provenance, write_result, write_text
 from avseg.studio.scene import Scene
+from avseg.studio.script import Ambiguity
+from runs import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 
 Numbers = dict[str, float | None]
 """Name → value of one run; None where it is not defined."""
@@ -203,27 +203,22 @@ def _mean(values: Sequence[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
-def find(runs: Path, labels: Sequence[str]) -> dict[str, list[Path]]:
-    """Label → the last weights of every seed."""
-    found = {label: sorted((runs / label).glob("seed*/last")) for label in labels}
-    for label, weights in found.items():
-        if not weights:
-            raise ConfigError(
-                f"{runs / label} has no seed*/last: give a folder of avseg bench and labels of its models"
-            )
-    return found
-
-
-def common_data(models: Mapping[Path, AVSModel]) -> dict[str, Any]:
-    """Settings of the data that all models were trained on."""
-    settings = {path: data_settings(model.card, {}, str(path)) for path, model in models.items()}
+def common_data(models: Mapping[Path, AVSModel]) -> Synthetic.Config:
+    """Settings of the data that all models were trained on; those that a card does not know are at their defaults."""
+    settings = {path: _made(data_settings(model.card, {}, str(path)), path) for path, model in models.items()}
     first, ours = next(iter(settings.items()))
-    if ours["name"] != "synthetic":
-        raise ConfigError(f"ambiguous clips can be made of 'synthetic' alone, {first} was trained on {ours['name']!r}")
     other = next((path for path, theirs in settings.items() if theirs != ours), None)
     if other is not None:
         raise ConfigError(f"{first} and {other} were trained on different data: give models of one comparison")
     return ours
+
+
+def _made(settings: dict[str, Any], path: Path) -> Synthetic.Config:
+    name = settings.pop("name")
+    if name != "synthetic":
+        raise ConfigError(f"ambiguous clips can be made of 'synthetic' alone, {path} was trained on {name!r}")
+    config: Synthetic.Config = make_config(Synthetic, settings)
+    return config
 
 
 def measure(models: Mapping[Path, AVSModel], data: Synthetic, tallies: Mapping[Path, Spatial | Temporal]) -> None:
@@ -237,10 +232,9 @@ def measure(models: Mapping[Path, AVSModel], data: Synthetic, tallies: Mapping[P
             tallies[path].add(sample, scene, answer(model, sample))
 
 
-def clips_of(settings: Mapping[str, Any], ambiguity: str) -> Synthetic:
-    """Test clips of the kind that is asked for."""
-    own = {key: value for key, value in settings.items() if key != "name"}
-    return Synthetic(make_config(Synthetic, {**own, "ambiguity": ambiguity}), "test")
+def clips_of(settings: Synthetic.Config, ambiguity: Ambiguity, clips: int) -> Synthetic:
+    """So many test clips of the kind that is asked for."""
+    return Synthetic(dataclasses.replace(settings, ambiguity=ambiguity, test=clips), "test")
 
 
 def together(counted: Iterable[Reliability]) -> Reliability:
@@ -248,11 +242,11 @@ def together(counted: Iterable[Reliability]) -> Reliability:
     return reduce(operator.add, counted)
 
 
-def over_seeds(runs: Sequence[Numbers]) -> dict[str, Any]:
+def of_all(runs: Sequence[Numbers]) -> dict[str, Any]:
     """Mean and deviation of every number that all seeds have; None for the others."""
     columns = {name: [run[name] for run in runs] for name in runs[0]}
     return {
-        name: None if None in values else dataclasses.asdict(summary([v for v in values if v is not None]))
+        name: None if None in values else over_seeds([v for v in values if v is not None])
         for name, values in columns.items()
     }
 
@@ -271,14 +265,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _cells(found: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    return [_cell(found[name]) for name in names]
-
-
-def _cell(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "-"
-    spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
-    return f"{100 * found['mean']:.1f}{spread}"
+    return ["-" if found[name] is None else cell(found[name]) for name in names]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -287,55 +274,49 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (headings, rules, *rows))
 
 
-def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[dict[str, Any], dict[str, Any], Diagrams]:
-    """Settings of the data; the numbers of each label; the reliability of each label and group of frames."""
-    weights = find(runs, labels)
+def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, dict[str, Any], Diagrams]:
+    """The data of the second kind; the numbers of each label; the reliability of each label and group of frames."""
+    weights = {label: [seed / "last" for seed in folders] for label, folders in seeds(runs, labels).items()}
     models = {path: avseg.load(path) for paths in weights.values() for path in paths}
-    settings = {**common_data(models), "test": clips}
+    settings = common_data(models)
     spatial = {path: Spatial() for path in models}
     temporal = {path: Temporal(model.classes) for path, model in models.items()}
-    alike, switching = clips_of(settings, "spatial"), clips_of(settings, "temporal")
-    measure(models, alike, spatial)
+    switching = clips_of(settings, "temporal", clips)
+    measure(models, clips_of(settings, "spatial", clips), spatial)
     measure(models, switching, temporal)
     numbers, diagrams = dict[str, Any](), Diagrams()
     for label, paths in weights.items():
-        groups = {group: [temporal[path].groups[group] for path in paths] for group in (AROUND, OTHERS)}
-        diagrams[label] = {group: together(g.calibration.reliability for g in seeds) for group, seeds in groups.items()}
-        uncertain = {group: together(g.calibration.uncertain for g in seeds) for group, seeds in groups.items()}
+        counted = {group: [temporal[path].groups[group] for path in paths] for group in (AROUND, OTHERS)}
+        diagrams[label] = {k: together(g.calibration.reliability for g in parts) for k, parts in counted.items()}
+        uncertain = {k: together(g.calibration.uncertain for g in parts) for k, parts in counted.items()}
         numbers[label] = {
-            "spatial": over_seeds([spatial[path].numbers() for path in paths]),
-            "temporal": {group: over_seeds([g.numbers() for g in seeds]) for group, seeds in groups.items()},
-            "reliability": {group: counted.as_dict() for group, counted in diagrams[label].items()},
-            "wrong_where_uncertain": {group: counted.as_dict() for group, counted in uncertain.items()},
+            "spatial": of_all([spatial[path].numbers() for path in paths]),
+            "temporal": {k: of_all([g.numbers() for g in parts]) for k, parts in counted.items()},
+            "reliability": {k: found.as_dict() for k, found in diagrams[label].items()},
+            "wrong_where_uncertain": {k: found.as_dict() for k, found in uncertain.items()},
             "trained_at": sorted({str(models[path].card.get("commit")) for path in paths}),
         }
-    return settings, numbers, diagrams
+    return switching, numbers, diagrams
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Measure, write and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, help="folder of an avseg bench")
-    parser.add_argument("out", type=Path, help="OUT.json, OUT.md and OUT_reliability.png are written")
-    parser.add_argument("labels", nargs="+", metavar="LABEL", help="models of the bench")
+    parser = arguments(__doc__)
     parser.add_argument("--clips", type=int, default=100, help="of each kind (default: 100)")
     said = parser.parse_args(argv)
     command = shlex.join(["python", "benchmarks/ambiguity.py", *argv])
-    try:
+    with mistakes_in_a_line():
         said.out.parent.mkdir(parents=True, exist_ok=True)
-        settings, numbers, diagrams = compare(said.runs, said.labels, said.clips)
+        data, numbers, diagrams = compare(said.runs, said.labels, said.clips)
+        settings = {"name": "synthetic", **dataclasses.asdict(data.config), "ambiguity": "spatial, then temporal"}
         result = {**provenance(command), "config": {"data": settings, "split": "test"}, "numbers": numbers}
         words = markdown(result)
-        several = build_dataset(split="test", **settings).classes > 1
+        several = data.classes > 1
         number, share = ("confidence", "share that is right") if several else ("probability", "share that sounds")
         write_result(said.out.with_suffix(".json"), result)
         write_text(said.out.with_suffix(".md"), words)
         reliability(diagrams, said.out.with_name(f"{said.out.stem}_reliability.png"), number=number, share=share)
-    except AvsegError as error:
-        raise SystemExit(f"ambiguity: error: {error}") from error
-    except OSError as error:
-        raise SystemExit(f"ambiguity: error: cannot write {said.out} ({error.strerror}), name another file") from error
-    Console().print(words, markup=False, soft_wrap=True)
+    Console().print(words)
 
 
 if __name__ == "__main__":

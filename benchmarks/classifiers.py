@@ -7,10 +7,10 @@ split; and by the softmax of the class head, which is trained beside the mixture
 headline's protocol, OUT.md a table of the first of them.
 """
 
-import argparse
 import dataclasses
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from rich.console import Console
 from torch import Tensor
 
 import avseg
-from avseg.bench.statistics import summary
 from avseg.data import AVSDataset, build_dataset, collate
+from avseg.errors import ConfigError
 from avseg.evaluate import evaluate
 from avseg.models.cpm import CPM
 from avseg.nn.matching import match
 from avseg.nn.mixture import ClassMixtures
 from avseg.provenance import provenance, write_result, write_text
+from runs import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 
 CLASSIFIERS = ("Bayes, all classes as likely", "Bayes, classes as likely as they are", "softmax")
 
@@ -64,7 +65,7 @@ def score(run: Path) -> dict[str, dict[str, Any]]:
     """Classifier → name of a score → value."""
     model = avseg.load(run / "last")
     if not isinstance(model, CPM) or model.mixtures is None:
-        raise SystemExit(f"{run} holds no CPM with mixtures: choose another label")
+        raise ConfigError(f"{run} holds no CPM with mixtures: choose another label")
     data = build_dataset(split="test", **model.card["data"])
 
     def scores() -> dict[str, Any]:
@@ -80,36 +81,25 @@ def score(run: Path) -> dict[str, dict[str, Any]]:
     return dict(zip(CLASSIFIERS, (*found, scores()), strict=True))
 
 
-def cell(found: dict[str, Any]) -> str:
-    """Mean ± deviation, percent; of one seed there is none."""
-    spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
-    return f"{100 * found['mean']:.1f}{spread}"
-
-
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Score, and write both files."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("labels", nargs="+")
-    said = parser.parse_args(argv)
-    seeds = {label: [score(run) for run in sorted((said.runs / label).glob("seed*"))] for label in said.labels}
-    if missing := [label for label, found in seeds.items() if not found]:
-        raise SystemExit(f"{said.runs} has no runs of {', '.join(map(repr, missing))}: choose among its folders")
-    numbers = {
-        label: {
-            classifier: {name: dataclasses.asdict(summary([run[classifier][name] for run in found])) for name in names}
-            for classifier, names in found[0].items()
+    said = arguments(__doc__).parse_args(argv)
+    with mistakes_in_a_line():
+        scores = {label: [score(run) for run in found] for label, found in seeds(said.runs, said.labels).items()}
+        numbers = {
+            label: {
+                classifier: {name: over_seeds([run[classifier][name] for run in found]) for name in names}
+                for classifier, names in found[0].items()
+            }
+            for label, found in scores.items()
         }
-        for label, found in seeds.items()
-    }
-    command = shlex.join(["python", "benchmarks/classifiers.py", *argv])
-    write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": numbers})
-    first = next(iter(numbers[said.labels[0]][CLASSIFIERS[0]]))
-    rows = [f"| {label} | {' | '.join(cell(of[c][first]) for c in CLASSIFIERS)} |" for label, of in numbers.items()]
-    head = f"| {first} | {' | '.join(CLASSIFIERS)} |"
-    text = "\n".join([f"`{command}`", "", head, f"|---|{'---:|' * len(CLASSIFIERS)}", *rows, ""])
-    write_text(said.out.with_suffix(".md"), text)
+        command = shlex.join(["python", "benchmarks/classifiers.py", *argv])
+        write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": numbers})
+        first = next(iter(numbers[said.labels[0]][CLASSIFIERS[0]]))
+        rows = [f"| {label} | {' | '.join(cell(of[c][first]) for c in CLASSIFIERS)} |" for label, of in numbers.items()]
+        head = f"| {first} | {' | '.join(CLASSIFIERS)} |"
+        text = "\n".join([f"`{command}`", "", head, f"|---|{'---:|' * len(CLASSIFIERS)}", *rows, ""])
+        write_text(said.out.with_suffix(".md"), text)
     Console().print(text)
 
 

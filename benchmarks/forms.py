@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from avseg.profile import noise
 from avseg.provenance import provenance
 
 RUNS = 7
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "tpavi, quadratic": ("tpavi", {"form": "quadratic"}),
     "tpavi, linear": ("tpavi", {}),
     "pcmanet": ("pcmanet", {}),

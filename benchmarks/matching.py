@@ -6,11 +6,11 @@ each object (a class in a frame, the background apart) its query. Between two se
 an object in either: the share that has another one, or none, in the other. OUT.json has the numbers, OUT.png the curve.
 """
 
-import argparse
 import itertools
 import shlex
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +20,13 @@ from rich.progress import track
 
 import avseg
 from avseg.data import AVSDataset, build_dataset, collate
+from avseg.errors import ConfigError
 from avseg.figures.files import styled, write_figure
 from avseg.figures.trend import looks
 from avseg.models.cpm import CPM
 from avseg.nn.matching import match
 from avseg.provenance import provenance, write_result
+from runs import arguments, mistakes_in_a_line, seeds
 
 Owners = list[dict[int, int]]
 """Frame → query → the class of its object."""
@@ -57,10 +59,13 @@ def curve(run: Path) -> dict[int, float]:
     """Optimizer step → share of changes since the weights that were kept before."""
     steps = sorted(int(p.name.removeprefix("step")) for p in run.glob("step*"))
     if len(steps) < 2:
-        raise SystemExit(f"{run} keeps fewer than two sets of weights: train it with train.keep_every")
-    card = avseg.load(run / f"step{steps[0]}").card
-    data = build_dataset(split="val", **card["data"])
-    held = [owners(avseg.load(run / f"step{step}"), data) for step in track(steps, str(run))]  # type: ignore[arg-type]
+        raise ConfigError(f"{run} keeps fewer than two sets of weights: train it with train.keep_every")
+    models = (avseg.load(run / f"step{step}") for step in track(steps, str(run)))
+    held = []
+    for model in models:
+        if not isinstance(model, CPM):
+            raise ConfigError(f"{run} holds no CPM: choose another label")
+        held.append(owners(model, build_dataset(split="val", **model.card["data"])))
     return {step: changed(*pair) for step, pair in zip(steps[1:], itertools.pairwise(held), strict=True)}
 
 
@@ -82,21 +87,17 @@ def draw(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
     write_figure(figure, path, 150)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Measure, write and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("labels", nargs="+")
-    said = parser.parse_args(argv)
-    curves = {label: [curve(run) for run in sorted((said.runs / label).glob("seed*"))] for label in said.labels}
-    if missing := [label for label, seeds in curves.items() if not seeds]:
-        raise SystemExit(f"{said.runs} has no runs of {', '.join(map(repr, missing))}: choose among its folders")
-    command = shlex.join(["python", "benchmarks/matching.py", *argv])
-    write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": curves})
-    draw(curves, said.out.with_suffix(".png"))
-    for label, seeds in curves.items():
-        last = [statistics.mean(list(seed.values())[-4:]) for seed in seeds]
+    said = arguments(__doc__).parse_args(argv)
+    with mistakes_in_a_line():
+        found = seeds(said.runs, said.labels)
+        curves = {label: [curve(run) for run in folders] for label, folders in found.items()}
+        command = shlex.join(["python", "benchmarks/matching.py", *argv])
+        write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": curves})
+        draw(curves, said.out.with_suffix(".png"))
+    for label, of_seeds in curves.items():
+        last = [statistics.mean(list(seed.values())[-4:]) for seed in of_seeds]
         Console().print(f"{label}: {100 * statistics.mean(last):.1f} % over the last four intervals")
 
 

@@ -23,7 +23,7 @@ def factor(video: Path) -> dict[str, object]:
         started = time.perf_counter()
         predict_command(video, Path(folder) / "here")
         work = time.perf_counter() - started
-        words = [sys.executable, "-m", "avseg", "predict", video, "-o", Path(folder) / "apart"]
+        words = [sys.executable, "-m", "avseg", "predict", str(video), "-o", f"{folder}/apart"]
         subprocess.run(words, check=True)
         process = time.perf_counter() - started - work
     seconds = info.duration or 0.0

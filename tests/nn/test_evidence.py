@@ -4,8 +4,11 @@ import math
 from collections.abc import Callable
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import digamma, gammaln
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
@@ -212,6 +215,31 @@ def test_evidence_is_learnt_from_logits(data: DataTerm) -> None:
         logits = (logits - 5 * gradient).detach().requires_grad_()
     doubtful, certain = vacuity(concentration(logits))[0, 0, 0].tolist()
     assert certain < 0.2 < 0.6 < doubtful
+
+
+@pytest.mark.parametrize(
+    ("data", "divergence", "doubts"),
+    [
+        ("cross_entropy", 0.1, {5: 0.26, 8: 0.20, 9: 0.14}),
+        ("cross_entropy", 1.0, {5: 0.75, 8: 0.53, 9: 0.32}),
+        ("likelihood", 0.1, {5: 1.00, 8: 0.43, 9: 0.22}),
+        ("likelihood", 1.0, {5: 1.00, 8: 0.62, 9: 0.36}),
+    ],
+)
+def test_what_is_asked_of_a_pixel_that_is_right_so_many_times_in_ten(
+    data: DataTerm, divergence: float, doubts: dict[int, float]
+) -> None:
+    """The best there is: U of the evidence for which the loss is least."""
+    for right, doubt in doubts.items():
+        labels = (torch.arange(10) >= right).long()[:, None, None]
+
+        def cost(logits: NDArray[np.float64], labels: Tensor = labels) -> float:
+            alpha = 1 + torch.from_numpy(np.exp(logits)).view(1, 2, 1, 1).expand(10, -1, -1, -1)
+            return evidential_loss(alpha, labels, divergence, data).item()
+
+        tried = [minimize(cost, start, method="Nelder-Mead") for start in ((0, 0), (2, 0), (-2, -2))]
+        best = min(tried, key=lambda found: found.fun)
+        assert vacuity(1 + torch.tensor(np.exp(best.x)).view(1, 2, 1, 1)).item() == pytest.approx(doubt, abs=0.015)
 
 
 @TERMS

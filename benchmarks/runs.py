@@ -1,0 +1,55 @@
+"""The runs of an ``avseg bench``: what several scripts here are given, and how they write numbers of several seeds."""
+
+import dataclasses
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from avseg.bench.statistics import summary
+from avseg.errors import AvsegError, ConfigError
+
+
+def arguments(description: str | None) -> ArgumentParser:
+    """``RUNS OUT LABEL …``."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder of an avseg bench")
+    parser.add_argument("out", type=Path, help="what the files to write begin with")
+    parser.add_argument("labels", nargs="+", metavar="LABEL", help="models of the bench")
+    return parser
+
+
+def seeds(runs: Path, labels: Sequence[str]) -> dict[str, list[Path]]:
+    """Label → the folder of every seed, in order.
+
+    Raises:
+        ConfigError: When a label has none.
+    """
+    found = {label: sorted((runs / label).glob("seed*")) for label in labels}
+    if missing := [label for label, folders in found.items() if not folders]:
+        there = sorted(folder.parent.name for folder in runs.glob("*/seed0"))
+        raise ConfigError(f"{runs} has no runs of {missing}: give labels out of {there}")
+    return found
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, deviation and values of one number."""
+    return dataclasses.asdict(summary(values))
+
+
+def cell(found: Mapping[str, Any]) -> str:
+    """Mean ± deviation, times 100; of one seed there is no deviation."""
+    spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
+    return f"{100 * found['mean']:.1f}{spread}"
+
+
+@contextmanager
+def mistakes_in_a_line() -> Iterator[None]:
+    """What a user did wrong ends the script with one line and exit code 2."""
+    try:
+        yield
+    except (AvsegError, OSError) as error:
+        sys.stderr.write(f"{Path(sys.argv[0]).stem}: error: {error}\n")
+        raise SystemExit(2) from error
