@@ -244,11 +244,7 @@ def together(counted: Iterable[Reliability]) -> Reliability:
 
 def of_all(runs: Sequence[Numbers]) -> dict[str, Any]:
     """Mean and deviation of every number that all seeds have; None for the others."""
-    columns = {name: [run[name] for run in runs] for name in runs[0]}
-    return {
-        name: None if None in values else over_seeds([v for v in values if v is not None])
-        for name, values in columns.items()
-    }
+    return {name: over_seeds([run[name] for run in runs]) for name in runs[0]}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -265,7 +261,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _cells(found: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    return ["-" if found[name] is None else cell(found[name]) for name in names]
+    return [cell(found[name]) for name in names]
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """The runs of an ``avseg bench``: what several scripts here are given, and how they write numbers of several seeds."""
 
 import dataclasses
+import math
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,13 +35,16 @@ def seeds(runs: Path, labels: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, deviation and values of one number."""
-    return dataclasses.asdict(summary(values))
+def over_seeds(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean, deviation and values of one number; None unless it is defined for all seeds."""
+    defined = [value for value in values if value is not None and not math.isnan(value)]
+    return dataclasses.asdict(summary(defined)) if len(defined) == len(values) else None
 
 
-def cell(found: Mapping[str, Any]) -> str:
-    """Mean ± deviation, times 100; of one seed there is no deviation."""
+def cell(found: Mapping[str, Any] | None) -> str:
+    """Mean ± deviation, times 100; of one seed there is no deviation, and of None only a dash."""
+    if found is None:
+        return "-"
     spread = "" if found["std"] is None else f" ± {100 * found['std']:.1f}"
     return f"{100 * found['mean']:.1f}{spread}"
 

@@ -397,6 +397,7 @@ def test_the_pictures_it_offers() -> None:
         ({"share": 0.6}, "share must be in"),
         ({"smooth": 0.0}, "smooth and temperature must be above 0"),
         ({"contrast": -1.0}, "contrast must be 0 or more"),
+        ({"evidence": math.nan}, "evidence must be 0 or more, got nan"),
         ({"divergence": -1.0}, "divergence must be 0 or more"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),

@@ -209,5 +209,5 @@ def test_command_refuses_a_model_that_does_not_estimate_it(beeping, loaded, tmp_
     out = tmp_path / "out"
     assert main(["predict", str(beeping), "--show", "uncertainty", "-o", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("avseg: error: conftest does not say how uncertain it is")
+    assert line.startswith("avseg: error: this model (conftest) does not say how uncertain it is")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]

@@ -86,8 +86,8 @@ def test_the_map_of_an_answer():
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        ({}, "it does not say how uncertain it is, it has no maps at all: train ama_ue with uncertainty on"),
-        ({"mask/4": LOGITS, "mask/3": LOGITS}, r"its maps are mask/4, mask/3: train ama_ue .*or show masks"),
+        ({}, r"this model \(it\) does not say how uncertain it is: train ama_ue with uncertainty on"),
+        ({"mask/4": LOGITS, "mask/3": LOGITS}, r"does not say how uncertain it is: train ama_ue .*or show masks"),
         ({"uncertainty": LOGITS[0]}, r"must be \(B, T, 1, h, w\), here \(1, 3, 1\), got \(3, 1, 8, 8\)"),
         ({"uncertainty": LOGITS[:, :2]}, r"got \(1, 2, 1, 8, 8\)"),
         ({"uncertainty": LOGITS.expand(1, 3, 2, 8, 8)}, r"got \(1, 3, 2, 8, 8\)"),

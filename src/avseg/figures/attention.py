@@ -168,7 +168,8 @@ class _Layout:
         tall = self.wide * clip.tallness
         for group in range(self.groups):
             middle = self.left + group * (self.wide + GAP) + self.wide / 2
-            page.write(f"group {group + 1}", middle, top - LINE, size=SMALL, align="center")
+            words = f"group {group + 1}" if self.groups > 1 else ""
+            page.write(words, middle, top - LINE, size=SMALL, align="center")
         for row, name in enumerate(self.stages):
             values, y = _maps(clip, name), top + row * self._row(clip)
             for line, words in enumerate(_title(name, values)):

@@ -14,9 +14,9 @@ a              ``heard``              (n, D_l), the frame's sound in the stage's
 S              ``response``           (n, N_l), how well each token fits the sound
 clusters       ``members``            (n, P, N_l), who is in which
 G_l            ``compact``            (n, P, D_l), one vector per group
-m              ``logits``             (n, K, h_1, w_1) of the mask head
+m              ``logits``             (B, T, K, H, W) of the mask head, enlarged
 α              ``alpha``              (n, C, h_1, w_1) concentrations of a Dirichlet distribution, 1 or more
-U              ``uncertainty``        (n, 1, h_1, w_1) = C / Σ α
+U              ``uncertainty``        (n, 1, H, W) = C / Σ α, enlarged
 λ, μ           ``contrast, evidence``
 =============  =====================  =================================================================
 
@@ -217,7 +217,7 @@ class AMAUE(AVSModel):
             neighbours: k of DPC-KNN (5: TCFormer).
             grid: Centres are found among grid × grid tokens at most (ours: 28).
             merging: Tokens of a group weigh by their ``audio`` response (paper) or all the same, ``mean`` ("+ semantic
-                grouping" of the ablation; then S is 0, too).
+                grouping" of the ablation; S is 0 in the refinement then, too).
             correlation: S in the refinement reaches all tokens, ``global`` (the formula has no mask), or the ``group``
                 alone.
             layers: Of the refinement in each AMA (ours: 2).
@@ -239,10 +239,10 @@ class AMAUE(AVSModel):
             evidence: μ; L_unc takes part only with ``uncertainty`` (5: ours, what the cross-entropy of the masks has).
             activation: What makes evidence of logits: ``exp`` (ours) or ``softplus``.
             data_term: Of L_unc: the expected ``cross_entropy`` of Sensoy et al.'s eq. (4) (ours), or their eq. (3), the
-                ``likelihood``, for which a pixel of two classes that are as likely is best without any evidence.
+                ``likelihood``, with which the KL term takes all evidence from a pixel whose classes are as likely.
             divergence: Full weight of the KL term of L_unc (0.1: ours; Sensoy et al.: 1). It takes evidence from
                 wherever classes are not certain, and masks with it.
-            anneal: Optimizer steps over which the KL term grows from 0 to its full weight (Sensoy et al.: 10 epochs).
+            anneal: Batches over which the KL term grows from 0 to its full weight (Sensoy et al.: 10 epochs).
             dropout: Before the heads (0.1: DDESeg).
         """
 
@@ -300,9 +300,9 @@ class AMAUE(AVSModel):
             if self.channels % self.heads:
                 raise ConfigError(f"channels must be a multiple of heads = {self.heads}, got {self.channels}")
             for name in ("ce", "dice", "iou", "contrast", "evidence", "divergence"):
-                if getattr(self, name) < 0:
+                if not getattr(self, name) >= 0:  # NaN is not, either
                     raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
-            if self.smooth <= 0 or self.temperature <= 0:
+            if not (self.smooth > 0 and self.temperature > 0):
                 raise ConfigError(f"smooth and temperature must be above 0, got {self.smooth} and {self.temperature}")
             if not 0 < self.share <= 0.5:
                 raise ConfigError(f"share must be in (0, 0.5], got {self.share}")
@@ -342,9 +342,10 @@ class AMAUE(AVSModel):
         """Answer a clip of any T, H, W. ``target`` is not used.
 
         Returns:
-            ``maps``: ``uncertainty`` (B, T, 1, h, w), U, 1 where the model knows nothing; ``attention/ama1`` … ``4``
-            (B, T, 1, h, w), how well each token fits the sound, 0..1; ``group/ama1`` … ``4`` (B, T, P, h, w), which
-            group it is in.
+            ``maps``: ``uncertainty`` (B, T, 1, h, w), U, 1 where the model knows nothing, if it has that head;
+            ``attention/ama1`` … ``4`` (B, T, 1, h, w), how well each token fits the sound, 0..1; with groups also
+            ``group/ama1`` … ``4`` (B, T, P, h, w), which it is in, P being no more than there are tokens. ``scalars``:
+            ``uncertainty``, the mean of U, if it has that head.
         """
         valid = clip.valid
         embeddings = real_frames(self.audio(clip.audio), valid)
@@ -481,7 +482,10 @@ def _enlarged(x: Tensor, frames: Tensor) -> Tensor:
 
 
 def _sounds(clip: Clip) -> Tensor:
-    """Which real frames have any sound, (n,) bool: of silence the patch, or the embedding, is the same everywhere."""
+    """Which real frames have any sound, (n,) bool: of silence the patch is the same everywhere.
+
+    Of embeddings, only those that are constant count as silence: what an encoder makes of it is its own.
+    """
     heard = real_frames(clip.audio, clip.valid).flatten(1)
     return heard.amax(1) > heard.amin(1)
 

@@ -17,7 +17,7 @@ Differs from the paper:
 
 1. Evidence is the exponential of logits, or their softplus; there, it is their ReLU, which has no gradient once it is
    0. Evidence that grows by factors needs far fewer steps than one that grows by what a step adds.
-2. The data term is one of the paper's three by name; there, it is the third, that of squares.
+2. The data term is the second of the paper's three, or the first; there, it is the third, that of squares.
 """
 
 import math
@@ -33,11 +33,11 @@ Activation = Literal["exp", "softplus"]
 DataTerm = Literal["cross_entropy", "likelihood"]
 
 _STRAIGHT = 10.0
-"""From this logit on, the exponential goes straight on: no evidence is infinite, and none is without a gradient."""
+"""From this logit on, the exponential goes straight on: evidence stays finite, and so does its gradient."""
 
 
 def concentration(logits: Tensor, activation: Activation = "exp") -> Tensor:
-    """α = e + 1 of evidence logits of any shape, in float32."""
+    """α = e + 1 of evidence logits of any shape, in float32; ``exp`` is a straight line beyond e^10."""
     logits = logits.float()
     if activation == "softplus":
         return softplus(logits) + 1
@@ -77,7 +77,8 @@ def evidential_loss(
 
     The first collects evidence for the label, the second removes what there is for anything else. The cross-entropy of
     the label, expected of the distribution, is ψ(S) - ψ(α_y), eq. (4). The likelihood of the label, type II, gives
-    ln S - ln α_y, eq. (3), which does not ask for evidence as such: where two classes are as likely, none is best.
+    ln S - ln α_y, eq. (3), which does not ask for evidence as such: of a pixel whose classes are all as likely it is
+    the same with any, and the second term takes it all away.
 
     Args:
         alpha: (n, C, h, w) in float32 or better, each ≥ 1.

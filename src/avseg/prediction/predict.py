@@ -184,7 +184,9 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
     if result.has_uncertainty:
         doubt = result.mean_uncertainty
         most = int(doubt.argmax())
-        console.print(f"uncertainty {doubt.mean():.2f}, at {result.times[most]:.2f} s {doubt[most]:.2f}")
+        console.print(
+            f"uncertainty {doubt.mean():.2f} on average, {doubt[most]:.2f} at most (at {result.times[most]:.2f} s)"
+        )
     for note in result.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
     console.print(

@@ -51,10 +51,9 @@ def answered(prediction: Prediction, model: str) -> NDArray[np.float32]:
     """
     found = prediction.maps.get(MAP)
     if found is None:
-        has = f"its maps are {', '.join(prediction.maps)}" if prediction.maps else "it has no maps at all"
         raise ConfigError(
-            f"{model} does not say how uncertain it is, {has}: train ama_ue with uncertainty on and name its folder "
-            "(--model FOLDER), or show masks (--show masks)"
+            f"this model ({model}) does not say how uncertain it is: train ama_ue with uncertainty on and name its "
+            "folder (--model FOLDER), or show masks (--show masks)"
         )
     expected = (1, prediction.logits.shape[1], 1)
     if found.ndim != 5 or tuple(found.shape[:3]) != expected:
