@@ -14,7 +14,8 @@ that is marked, beside ``silent``, the same of what is silent in all three; expe
 ROC curve of "this pixel is wrong" for 1 - confidence and for the model's own uncertainty (map ``uncertainty``), and the
 mean of that, where it has one (:mod:`avseg.calibration`).
 
-OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the diagrams of all seeds together.
+OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the diagrams of all seeds together;
+OUT_uncertainty.png is the same of the share that is wrong against uncertainty, of models that have it.
 """
 
 import dataclasses
@@ -54,7 +55,7 @@ from runs import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 
 Numbers = dict[str, float | None]
 """Name → value of one run; None where it is not defined."""
-Diagrams = dict[str, dict[str, Reliability]]
+Diagrams = Mapping[str, Mapping[str, Reliability]]
 """Label → group of frames → what was counted."""
 AROUND, OTHERS = "around a change", "other frames"
 SPATIAL = {
@@ -270,8 +271,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (headings, rules, *rows))
 
 
-def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, dict[str, Any], Diagrams]:
-    """The data of the second kind; the numbers of each label; the reliability of each label and group of frames."""
+def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, dict[str, Any], Diagrams, Diagrams]:
+    """The data of the second kind; the numbers of each label; reliability of probability, and of uncertainty."""
     weights = {label: [seed / "last" for seed in folders] for label, folders in seeds(runs, labels).items()}
     models = {path: avseg.load(path) for paths in weights.values() for path in paths}
     settings = common_data(models)
@@ -280,19 +281,22 @@ def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, d
     switching = clips_of(settings, "temporal", clips)
     measure(models, clips_of(settings, "spatial", clips), spatial)
     measure(models, switching, temporal)
-    numbers, diagrams = dict[str, Any](), Diagrams()
+    numbers: dict[str, Any] = {}
+    probable: dict[str, dict[str, Reliability]] = {}
+    uncertain: dict[str, dict[str, Reliability]] = {}
     for label, paths in weights.items():
         counted = {group: [temporal[path].groups[group] for path in paths] for group in (AROUND, OTHERS)}
-        diagrams[label] = {k: together(g.calibration.reliability for g in parts) for k, parts in counted.items()}
-        uncertain = {k: together(g.calibration.uncertain for g in parts) for k, parts in counted.items()}
+        probable[label] = {k: together(g.calibration.reliability for g in parts) for k, parts in counted.items()}
+        uncertain[label] = {k: together(g.calibration.uncertain for g in parts) for k, parts in counted.items()}
         numbers[label] = {
             "spatial": of_all([spatial[path].numbers() for path in paths]),
             "temporal": {k: of_all([g.numbers() for g in parts]) for k, parts in counted.items()},
-            "reliability": {k: found.as_dict() for k, found in diagrams[label].items()},
-            "wrong_where_uncertain": {k: found.as_dict() for k, found in uncertain.items()},
+            "reliability": {k: found.as_dict() for k, found in probable[label].items()},
+            "wrong_where_uncertain": {k: found.as_dict() for k, found in uncertain[label].items()},
             "trained_at": sorted({str(models[path].card.get("commit")) for path in paths}),
         }
-    return switching, numbers, diagrams
+    known = {label: of for label, of in uncertain.items() if any(counted.counts.any() for counted in of.values())}
+    return switching, numbers, probable, known
 
 
 def main(argv: Sequence[str]) -> None:
@@ -303,7 +307,7 @@ def main(argv: Sequence[str]) -> None:
     command = shlex.join(["python", "benchmarks/ambiguity.py", *argv])
     with mistakes_in_a_line():
         said.out.parent.mkdir(parents=True, exist_ok=True)
-        data, numbers, diagrams = compare(said.runs, said.labels, said.clips)
+        data, numbers, probable, uncertain = compare(said.runs, said.labels, said.clips)
         settings = {"name": "synthetic", **dataclasses.asdict(data.config), "ambiguity": "spatial, then temporal"}
         result = {**provenance(command), "config": {"data": settings, "split": "test"}, "numbers": numbers}
         words = markdown(result)
@@ -311,7 +315,10 @@ def main(argv: Sequence[str]) -> None:
         number, share = ("confidence", "share that is right") if several else ("probability", "share that sounds")
         write_result(said.out.with_suffix(".json"), result)
         write_text(said.out.with_suffix(".md"), words)
-        reliability(diagrams, said.out.with_name(f"{said.out.stem}_reliability.png"), number=number, share=share)
+        reliability(probable, said.out.with_name(f"{said.out.stem}_reliability.png"), number=number, share=share)
+        if uncertain:
+            path = said.out.with_name(f"{said.out.stem}_uncertainty.png")
+            reliability(uncertain, path, number="uncertainty", share="share that is wrong")
     Console().print(words)
 
 

@@ -135,8 +135,9 @@ def test_ambiguity_writes_tables_numbers_and_a_picture(runs: Path, tmp_path: Pat
     assert theirs[ambiguity.AROUND]["uncertainty"] is None
     lines = (tmp_path / "new/bench_x.md").read_text(encoding="utf-8").splitlines()
     assert [line.split(" | ")[0] for line in lines if line.startswith("| ama_ue")] == ["| ama_ue"] * 3
-    with Image.open(tmp_path / "new/bench_x_reliability.png") as picture:
-        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    for name in ("reliability", "uncertainty"):
+        with Image.open(tmp_path / f"new/bench_x_{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
 
 
 def test_matching_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
