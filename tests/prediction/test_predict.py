@@ -197,7 +197,7 @@ def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, cap
     assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == sorted(export.MAY_HOLD)
     assert len(list((out / "uncertainty").iterdir())) == 20
-    assert "uncertainty 0.41, at 0.00 s 0.45" in capsys.readouterr().out
+    assert "uncertainty 0.41 on average, 0.45 at most (at 0.00 s)" in capsys.readouterr().out
     assert Result.load(out).has_uncertainty
     doubter.seen = itertools.count()
     predict_command(doubtful, out, overwrite=True)
