@@ -319,7 +319,7 @@ def main(argv: Sequence[str]) -> None:
         if uncertain:
             path = said.out.with_name(f"{said.out.stem}_uncertainty.png")
             reliability(uncertain, path, number="uncertainty", share="share that is wrong")
-    Console().print(words)
+    Console().print(words, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
         head = f"| {first} | {' | '.join(CLASSIFIERS)} |"
         text = "\n".join([f"`{command}`", "", head, f"|---|{'---:|' * len(CLASSIFIERS)}", *rows, ""])
         write_text(said.out.with_suffix(".md"), text)
-    Console().print(text)
+    Console().print(text, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

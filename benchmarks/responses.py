@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
         heads = ["| model | stage | with its own sound | with another's |", "| --- | --- | ---: | ---: |"]
         words = "\n".join([f"`{command}`", "", *heads, *rows, ""])
         write_text(said.out.with_suffix(".md"), words)
-    Console().print(words)
+    Console().print(words, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -482,10 +482,7 @@ def _enlarged(x: Tensor, frames: Tensor) -> Tensor:
 
 
 def _sounds(clip: Clip) -> Tensor:
-    """Which real frames have any sound, (n,) bool: of silence the patch is the same everywhere.
-
-    Of embeddings, only those that are constant count as silence: what an encoder makes of it is its own.
-    """
+    """Which real frames have any sound, (n,) bool: a patch of silence is constant; of embeddings only such count."""
     heard = real_frames(clip.audio, clip.valid).flatten(1)
     return heard.amax(1) > heard.amin(1)
 

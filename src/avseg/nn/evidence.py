@@ -15,8 +15,8 @@ y               ``labels``       (n, h, w), one-hot in the formulas
 
 Differs from the paper:
 
-1. Evidence is the exponential of logits, or their softplus; there, it is their ReLU, which has no gradient once it is
-   0. Evidence that grows by factors needs far fewer steps than one that grows by what a step adds.
+1. Evidence is the exponential of logits, which grows by factors, or their softplus; there, it is their ReLU, which has
+   no gradient once it is 0.
 2. The data term is the second of the paper's three, or the first; there, it is the third, that of squares.
 """
 
