@@ -96,11 +96,43 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
     out, aligned = block(maps, audio)
     assert aligned.members is not None
     fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.heard)[:, None]
+    fused = (fused - fused.mean(-1, keepdim=True)) / fused.std(-1, unbiased=False, keepdim=True)
     compact = block._converge(fused, aligned.response, aligned.members)
+    assert block.group_out is not None
     for i in range(16):
-        vector = fused[0, i] + compact[0, aligned.members[0, :, i].int().argmax()]
-        expected = maps[0, :, i // 4, i % 4] + block.scale * block.out(vector)
-        assert torch.allclose(out[0, :, i // 4, i % 4], expected, atol=1e-5)
+        mine = compact[0, aligned.members[0, :, i].int().argmax()]
+        expected = maps[0, :, i // 4, i % 4] + block.token_out(fused[0, i]) + block.group_out(mine)
+        assert torch.allclose(out[0, :, i // 4, i % 4], expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_ama_adds_begins_small() -> None:
+    """A tenth of a token's length for the token, and as much for its group."""
+    maps, audio = torch.randn(1, 8, 4, 4), 50 * torch.randn(1, 6)
+    for grouping in (False, True):
+        change = ama(grouping=grouping)(maps, audio)[0] - maps
+        assert change.norm(dim=1).max() <= (0.1 + 0.1 * grouping) * math.sqrt(8) + 1e-5
+
+
+@torch.no_grad()
+def test_how_large_embeddings_are_changes_nothing() -> None:
+    block, maps, audio = ama(), torch.randn(2, 8, 4, 4), torch.randn(2, 6)
+    (one, heard), (two, louder) = block(maps, audio), block(maps, 100 * audio)
+    assert torch.allclose(heard.response, louder.response, atol=1e-3)
+    assert torch.allclose(one, two, atol=1e-3)
+
+
+@torch.no_grad()
+def test_likeness_does_not_drown_the_response() -> None:
+    """G fᵀ / √D stays within √D in all layers, whatever the feed-forward blocks make of G: S is added to it."""
+    block, seen = ama(channels=16, layers=3), []
+    for layer in block.layers:
+        layer.forward_block[-1].weight.mul_(1000)
+        layer.register_forward_hook(lambda *said: seen.append(said[-1]))
+    block(torch.randn(2, 16, 4, 4), 100 * torch.randn(2, 6))
+    assert len(seen) == 3
+    for vectors in seen:
+        assert torch.allclose(vectors.norm(dim=-1), torch.tensor(4.0), atol=1e-2)
 
 
 @torch.no_grad()

@@ -26,8 +26,8 @@ setting whose docstring names another source (DDESeg is the same authors' releas
 
 Differs from the paper, or from what is known of it:
 
-1. What AMA makes of a map is added to it, scaled by a learned factor per channel that begins at ``scale``: the stages
-   of a pretrained backbone expect the maps they know.
+1. What AMA makes of a map is added to it, each channel with a learned factor that begins at ``scale``, one for tokens
+   and one for groups: the stages of a pretrained backbone expect the maps they know.
 2. Sound is one VGGish embedding per frame, where DDESeg has HTS-AT: with one token of sound the softmax of cross-
    attention would be 1 whatever sounds, so its logits themselves are the response.
 3. Large maps are grouped around centres found on a smaller grid (:func:`avseg.nn.clustering.group`).
@@ -42,7 +42,7 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize, one_hot, scaled_dot_product_attention, softplus
+from torch.nn.functional import interpolate, layer_norm, normalize, one_hot, scaled_dot_product_attention, softplus
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
@@ -92,12 +92,15 @@ class AMA(nn.Module):
         super().__init__()
         self.config = config
         self.norm = nn.LayerNorm(channels)
-        self.audio = nn.Sequential(nn.Linear(audio, channels), nn.GELU(), nn.Linear(channels, channels))
+        inside = nn.Linear(audio, channels), nn.GELU(), nn.Linear(channels, channels)
+        self.audio = nn.Sequential(nn.LayerNorm(audio), *inside, nn.LayerNorm(channels))
         self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
         layers = config.layers if config.grouping else 0
         self.layers = nn.ModuleList(Mixing(channels, config.heads) for _ in range(layers))
-        self.out = nn.LayerNorm(channels)
-        self.scale = nn.Parameter(torch.full((channels,), config.scale))
+        self.token_out = nn.LayerNorm(channels)
+        self.group_out = nn.LayerNorm(channels) if config.grouping else None
+        for norm in filter(None, (self.token_out, self.group_out)):
+            nn.init.constant_(norm.weight, config.scale)
 
     def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Aligned]:
         """Align one stage.
@@ -113,15 +116,15 @@ class AMA(nn.Module):
         tokens = self.norm(maps.flatten(2).mT)
         heard = self.audio(audio)
         response = self._respond(tokens, heard)
-        fused = tokens + response.sigmoid().unsqueeze(-1) * self.value(heard).unsqueeze(1)
+        fused = _unit(tokens + response.sigmoid().unsqueeze(-1) * self.value(heard).unsqueeze(1))
+        change: Tensor = self.token_out(fused)
         members = None
-        if c.grouping:
+        if self.group_out is not None:
             groups = group(tokens.mT.unflatten(2, size), c.groups, c.neighbours, c.grid)
             members = one_hot(groups, min(c.groups, groups.shape[1])).mT.bool()
             compact = self._converge(fused, response, members)
-            fused = fused + compact.gather(1, groups.unsqueeze(-1).expand_as(fused))
-        change: Tensor = (self.scale * self.out(fused)).mT.unflatten(2, size)
-        return maps + change, Aligned(tokens, heard, response, members, size)
+            change = change + self.group_out(compact).gather(1, groups.unsqueeze(-1).expand_as(fused))
+        return maps + change.mT.unflatten(2, size), Aligned(tokens, heard, response, members, size)
 
     def _respond(self, tokens: Tensor, heard: Tensor) -> Tensor:
         """S: logits of cross-attention, the mean over heads, (n, N, D) and (n, D) → (n, N)."""
@@ -158,8 +161,7 @@ class Mixing(nn.Module):
         """(n, P, D) → the same."""
         x = self.norm(compact)
         compact = compact + self.attention(x, x, x, need_weights=False)[0]
-        out: Tensor = compact + self.forward_block(compact)
-        return out
+        return _unit(compact + self.forward_block(compact))
 
 
 class Temporal(nn.Module):
@@ -420,6 +422,11 @@ class AMAUE(AVSModel):
             pair = positive & takes_part, negative & takes_part
             terms.append(info_nce(stage.heard, stage.tokens, *pair, temperature=c.temperature))
         return torch.stack(terms).mean()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length √D: the product of two, over √D, is √D at most, so that S is not lost beside it."""
+    return layer_norm(x, x.shape[-1:])
 
 
 def extremes(response: Tensor, share: float) -> tuple[Tensor, Tensor]:
