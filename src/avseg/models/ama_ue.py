@@ -33,6 +33,7 @@ Differs from the paper, or from what is known of it:
 3. Large maps are grouped around centres found on a smaller grid (:func:`avseg.nn.clustering.group`).
 4. Evidence is compared with labels at the resolution of the head.
 5. Classes a frame does not have take no part in Dice and IoU losses.
+6. Sound, fused tokens and groups have their lengths fixed, so that S counts beside the likeness it is added to.
 """
 
 import math
