@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from avseg.interface import Target
-from avseg.losses import bce, dice_loss, iou_loss, labelled, semantic_ce
+from avseg.losses import bce, dice_loss, info_nce, iou_loss, labelled, semantic_ce
 
 
 def _case(n: int = 3, h: int = 5, w: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,3 +117,25 @@ def test_certain_and_empty_is_finite() -> None:
     assert loss.isfinite()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+def test_info_nce_is_its_formula() -> None:
+    near = 3 * torch.randn(4, 5)
+    positive = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
+    negative = torch.tensor([[0, 0, 1, 0, 1], [1, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
+    anchors = []
+    for row, good, bad in zip(*(x[:2].tolist() for x in (near, positive, negative)), strict=True):
+        below = sum(math.exp(x) for x, no in zip(row, bad, strict=True) if no)
+        losses = [-math.log(math.exp(x) / (math.exp(x) + below)) for x, yes in zip(row, good, strict=True) if yes]
+        anchors.append(sum(losses) / len(losses))
+    assert info_nce(near, positive, negative).item() == pytest.approx(sum(anchors) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
+def test_info_nce_of_no_pairs_is_0_and_stays_in_the_graph(shape: tuple[int, int]) -> None:
+    near = torch.randn(shape, requires_grad=True)
+    loss = info_nce(near, torch.ones(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0
+    assert near.grad is not None
+    assert not near.grad.any()

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 
 from avseg.interface import IGNORE, Target
 
@@ -101,3 +101,22 @@ def semantic_ce(logits: Tensor, labels: Tensor) -> Tensor:
     """
     total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
+
+
+def info_nce(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """- log(e^p / (e^p + Σ_neg e^n)), the mean over an anchor's positives, then over anchors.
+
+    Args:
+        logits: (m, n), how near each of n is to each of m anchors, divided by the temperature.
+        positive: (m, n) bool.
+        negative: (m, n) bool.
+
+    Returns:
+        0-d; anchors without positives or negatives take no part; 0 (with gradient 0) when none is left.
+    """
+    chosen = positive.any(1) & negative.any(1)
+    near, wanted = logits[chosen], positive[chosen]
+    others = near.masked_fill(~negative[chosen], -torch.inf).logsumexp(1, keepdim=True)
+    per_anchor = (softplus(others - near) * wanted).sum(1) / wanted.sum(1)
+    # The sum over nothing keeps every parameter in the graph: processes must agree on that.
+    return per_anchor.sum() / max(len(per_anchor), 1) + 0 * logits.sum()

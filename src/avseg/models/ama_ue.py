@@ -43,11 +43,11 @@ from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, layer_norm, normalize, one_hot, scaled_dot_product_attention, softplus
+from torch.nn.functional import interpolate, layer_norm, normalize, one_hot, scaled_dot_product_attention
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
-from avseg.losses import bce, dice_loss, iou_loss, labelled, semantic_ce
+from avseg.losses import bce, dice_loss, info_nce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.clustering import group
 from avseg.nn.evidence import Activation, DataTerm, concentration, down_weighted, evidential_loss, vacuity
@@ -421,7 +421,10 @@ class AMAUE(AVSModel):
                 positive, negative = _by_truth(target, state.valid, stage.size)
             takes_part = state.sounds.unsqueeze(1)
             pair = positive & takes_part, negative & takes_part
-            terms.append(info_nce(stage.heard, stage.tokens, *pair, temperature=c.temperature))
+            with full_precision(stage.heard):
+                heard, tokens = (normalize(x.float(), dim=-1) for x in (stage.heard, stage.tokens))
+                near = torch.einsum("bd,bkd->bk", heard, tokens) / c.temperature
+            terms.append(info_nce(near, *pair))
         return torch.stack(terms).mean()
 
 
@@ -446,30 +449,6 @@ def extremes(response: Tensor, share: float) -> tuple[Tensor, Tensor]:
     found[0].scatter_(1, order[:, response.shape[1] - count :], True)
     found[1].scatter_(1, order[:, :count], True)
     return found[0], found[1]
-
-
-def info_nce(anchor: Tensor, tokens: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
-    """- log(e^{a·p/t} / (e^{a·p/t} + Σ_neg e^{a·n/t})) of vectors of length 1, the mean over positives, then frames.
-
-    Args:
-        anchor: a (n, D).
-        tokens: (n, N, D).
-        positive: (n, N) bool.
-        negative: (n, N) bool.
-        temperature: t.
-
-    Returns:
-        0-d; frames without positives or negatives take no part; 0 (with gradient 0) when none is left.
-    """
-    with full_precision(anchor):
-        near = torch.einsum("bd,bkd->bk", normalize(anchor.float(), dim=-1), normalize(tokens.float(), dim=-1))
-        near = near / temperature
-        chosen = positive.any(1) & negative.any(1)
-        others = near[chosen].masked_fill(~negative[chosen], -torch.inf).logsumexp(1, keepdim=True)
-        per_token = softplus(others - near[chosen]) * positive[chosen]
-        per_frame = per_token.sum(1) / positive[chosen].sum(1)
-    # The sum over nothing keeps every parameter in the graph: processes must agree on that.
-    return per_frame.sum() / max(len(per_frame), 1) + 0 * near.sum()
 
 
 def _by_truth(target: Target, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

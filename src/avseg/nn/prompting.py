@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import interpolate, normalize, softplus
+from torch.nn.functional import interpolate, normalize
 
 from avseg.interface import IGNORE
+from avseg.losses import info_nce
 from avseg.mel import OFFSET, PATCH_SAMPLES, SAMPLE_RATE, log_mel_at
 from avseg.nn.mask2former import Drawn
 from avseg.nn.matching import present
@@ -165,12 +166,7 @@ def contrast(
     vectors, of = _some_pixels(seen.float(), labels, pixels)
     cosine = normalize(anchors.float(), dim=1) @ normalize(vectors, dim=1).T / temperature
     same = classes[:, None] == of
-    # So far below any cosine that it weighs nothing; finite, because there may be no negative at all.
-    against = cosine.masked_fill(same, -1e4).logsumexp(1, keepdim=True) if cosine.shape[1] else cosine
-    per_pair = softplus(against - cosine) * same
-    count = same.sum(1)
-    per_anchor = per_pair.sum(1) / count.clamp(min=1)
-    return per_anchor.sum() / (count > 0).sum().clamp(min=1)
+    return info_nce(cosine, same, ~same)
 
 
 def _some_pixels(seen: Tensor, labels: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
