@@ -208,7 +208,8 @@ class AMAUE(AVSModel):
 
         Attributes:
             visual: Visual backbone (DDESeg: one with the sizes of PVT-v2-b5, or Swin).
-            audio: Audio encoder: ``vggish`` (ours; DDESeg has HTS-AT), ``compact``, or ``none`` for embeddings alone.
+            audio: Audio encoder: ``vggish`` (ours; DDESeg has HTS-AT), ``compact``, ``mobile``, or ``none`` for
+                embeddings alone.
             train_audio: Train the audio encoder too (DDESeg freezes it).
             audio_dim: D of the embeddings when ``audio`` is ``none``.
             stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).

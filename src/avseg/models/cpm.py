@@ -78,8 +78,8 @@ class CPM(AVSModel):
 
         Attributes:
             visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (CAVP, of the same authors, has a VGG too), ``compact``, or ``none`` for
-                embeddings alone, which cannot be mixed: it needs ``acp`` and ``pcl`` off.
+            audio: Audio encoder: ``vggish`` (CAVP, of the same authors, has a VGG too), ``compact``, ``mobile``,
+                or ``none`` for embeddings alone, which cannot be mixed: it needs ``acp`` and ``pcl`` off.
             train_audio: Train the audio encoder too (ours: the paper is not known to say).
             audio_dim: D of the embeddings when ``audio`` is ``none``.
             stereo: Hear two channels, each through the same encoder (VPO).

@@ -240,7 +240,7 @@ class PCMANet(AVSModel):
 
         Attributes:
             visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (paper), ``compact``, or ``none`` for embeddings alone.
+            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for embeddings alone.
             train_audio: Train the audio encoder too; the paper freezes VGGish.
             audio_dim: D of the embeddings when ``audio`` is ``none``.
             stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).

@@ -1,23 +1,25 @@
 """Audio encoders: a log-mel patch becomes D numbers.
 
 ``vggish`` is the VGG-like network of Hershey et al., arXiv 1609.09430, whose AudioSet weights the field uses
-frozen. ``compact`` is ours: small enough to train along and to ship in a package.
+frozen. ``compact`` is ours: small enough to train along and to ship in a package. ``mobile`` has the layout of YAMNet
+and scores the classes of AudioSet, see :mod:`avseg.nn.mobile_audio`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from avseg.errors import ConfigError
 from avseg.mel import BANDS
+from avseg.nn.mobile_audio import MobileAudio
 
-AudioName = Literal["vggish", "compact", "none"]
+AudioName = Literal["vggish", "compact", "mobile", "none"]
 
 EMBEDDING = 128
-"""D of both encoders."""
+"""D of ``vggish`` and ``compact``."""
 
 
 def _vgg_features(widths: tuple[int | None, ...]) -> nn.Sequential:
@@ -45,7 +47,7 @@ class VGGish(nn.Module):
             nn.Linear(4096, EMBEDDING), nn.ReLU(),
         )  # fmt: skip
 
-    channels = 512
+    channels, dim = 512, EMBEDDING
 
     def forward(self, mel: Tensor) -> Tensor:
         """One embedding per patch."""
@@ -74,7 +76,7 @@ class CompactAudio(nn.Module):
         self.features = nn.Sequential(*layers)
         self.project = nn.Linear(2 * channels * BANDS // 2**4, EMBEDDING)
 
-    channels = 128
+    channels, dim = 128, EMBEDDING
 
     def forward(self, mel: Tensor) -> Tensor:
         """One embedding per patch."""
@@ -85,6 +87,9 @@ class CompactAudio(nn.Module):
         pooled = torch.cat([maps.mean(2), maps.amax(2)], 1)
         out: Tensor = self.project(pooled.flatten(1))
         return out
+
+
+_Net = VGGish | CompactAudio | MobileAudio
 
 
 class Heard(NamedTuple):
@@ -116,7 +121,7 @@ class AudioEncoder(nn.Module):
     """The audio side of a model: embeds log-mel patches, passes embeddings through.
 
     Args:
-        name: ``vggish``, ``compact``, or ``none`` for a model that is given embeddings.
+        name: ``vggish``, ``compact``, ``mobile``, or ``none`` for a model that is given embeddings.
         train: Whether its weights learn; otherwise it is frozen, in evaluation mode for good.
         dim: D of the embeddings when ``name`` is ``none``.
         stereo: Hear two channels, each embedded on its own and put side by side: D doubles.
@@ -124,11 +129,11 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False) -> None:
         super().__init__()
-        encoders: dict[str, type[nn.Module]] = {"vggish": VGGish, "compact": CompactAudio}
+        encoders: dict[str, type[_Net]] = {"vggish": VGGish, "compact": CompactAudio, "mobile": MobileAudio}
         self.net = encoders[name]() if name in encoders else None
         self.ears = 2 if stereo else 1
-        self.dim = dim if name == "none" else EMBEDDING * self.ears
-        self.channels = dim if self.net is None else int(cast("VGGish | CompactAudio", self.net).channels) * self.ears
+        self.dim = dim if self.net is None else self.net.dim * self.ears
+        self.channels = dim if self.net is None else self.net.channels * self.ears
         self.learns = train
         self.requires_grad_(train)
 
@@ -168,11 +173,29 @@ class AudioEncoder(nn.Module):
             raise ConfigError(
                 f"this model hears one channel, got {audio.shape[2]}: average them, or build it with stereo=True"
             )
-        net, (b, t) = cast("VGGish | CompactAudio", self.net), audio.shape[:2]
+        net, (b, t) = self.net, audio.shape[:2]
         audio = audio.expand(-1, -1, self.ears, -1, -1)  # one channel is heard by both ears
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             maps = net.features(audio.flatten(0, 2).unsqueeze(1))
             return Heard(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
+
+    def scores(self, embeddings: Tensor) -> Tensor:
+        """Return the logits of the AudioSet classes, in the order of :func:`avseg.nn.mobile_audio.audioset_classes`.
+
+        Args:
+            embeddings: (B, T, D) from :meth:`forward`; in stereo, the mean of the two channels is scored.
+
+        Returns:
+            (B, T, 521).
+
+        Raises:
+            ConfigError: When the encoder has no classifier, or D is another.
+        """
+        if not isinstance(self.net, MobileAudio):
+            raise ConfigError("this audio encoder does not score AudioSet classes: build the model with audio='mobile'")
+        each = self._embeddings(embeddings).unflatten(-1, (self.ears, self.net.dim))
+        logits: Tensor = self.net.scores(each.mean(-2))
+        return logits
 
     def _embeddings(self, audio: Tensor) -> Tensor:
         """Given embeddings, if they are as long as the model's."""

@@ -12,6 +12,7 @@ from avseg.errors import CheckpointError
 from avseg.interface import AVSModel, Source
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.mask2former import MaskTransformer, sizes
+from avseg.nn.mobile_audio import MobileAudio
 from avseg.nn.visual import VisualBackbone, original_source
 
 _ENCODER = "pixel_level_module.encoder."
@@ -194,7 +195,8 @@ def load_audio(model: AVSModel, source: str) -> None:
 
     Args:
         model: With an :class:`~avseg.nn.audio.AudioEncoder` as ``audio``.
-        source: ``vggish-10086976.pth`` of the public PyTorch port, or a Hub id that holds a file of that name.
+        source: For ``vggish``, ``vggish-10086976.pth`` of the public PyTorch port; for ``mobile``,
+            ``mobile_audio.safetensors`` of ``benchmarks/distill_audio.py``; or a Hub id that holds a file of that name.
 
     Raises:
         CheckpointError: When the weights cannot be had or do not fit.
@@ -202,5 +204,6 @@ def load_audio(model: AVSModel, source: str) -> None:
     encoder = model.audio
     if not isinstance(encoder, AudioEncoder) or encoder.net is None:
         raise CheckpointError(f"{model.name} has no audio encoder to load weights into")
-    state = read_state(_file(source, "vggish-10086976.pth"))
+    mobile = isinstance(encoder.net, MobileAudio)
+    state = read_state(_file(source, "mobile_audio.safetensors" if mobile else "vggish-10086976.pth"))
     fit(encoder.net, state, source, unused=("pproc.",))
