@@ -42,11 +42,14 @@ from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.nn.class_prior import PriorFusion
 from avseg.nn.padding import real_frames, with_padding
-from avseg.nn.visual import VisualBackbone, VisualName
+from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining
 
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
+PRIOR = 0
+"""Key of the class prior beside the attention maps of the stages."""
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
@@ -263,9 +266,14 @@ class PCMANet(AVSModel):
             gather: Compute selected queries alone; off for export.
             iou_smooth: Added in Eq. (9); the release has 1.
             stage_weights: λ_1 … λ_4 of Eq. (11).
+            class_prior: Add maps of where the sounding AudioSet classes are seen by an ImageNet classifier to V_i
+                (ours, :mod:`avseg.nn.class_prior`); with ``visual`` efficientnet_lite0 and ``audio`` mobile.
+            embedding_dropout: With ``class_prior``, the probability that the audio embeddings of a training clip are
+                replaced by zeros, so that the prior alone decides.
         """
 
         visual: VisualName = "resnet50"
+        visual_training: VisualTraining = "full"
         audio: AudioName = "vggish"
         train_audio: bool = False
         audio_dim: int = 128
@@ -288,9 +296,15 @@ class PCMANet(AVSModel):
         gather: bool = True
         iou_smooth: float = 0.0
         stage_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+        class_prior: bool = False
+        embedding_dropout: float = 0.0
 
         def __post_init__(self) -> None:
-            for name, choices in (("audio", get_args(AudioName)), ("padding", ("mask", "zero"))):
+            for name, choices in (
+                ("audio", get_args(AudioName)),
+                ("padding", ("mask", "zero")),
+                ("visual_training", get_args(VisualTraining)),
+            ):
                 if getattr(self, name) not in choices:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             for name in ("groups", "heads"):
@@ -300,12 +314,19 @@ class PCMANet(AVSModel):
                     )
             if not 0.5 <= self.confidence <= 1:
                 raise ConfigError(f"confidence must lie in 0.5 … 1, got {self.confidence}")
+            if self.class_prior and (self.visual, self.audio, self.stereo) != ("efficientnet_lite0", "mobile", False):
+                raise ConfigError(
+                    "class_prior needs visual = 'efficientnet_lite0', audio = 'mobile' and stereo = False, "
+                    f"got {self.visual!r}, {self.audio!r} and {self.stereo}"
+                )
+            if not 0 <= self.embedding_dropout < 1:
+                raise ConfigError(f"embedding_dropout must lie in 0 … 1 and be below 1, got {self.embedding_dropout}")
 
     paper: ClassVar[str] = "2406.02345"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "backbone": ("visual",),
         "audio": ("audio",),
-        "fusion": ("reduce", "audio_linear", "avga", "qsca", "cim"),
+        "fusion": ("reduce", "audio_linear", "avga", "prior", "qsca", "cim"),
         "decoder": ("gf", "head"),
     }
     RELEASE: ClassVar[Mapping[str, object]] = {
@@ -322,11 +343,12 @@ class PCMANet(AVSModel):
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
         c = config
-        self.visual = VisualBackbone(c.visual)
+        self.visual = VisualBackbone(c.visual, c.visual_training)
         self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None
+        self.prior = PriorFusion(c.channels, STAGES) if c.class_prior else None
         self.qsca = _per_stage(self._new_qsca) if c.qsca else None
         self.cim = CIM(c.confidence, progression=c.progression, closed=c.closed_bounds)
         self.gf = _per_stage(lambda i: GF(c.channels, deeper=i < max(STAGES), guide=c.qsca))
@@ -351,7 +373,7 @@ class PCMANet(AVSModel):
         Returns:
             ``aux``: O_2, O_3, O_4 at the size of the frames. ``scalars``: ``keep_ratio/4``, ``/3``, ``/2``, the share
             of pixels of O_i that ask in the next stage. ``maps``: ``attention/avga1`` … ``4`` (B, T, g, h, w),
-            ``mask/cim4``, ``3``, ``2`` (B, T, 1, h, w).
+            ``mask/cim4``, ``3``, ``2`` (B, T, 1, h, w), ``attention/prior`` (B, T, 4, h, w).
         """
         zero = self.config.padding == "zero"
         frames, valid = clip.frames.flatten(0, 1), clip.valid
@@ -362,8 +384,11 @@ class PCMANet(AVSModel):
             features = {i: f * valid.flatten().view(-1, 1, 1, 1) for i, f in features.items()}
             embeddings = embeddings * valid.unsqueeze(-1)
             valid = torch.ones_like(valid)
-        audio = self.audio_linear(embeddings)
+        audio = self.audio_linear(self._dropped(embeddings))
         fused, attention = self._fuse(features, audio)
+        if self.prior is not None:
+            scores = self.audio.scores(embeddings).flatten(0, 1)
+            fused, attention[PRIOR] = self.prior(fused, with_padding(stages[-1], clip.valid), scores)
         outputs, masks = self._decode(fused, audio, valid)
         logits = {i: _resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
         seen = valid.flatten()
@@ -373,6 +398,13 @@ class PCMANet(AVSModel):
             scalars={f"keep_ratio/{i}": m[seen].float().mean() for i, m in masks.items()},
             maps=_named_maps(attention, masks, valid) if maps else {},
         )
+
+    def _dropped(self, embeddings: Tensor) -> Tensor:
+        """Return (B, T, D) embeddings, in training with those of some clips replaced by zeros."""
+        if not (self.training and self.prior is not None and self.config.embedding_dropout):
+            return embeddings
+        kept = torch.rand(len(embeddings), 1, 1, device=embeddings.device) >= self.config.embedding_dropout
+        return embeddings * kept
 
     def _fuse(self, features: dict[int, Tensor], audio: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """V_i of all stages, and the attention maps that made them."""
@@ -446,7 +478,8 @@ def _per_stage(make: Callable[[int], nn.Module]) -> nn.ModuleDict:
 
 
 def _named_maps(attention: dict[int, Tensor], masks: dict[int, Tensor], valid: Tensor) -> dict[str, Tensor]:
-    maps = {f"attention/avga{i}": a.unflatten(0, valid.shape) for i, a in attention.items()}
+    names = {i: "prior" if i == PRIOR else f"avga{i}" for i in attention}
+    maps = {f"attention/{names[i]}": a.unflatten(0, valid.shape) for i, a in attention.items()}
     return maps | {f"mask/cim{i}": m.unflatten(0, valid.shape) for i, m in masks.items()}
 
 

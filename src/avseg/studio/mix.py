@@ -27,7 +27,7 @@ def mix(voice: Voice, roles: Sequence[Role], rng: np.random.Generator, seconds: 
     count = seconds * SAMPLE_RATE
     floor = lfilter([1.0], [1.0, -rng.uniform(0.0, 0.95)], rng.standard_normal(count))
     out = 10.0 ** rng.uniform(-4.0, -2.5) * floor / floor.std()
-    room = _room(rng)
+    room = room_response(rng)
     for role in roles:
         wave = oaconvolve(voice(role.label, rng, count), room)[:count]
         level = 10.0 ** rng.uniform(-0.9, -0.2) / max(float(np.abs(wave).max()), 1e-9)
@@ -35,7 +35,7 @@ def mix(voice: Voice, roles: Sequence[Role], rng: np.random.Generator, seconds: 
     return np.asarray(out / max(1.0, float(np.abs(out).max())), dtype=np.float32)
 
 
-def _room(rng: np.random.Generator) -> NDArray[np.float64]:
+def room_response(rng: np.random.Generator) -> NDArray[np.float64]:
     """Impulse response of a room and a microphone: an echo of random length and strength, a random tilt."""
     length = int(rng.uniform(0.01, 0.25) * SAMPLE_RATE)
     echo = rng.standard_normal(length) * np.exp(-6.0 * np.arange(length) / length)

@@ -102,6 +102,10 @@ class Camera:
         self._first = np.array([*rng.uniform(-0.03, 0.03, 2), rng.uniform(0.98, 1.06)])
         self._last = self._first + (0.0 if rng.random() < 0.4 else 1.0) * rng.uniform(-0.05, 0.05, 3)
 
+    def hold(self) -> None:
+        """Stop panning and zooming."""
+        self._last = self._first
+
     def shoot(
         self, setting: Setting, actors: Sequence[Actor], part: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
