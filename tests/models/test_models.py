@@ -90,7 +90,7 @@ def test_what_sounds_costs_the_same_whatever_category_it_is_of(name: str, config
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("visual", ["resnet18", "pvt_v2_b0"])
+@pytest.mark.parametrize("visual", ["resnet18", "pvt_v2_b0", "efficientnet_lite0"])
 def test_padding_is_not_looked_at_and_breaks_no_gradient(name: str, visual: str) -> None:
     model = build(name, visual=visual).train()
     valid = torch.tensor([[True, True, True], [True, False, False]])

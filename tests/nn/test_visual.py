@@ -18,7 +18,14 @@ def test_every_backbone_exists_with_four_maps(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("resnet18", 11.18), ("resnet50", 23.51), ("pvt_v2_b0", 3.41), ("pvt_v2_b5", 81.44), ("swin_tiny", 27.52)],
+    [
+        ("resnet18", 11.18),
+        ("resnet50", 23.51),
+        ("pvt_v2_b0", 3.41),
+        ("pvt_v2_b5", 81.44),
+        ("swin_tiny", 27.52),
+        ("efficientnet_lite0", 2.96),
+    ],
 )
 def test_sizes_are_those_of_the_papers_without_classifier(name: str, millions: float) -> None:
     with torch.device("meta"):
@@ -26,14 +33,14 @@ def test_sizes_are_those_of_the_papers_without_classifier(name: str, millions: f
     assert count / 1e6 == pytest.approx(millions, abs=0.03)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny", "efficientnet_lite0"])
 def test_every_parameter_receives_gradient(name: str) -> None:
     backbone = VisualBackbone(name).train()
     sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
     assert not [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny", "efficientnet_lite0"])
 def test_a_walk_that_changes_nothing_gives_the_same_maps(name: str) -> None:
     backbone = VisualBackbone(name).eval()
     frames = torch.randn(2, 3, 96, 64)
@@ -41,7 +48,7 @@ def test_a_walk_that_changes_nothing_gives_the_same_maps(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(walked, backbone(frames), strict=True))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny"])
+@pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny", "efficientnet_lite0"])
 def test_what_is_changed_between_stages_is_what_the_next_stages_see(name: str) -> None:
     backbone = VisualBackbone(name).eval()
     frames = torch.randn(1, 3, 64, 64)

