@@ -174,7 +174,13 @@ class ComposedClips(AVSDataset):
         audio = log_mel_at(torch.from_numpy(scene.waveform), times)
         clip = Clip(normalise(torch.from_numpy(scene.frames))[None], audio[None])
         target = Target(labels[None], torch.ones(1, len(labels), dtype=torch.bool))
-        return Sample(clip, target, [f"{self.split}-{index:06d}"])
+        return Sample(clip, target, [f"{self._sounding(scene)}/{self.split}-{index:06d}"])
+
+    def _sounding(self, scene: Composed) -> str:
+        """Return the class of what sounds in a clip, ``"several"`` or ``"nothing"``."""
+        states = scene.states == soundtrack.SOUNDING
+        found = {c for c, row in zip(scene.classes, states, strict=True) if row.any()}
+        return "several" if len(found) > 1 else self._names[found.pop()] if found else "nothing"
 
     def compose(self, index: int) -> Composed:
         """Return clip ``index`` with everything known about it.
@@ -219,7 +225,7 @@ class ComposedClips(AVSDataset):
             chosen = [n for n in chosen if n not in scene.moving][:1] + [int(rng.choice(sorted(scene.moving)))]
         level = float(rng.uniform(-34, -10))
         events = [
-            self._event(rng, self.stock.sounds_of(scene.classes[n - 1]), n, level - float(rng.uniform(0, 8)) * (k > 0), files)
+            self._event(rng, self._own_sounds(scene, n), n, level - float(rng.uniform(0, 8)) * (k > 0), files)
             for k, n in enumerate(dict.fromkeys(chosen))
         ]
         if rng.random() < 0.25:
@@ -261,6 +267,13 @@ class ComposedClips(AVSDataset):
             wave = soundtrack.reverberated(rng, wave)
         wave = soundtrack.at_level(wave, level) * soundtrack.gate(rng, count, 0.5)
         return Event(wave.astype(np.float32), number)
+
+    def _own_sounds(self, scene: Composition, number: int) -> list[str]:
+        """Return the sound classes of an object, if possible without those of other visible classes."""
+        own = scene.classes[number - 1]
+        others = {name for c in scene.classes if c != own for name in self.stock.classes[c].sounds}
+        sounds = self.stock.sounds_of(own)
+        return [name for name in sounds if name not in others] or sounds
 
     def _off_screen(self, rng: np.random.Generator, scene: Composition, *, background: bool) -> str | None:
         """Return a sound class that no visible class makes; None if there is none."""

@@ -20,7 +20,9 @@ IMAGENET_CLASSES = 1000
 CHANNELS = (24, 40, 112, 320)
 """Channels of the maps at strides 4, 8, 16, 32."""
 
-_STEM, _HEAD = 32, 1280
+_STEM = 32
+HEAD_CHANNELS = 1280
+"""Channels between the last map and the classifier."""
 _BN_EPS, _BN_MOMENTUM = 1e-3, 0.01
 _STAGE_STARTS = (0, 3, 5, 11, 16)
 """Blocks with which the four stages begin, and the number of all blocks."""
@@ -174,12 +176,12 @@ class ImageNetHead(nn.Module):
         if wrong or not self.classes or len(set(self.classes)) < len(self.classes):
             given = f"{wrong[0]} among them" if wrong else f"{len(set(self.classes))} different of {len(self.classes)}"
             raise ConfigError(f"classes must be one or more different numbers in 0 … 999, got {given}")
-        self.head = _ConvNorm(CHANNELS[-1], _HEAD, 1)
-        self.classifier = nn.Linear(_HEAD, len(self.classes))
+        self.head = _ConvNorm(CHANNELS[-1], HEAD_CHANNELS, 1)
+        self.classifier = nn.Linear(HEAD_CHANNELS, len(self.classes))
 
     def forward(self, stage4: Tensor) -> Tensor:
         """Return class logits (N, len(classes)) of maps (N, 320, h, w), averaged over positions."""
-        out: Tensor = self.classifier(self.head(stage4).mean((2, 3)))
+        out: Tensor = self.classifier(self.features(stage4).mean((2, 3)))
         return out
 
     def maps(self, stage4: Tensor) -> Tensor:
@@ -187,7 +189,16 @@ class ImageNetHead(nn.Module):
 
         Source: Zhou et al., arXiv 1512.04150, with the bias of the classifier included.
         """
-        return conv2d(self.head(stage4), self.classifier.weight[:, :, None, None], self.classifier.bias)
+        return self.class_maps(self.features(stage4))
+
+    def features(self, stage4: Tensor) -> Tensor:
+        """Return what the classifier weighs at each position, (N, 1280, h, w)."""
+        out: Tensor = self.head(stage4)
+        return out
+
+    def class_maps(self, features: Tensor) -> Tensor:
+        """Return class activation maps (N, len(classes), h, w) of :meth:`features`."""
+        return conv2d(features, self.classifier.weight[:, :, None, None], self.classifier.bias)
 
 
 _KEYS = (

@@ -23,6 +23,9 @@ VisualName = Literal[
     "efficientnet_lite0",
 ]  # fmt: skip
 
+VisualTraining = Literal["full", "fixed_norm", "frozen"]
+"""What of a backbone is trained: all of it, all but the statistics of its batch norms, or nothing."""
+
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _DROP_PATH = 0.1
 
@@ -75,13 +78,17 @@ Between = Callable[[int, Tensor], Tensor]
 class VisualBackbone(nn.Module):
     """Four feature maps of a picture, with random weights; reads no file.
 
+    Args:
+        name: One of :data:`VisualName`.
+        training: What of it is trained. Batch norms whose statistics are kept stay in evaluation mode.
+
     Attributes:
         channels: Channels of the maps at strides 4, 8, 16, 32.
         hub: Source of the ImageNet weights for :func:`avseg.nn.weights.load_visual`: a Hub id, or for
             EfficientNet-Lite0 the name of an installed package's weights.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, training: VisualTraining = "full") -> None:
         super().__init__()
         if name not in _RECIPES:
             raise ConfigError(f"unknown visual backbone {name!r}. {did_you_mean(name, _RECIPES)}")
@@ -102,6 +109,17 @@ class VisualBackbone(nn.Module):
             # Each stage has a norm of its own; the classifier's last one would never learn.
             self.net.swin.layernorm = nn.Identity()
         self.channels: tuple[int, ...] = tuple(self.net.channels)
+        self._kind = training
+        self.requires_grad_(training != "frozen")
+
+    def train(self, mode: bool = True) -> "VisualBackbone":
+        """Set training mode, for the parts of the backbone that are trained."""
+        super().train(mode and self._kind != "frozen")
+        if self._kind == "fixed_norm":
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, frames: Tensor, between: Between | None = None) -> tuple[Tensor, ...]:
         """Return four maps (N, C_i, H / 2^(i+1), W / 2^(i+1)) of normalised pictures (N, 3, H, W), shallowest first.

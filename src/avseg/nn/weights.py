@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel, Source
 from avseg.nn.audio import AudioEncoder
+from avseg.nn.class_prior import PriorFusion
 from avseg.nn.efficientnet import IMAGENET_CLASSES, ImageNetHead, original_key
 from avseg.nn.mask2former import MaskTransformer, sizes
 from avseg.nn.mobile_audio import MobileAudio
@@ -172,6 +173,9 @@ def load_visual(model: AVSModel, source: str = "default") -> None:
         return Source(key.removeprefix("net.")) if of_transformers else original_source(name, key)
 
     fit(backbone, state, source, source=locate, unused=_CLASSIFIERS)
+    prior = getattr(model, "prior", None)
+    if isinstance(prior, PriorFusion):
+        load_imagenet_head(prior.prior.head, backbone.hub if source == "default" else source)
 
 
 def load_imagenet_head(head: ImageNetHead, source: str = PACKAGED) -> None:

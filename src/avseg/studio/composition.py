@@ -78,7 +78,9 @@ class Composer:
     def _chances(self, counts: Mapping[int, int]) -> dict[int, float]:
         """Return class → probability: the root of its pictures, a third of that for classes without sound."""
         weight = {
-            n: count**0.5 * self.weights.get(self.stock.classes[n].name, 1.0) * (1.0 if self.stock.sounds_of(n) else 0.33)
+            n: count**0.5
+            * self.weights.get(self.stock.classes[n].name, 1.0)
+            * (1.0 if self.stock.sounds_of(n) else 0.33)
             for n, count in counts.items()
             if count
         }
@@ -222,7 +224,7 @@ def _cropped(
     total = max(1, int(inside.sum()))
     box = (0, 0, width, height)
     for _ in range(6):
-        share, aspect = float(rng.uniform(0.3, 1.0)), float(np.exp(rng.uniform(-0.35, 0.35)))
+        share, aspect = float(rng.uniform(0.4, 1.0)), float(np.exp(rng.uniform(-0.35, 0.35)))
         wide = min(width, round((share * width * height * aspect) ** 0.5))
         tall = min(height, round((share * width * height / aspect) ** 0.5))
         left, top = int(rng.integers(width - wide + 1)), int(rng.integers(height - tall + 1))
@@ -260,7 +262,7 @@ def _coloured(rng: np.random.Generator, image: Image.Image) -> Image.Image:
     """Return a picture with another brightness, contrast and saturation; alpha is kept."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     out = image.convert("RGB")
-    for enhance, spread in ((ImageEnhance.Brightness, 0.25), (ImageEnhance.Contrast, 0.25), (ImageEnhance.Color, 0.35)):
+    for enhance, spread in ((ImageEnhance.Brightness, 0.15), (ImageEnhance.Contrast, 0.15), (ImageEnhance.Color, 0.25)):
         out = enhance(out).enhance(float(np.exp(rng.normal(0.0, spread))))
     if alpha is not None:
         out.putalpha(alpha)
@@ -295,21 +297,19 @@ def _held(
 def _posed(rng: np.random.Generator, layer: Layer, part: float, active: bool) -> Actor:
     """Return the layer where it is when this part of the clip is over; an active one is shaken."""
     shake = rng.normal(0, 1, 3) * (0.02, 0.02, 4.0) * active
-    x, y, size, angle = (
-        value + (part - 0.5) * change for value, change in zip(layer.pose, layer.drift, strict=True)
-    )
+    x, y, size, angle = (value + (part - 0.5) * change for value, change in zip(layer.pose, layer.drift, strict=True))
     pose = Pose(x + float(shake[0]), y + float(shake[1]), max(0.1, size), angle + float(shake[2]))
     return Actor(layer.number, layer.image, pose, pose)
 
 
 def _look(rng: np.random.Generator) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """Return the camera and codec of one clip: exposure, blur, noise, compression."""
-    gain, lift = float(np.exp(rng.normal(0, 0.15))), float(rng.normal(0, 8))
-    tint = np.exp(rng.normal(0, 0.06, 3)).astype(np.float32)
+    gain, lift = float(np.exp(rng.normal(0, 0.12))), float(rng.normal(0, 8))
+    tint = np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)
     blur = float(rng.uniform(0.4, 1.4)) if rng.random() < 0.3 else 0.0
     noise = float(rng.uniform(1, 8)) if rng.random() < 0.3 else 0.0
     quality = int(rng.integers(20, 70)) if rng.random() < 0.35 else 0
-    grey = rng.random() < 0.04
+    grey = rng.random() < 0.03
     table = [np.clip(np.arange(256) * gain * float(t) + lift, 0, 255).astype(np.uint8) for t in tint]
 
     def finish(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -152,7 +152,13 @@ class Stock:
 
 
 def open_stock(
-    root: Path, part: str, cache: Path | None = None, *, side: int = 320, broken: Broken = "error", progress: bool = True
+    root: Path,
+    part: str,
+    cache: Path | None = None,
+    *,
+    side: int = 320,
+    broken: Broken = "error",
+    progress: bool = True,
 ) -> Stock:
     """Read a part of a stock folder; decode what the cache does not hold.
 
@@ -287,7 +293,9 @@ def _photo(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
     labels = [read_labels(plane) for plane in planes]
     for plane, values in zip(planes, labels, strict=True):
         if values.shape != picture.size[::-1]:
-            raise DataError(f"{plane} is {values.shape[1]}x{values.shape[0]}, its picture {picture.size[0]}x{picture.size[1]}")
+            raise DataError(
+                f"{plane} is {values.shape[1]}x{values.shape[0]}, its picture {picture.size[0]}x{picture.size[1]}"
+            )
     unknown = set(np.unique(labels[0]).tolist()) - {0, IGNORE, *range(1, classes + 1)}
     if unknown:
         raise DataError(f"{mask} holds the value {min(unknown)}, but classes.yaml has {classes} classes")
