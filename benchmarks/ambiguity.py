@@ -12,7 +12,7 @@ a0 > a1; marking both alike is no choice. ``missed``: the frames with neither.
 the others: 1 - J; ``lingering``, the share of the pixels of what is silent, but sounds in the frame before or after,
 that is marked, beside ``silent``, the same of what is silent in all three; expected calibration error; area under the
 ROC curve of "this pixel is wrong" for 1 - confidence and for the model's own uncertainty (map ``uncertainty``), and the
-mean of that, where it has one (:mod:`avseg.calibration`).
+mean of that, where it has one (:mod:`avseg.metrics.calibration`).
 
 OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the diagrams of all seeds together;
 OUT_uncertainty.png is the same of the share that is wrong against uncertainty, of models that have it.
@@ -38,20 +38,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 import avseg
-from avseg.calibration import Calibration, Reliability
+from _common import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 from avseg.data import Sample
 from avseg.data.synthetic import Synthetic
 from avseg.errors import CheckpointError, ConfigError
-from avseg.evaluate import check_classes, data_settings, evaluating
+from avseg.evaluation.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.reliability import reliability
 from avseg.interface import AVSModel, make_config
-from avseg.measures import class_areas, frame_iou
 from avseg.metrics import decide
+from avseg.metrics.calibration import Calibration, Reliability
+from avseg.metrics.functional import class_areas, frame_iou
 from avseg.prediction.uncertainty import MAP
 from avseg.provenance import provenance, write_result, write_text
-from avseg.studio.scene import Scene
-from avseg.studio.script import Ambiguity
-from runs import arguments, cell, mistakes_in_a_line, over_seeds, seeds
+from avseg.synthesis.scene import Scene
+from avseg.synthesis.script import Ambiguity
 
 Numbers = dict[str, float | None]
 """Name → value of one run; None where it is not defined."""
@@ -228,7 +228,7 @@ def measure(models: Mapping[Path, AVSModel], data: Synthetic, tallies: Mapping[P
         check_classes(model, data)
     console = Console(stderr=True)
     for index in track(range(len(data)), data.config.ambiguity, console=console, transient=True):
-        sample, scene = data.told(index)
+        sample, scene = data.sample_with_scene(index)
         for path, model in models.items():
             tallies[path].add(sample, scene, answer(model, sample))
 

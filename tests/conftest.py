@@ -25,7 +25,7 @@ from avseg.data import build_dataset
 from avseg.data._masks import palette_colours
 from avseg.data.synthetic import KINDS
 from avseg.interface import AVSModel, Clip, Prediction, Target
-from avseg.studio.scene import Scene
+from avseg.synthesis.scene import Scene
 
 TICK = Fraction(1, 12_800)
 PARITY = Path(__file__).parent / "parity"

@@ -10,14 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 import ambiguity
-import classifiers
-import matching
-import responses
+import audio_response
+import cpm_classifiers
+import matching_stability
 from avseg.cli import main
 from avseg.data import Sample
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE, Clip, Target
-from avseg.studio.scene import Scene
+from avseg.synthesis.scene import Scene
 
 T, SIDE = 4, 4
 
@@ -141,21 +141,21 @@ def test_ambiguity_writes_tables_numbers_and_a_picture(runs: Path, tmp_path: Pat
 
 
 def test_matching_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
-    matching.main([str(runs), str(tmp_path / "matching"), "cpm"])
+    matching_stability.main([str(runs), str(tmp_path / "matching"), "cpm"])
     curves = json.loads((tmp_path / "matching.json").read_text(encoding="utf-8"))["numbers"]["cpm"]
     assert [list(curve) for curve in curves] == [["4"]]
     assert 0 <= curves[0]["4"] <= 1
-    classifiers.main([str(runs), str(tmp_path / "classifiers"), "cpm"])
+    cpm_classifiers.main([str(runs), str(tmp_path / "classifiers"), "cpm"])
     scores = json.loads((tmp_path / "classifiers.json").read_text(encoding="utf-8"))["numbers"]["cpm"]
-    assert set(scores) == {*classifiers.CLASSIFIERS}
+    assert set(scores) == {*cpm_classifiers.CLASSIFIERS}
     assert (tmp_path / "classifiers.md").read_text(encoding="utf-8").splitlines()[-1].startswith("| cpm | ")
 
 
 def test_responses_of_runs_with_either_sound(runs: Path, tmp_path: Path) -> None:
-    responses.main([str(runs), str(tmp_path / "responses"), "ama_ue", "--clips", "2"])
+    audio_response.main([str(runs), str(tmp_path / "responses"), "ama_ue", "--clips", "2"])
     numbers = json.loads((tmp_path / "responses.json").read_text(encoding="utf-8"))["numbers"]["ama_ue"]
     assert set(numbers) == {"1", "2", "3", "4"}
-    areas = [numbers[stage][whose]["mean"] for stage in "123" for whose in responses.SOUNDS]
+    areas = [numbers[stage][whose]["mean"] for stage in "123" for whose in audio_response.SOUNDS]
     assert all(0 <= area <= 1 for area in areas)
     assert len(set(areas)) > 3
     assert [*numbers["4"].values()] == [None, None], "a single token, at which nothing sounds"
@@ -169,13 +169,13 @@ def test_a_response_is_right_where_it_sounds() -> None:
     response = torch.full((T, SIDE, SIDE), 0.2)
     response[:, :, 0] = 0.8
     response[1, :, 0] = 0.1
-    ranking = responses.Ranking()
-    responses.count(ranking, response, heard)
+    ranking = audio_response.Ranking()
+    audio_response.count(ranking, response, heard)
     assert (int(ranking.wrong.sum()), int(ranking.right.sum())) == (11, 36)
     assert ranking.auroc == pytest.approx(7 / 11)
 
 
-@pytest.mark.parametrize("script", [ambiguity, matching, classifiers, responses])
+@pytest.mark.parametrize("script", [ambiguity, matching_stability, cpm_classifiers, audio_response])
 def test_a_label_that_is_not_there(
     script: object, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_label_that_is_not_there(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", [matching, classifiers])
+@pytest.mark.parametrize("script", [matching_stability, cpm_classifiers])
 def test_a_model_that_matches_nothing(script: object, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         script.main([str(runs), str(tmp_path / "out"), "ama_ue"])  # type: ignore[attr-defined]

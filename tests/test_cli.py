@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import avseg
+from avseg.checkpoints.store import save
 from avseg.cli import VERBS, main
-from avseg.store import save
 
 WORDS = ["--visual", "pvt_v2_b0", "--audio", "compact", "--channels", "8"]
 

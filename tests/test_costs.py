@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from avseg import AVSModel, Clip, Prediction, Target
-from avseg.costs import all_macs, kept, memory, paper_macs, parameters, part_of, peaks, seconds, spent
+from avseg.costs import all_macs, forced_keep_ratio, memory, paper_macs, parameters, part_of, peaks, seconds, spent
 from avseg.interface import TRAINING
 
 T, H, W, D = 3, 8, 6, 16
@@ -155,7 +155,7 @@ def test_paper_rule_of_a_layer(layer: nn.Module, given: tuple[int, ...], expecte
 @pytest.mark.parametrize("ratio", [1.0, 0.75, 0.3, 0.0])
 def test_forced_mask_shrinks_the_work_evenly(model: Small, clip: Clip, ratio: float) -> None:
     per_frame = round(H * W * ratio)
-    with kept(model, ratio), paper_macs(model) as meter:
+    with forced_keep_ratio(model, ratio), paper_macs(model) as meter:
         scalar = model(clip).scalars["keep_ratio/1"]
         before = meter()
         found = spent(model, clip, meter)
@@ -202,6 +202,6 @@ def test_time_by_part_adds_up(model: Small, clip: Clip) -> None:
 def test_hooks_are_removed_when_the_model_fails(model: Small) -> None:
     wrong = Clip(torch.randn(1, 1, 3, H, W), torch.randn(1, 1, D), torch.ones(1, 1, dtype=torch.bool))
     model.hear = nn.Linear(D + 1, 1)
-    with pytest.raises(RuntimeError), kept(model, 0.5), paper_macs(model) as meter:
+    with pytest.raises(RuntimeError), forced_keep_ratio(model, 0.5), paper_macs(model) as meter:
         spent(model, wrong, meter)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

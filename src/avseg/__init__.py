@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avseg import metrics
+    from avseg.checkpoints.release import from_release
+    from avseg.checkpoints.store import load
     from avseg.errors import AvsegError
     from avseg.interface import AVSModel, Clip, Prediction, Target
     from avseg.mel import log_mel
     from avseg.models import build, list_models
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
-    from avseg.release import from_release
-    from avseg.store import load
 
 __all__ = [
     "AVSModel",
@@ -42,9 +42,9 @@ _HOMES = {
     "Result": "prediction.result",
     "Target": "interface",
     "build": "models",
-    "from_release": "release",
+    "from_release": "checkpoints.release",
     "list_models": "models",
-    "load": "store",
+    "load": "checkpoints.store",
     "log_mel": "mel",
     "predict": "prediction.predict",
     "stream": "prediction.predict",

@@ -64,7 +64,7 @@ def _train(argv: Sequence[str]) -> None:
     from avseg.config import read_run
 
     run = read_run(argv)
-    from avseg.train import train
+    from avseg.training.train import train
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     try:
@@ -78,7 +78,7 @@ def _train(argv: Sequence[str]) -> None:
 
 def _eval(argv: Sequence[str]) -> None:
     """Score a model, also on audio that is not the clip's."""
-    from avseg.evaluate import evaluate_checkpoint
+    from avseg.evaluation.evaluate import evaluate_checkpoint
 
     parser = _parser("eval", evaluate_checkpoint, skip={"data", "out", "progress"})
     parser.add_argument("-o", "--out", type=Path | None, help="JSON file to write.")
@@ -115,9 +115,9 @@ def _profile(argv: Sequence[str]) -> None:
     """Count and time what a model costs, part by part."""
     from rich.console import Console
 
+    from avseg.checkpoints.store import load
     from avseg.models import build, list_models, model_class
     from avseg.profile import profile
-    from avseg.store import load
 
     parser = _parser("profile", profile, skip={"model", "progress"})
     parser.add_argument("model", help=f"{', '.join(list_models())}, or a trained model: bundled name, folder, Hub id.")
@@ -138,7 +138,7 @@ def _profile(argv: Sequence[str]) -> None:
 
 def _convert(argv: Sequence[str]) -> None:
     """Turn a checkpoint of an authors' release into a folder avseg loads."""
-    from avseg.release import convert
+    from avseg.checkpoints.release import convert
 
     parser = _parser("convert", convert, skip={"output"})
     parser.add_argument("-o", "--output", type=Path, required=True, help="Folder to write.")
@@ -171,7 +171,7 @@ def _data(argv: Sequence[str]) -> None:
 
 def _show(argv: Sequence[str]) -> None:
     """Write a contact sheet: pictures, masks, sound."""
-    from avseg.sheet import show
+    from avseg.figures.contact_sheet import show
 
     parser = _parser("data show", show, skip={"data", "out"})
     parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write.")
@@ -181,7 +181,7 @@ def _show(argv: Sequence[str]) -> None:
 
 def _check(argv: Sequence[str]) -> None:
     """Read every file of a data set; say what is wrong, and how to use it."""
-    from avseg.curate.check import check
+    from avseg.dataset_tools.check import check
 
     parser = _parser("data check", check, skip={"out", "progress"})
     parser.add_argument(
@@ -192,7 +192,7 @@ def _check(argv: Sequence[str]) -> None:
 
 def _compose(argv: Sequence[str]) -> None:
     """Make a data set from cut-outs and sounds."""
-    from avseg.studio.compose import Composition, compose
+    from avseg.dataset_tools.compose import Composition, compose
 
     parser = _parser("data compose")
     parser.add_class_arguments(Composition, skip={"out"})
@@ -202,7 +202,7 @@ def _compose(argv: Sequence[str]) -> None:
 
 def _prepare(argv: Sequence[str]) -> None:
     """Make a data set of videos: AVSBench's raw ones, or your own with masks."""
-    from avseg.curate.prepare import prepare
+    from avseg.dataset_tools.prepare import prepare
 
     parser = _parser("data prepare", prepare, skip={"out", "progress"})
     parser.add_argument("-o", "--out", type=Path | None, help="Folder to write your own videos to.")
@@ -309,7 +309,7 @@ def _add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> No
 
 def _trained_on(argv: Sequence[str]) -> str:
     """The data set on the card of the checkpoint among the words, if there is one."""
-    from avseg.store import CARD, read_card
+    from avseg.checkpoints.store import CARD, read_card
 
     folder = next((word for word in argv if (Path(word) / CARD).is_file()), None)
     card = {} if folder is None else read_card(folder)

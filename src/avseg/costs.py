@@ -235,7 +235,7 @@ class _LiveTensors(TorchDispatchMode):
 
 
 @contextmanager
-def kept(model: nn.Module, ratio: float) -> Iterator[None]:
+def forced_keep_ratio(model: nn.Module, ratio: float) -> Iterator[None]:
     """Forces masks, so that this share of tokens is kept, evenly spread over each frame.
 
     Any submodule that answers with booleans (N, …) makes a mask, as PCMANet's CIM does.

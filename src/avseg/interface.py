@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 """Label of pixels that neither train nor score."""
+SPLITS = ("train", "val", "test")
+"""Names of the parts of every data set."""
 TRAINING = "training"
 """The part of a model that answers never run."""
 

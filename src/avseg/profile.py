@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
 
-from avseg.costs import OTHER, all_macs, kept, memory, paper_macs, parameters, peaks, seconds, spent
+from avseg.costs import OTHER, all_macs, forced_keep_ratio, memory, paper_macs, parameters, peaks, seconds, spent
 from avseg.errors import ConfigError
 from avseg.interface import TRAINING, AVSModel, Clip
 from avseg.mel import BANDS, FRAMES
@@ -197,7 +197,7 @@ def published(model: AVSModel, clip: Clip) -> Published | None:
     config, never_run = counted
     twin = model if config == model.config else type(model)(config, model.classes).to(clip.frames.device)
     twin.eval()
-    with kept(twin, 1.0), paper_macs(twin) as meter:
+    with forced_keep_ratio(twin, 1.0), paper_macs(twin) as meter:
         macs = spent(twin, clip, meter)
     live = sum(count for part, count in parameters(twin).items() if part not in (AUDIO, TRAINING))
     return Published(
@@ -227,14 +227,14 @@ def _times(
     times: dict[float, list[dict[str, float]]] = {ratio: [] for ratio in ratios}
     for _ in track(range(runs), "timing", console=Console(stderr=True), transient=True, disable=not progress):
         for ratio in ratios:
-            with kept(model, ratio):
+            with forced_keep_ratio(model, ratio):
                 times[ratio].append(spent(model, clip, clock))
     return times
 
 
 def _costs(model: AVSModel, clip: Clip, ratio: float, times: list[dict[str, float]]) -> dict[str, Cost]:
     """The cost of each part, and of all."""
-    with kept(model, ratio):
+    with forced_keep_ratio(model, ratio):
         with paper_macs(model) as meter:
             by_paper = _with_total(spent(model, clip, meter))
         with all_macs() as meter:

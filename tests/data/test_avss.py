@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from avseg.data import build_dataset, collate
-from avseg.data._base import denormalise
 from avseg.data.synthetic import KINDS
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Prediction
+from avseg.media.images import denormalise
 from avseg.metrics import AVSBenchSemantic
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from avseg.data import build_dataset, collate
-from avseg.data._base import denormalise
 from avseg.errors import ConfigError, DataError
+from avseg.media.images import denormalise
 from avseg.mel import log_mel_at
 
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from avseg.data import build_dataset
-from avseg.data._base import denormalise
+from avseg.media.images import denormalise
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from PIL import Image
 from scipy.io import wavfile
 
 from avseg.data import build_dataset
-from avseg.data._base import denormalise
 from avseg.data._sound import consecutive
 from avseg.errors import ConfigError, DataError
+from avseg.media.images import denormalise
+from avseg.media.sound import read_sound
 from avseg.mel import log_mel_at
-from avseg.studio.recordings import read_sound
 
 
 @pytest.fixture

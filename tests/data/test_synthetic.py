@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from avseg.data import build_dataset, collate
-from avseg.data._base import denormalise
 from avseg.data.synthetic import KINDS, LOOKALIKES, Drawn, Synthetic, looks_alike
 from avseg.errors import ConfigError
 from avseg.interface import Target
+from avseg.media.images import denormalise
 from avseg.mel import OFFSET
-from avseg.studio.likeness import likeness
+from avseg.synthesis.sprites.similarity import likeness
 
 SPLITS = ("train", "val", "test")
 

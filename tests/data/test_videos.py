@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from avseg.cli import main
-from avseg.curate.examine import examine
 from avseg.data import build_dataset
-from avseg.data._base import denormalise
 from avseg.data.videos import Videos
+from avseg.dataset_tools.inspection import examine
 from avseg.errors import AvsegError, ConfigError
+from avseg.media import rle
+from avseg.media.images import denormalise
 from avseg.mel import log_mel_at
-from avseg.prediction import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 

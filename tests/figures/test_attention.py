@@ -8,7 +8,7 @@ import torch
 from avseg.cli import main
 from avseg.errors import ConfigError
 from avseg.figures.attention import Scale, attention
-from avseg.figures.scenes import look
+from avseg.figures.scenes import load_examples
 from avseg.models.pcmanet import PCMANet
 
 
@@ -26,7 +26,7 @@ def test_the_scale_is_shared_and_zero_is_its_end_or_its_middle():
 
 def test_every_cell_of_every_map_is_on_the_page(trained, tmp_path, pixels):
     picture = pixels(attention(str(trained), tmp_path / "x.png", pick=[0], frame=1, dpi=144))
-    (clip,) = look([str(trained)], None, split="test", clips=1, pick=[0]).clips
+    (clip,) = load_examples([str(trained)], None, split="test", clips=1, pick=[0]).clips
     maps = [m[1].numpy() for name, m in clip.answers[0].maps.items() if name.startswith("attention/")]
     assert [m.shape for m in maps] == [(8, 8, 8), (8, 4, 4), (8, 2, 2), (8, 1, 1)]
     top = max(m.max() for m in maps)
@@ -37,7 +37,7 @@ def test_every_cell_of_every_map_is_on_the_page(trained, tmp_path, pixels):
 
 
 def test_the_frame_in_which_most_sounds_is_shown(trained, tmp_path, pixels):
-    (clip,) = look([str(trained)], {"frames": 5}, split="test", clips=1, pick=[0]).clips
+    (clip,) = load_examples([str(trained)], {"frames": 5}, split="test", clips=1, pick=[0]).clips
     most = int((clip.truth != 0).sum((1, 2)).argmax())
     assert most != 0
     left, shown = (

@@ -1,6 +1,6 @@
 import numpy as np
 
-from avseg.figures.cells import covered, fit, lit, spectrogram
+from avseg.figures.cells import fit, highlight, overlay_labels, spectrogram
 
 FRAME = np.full((40, 60, 3), (200, 40, 40), np.uint8)
 MASK = np.zeros((4, 6), bool)
@@ -8,7 +8,7 @@ MASK[1:3, 2:4] = True
 
 
 def test_lit_keeps_colour_where_the_mask_is_and_nowhere_else():
-    out = np.asarray(lit(FRAME, MASK, (60, 40)))
+    out = np.asarray(highlight(FRAME, MASK, (60, 40)))
     assert out.shape == FRAME.shape
     assert (out[20, 30] == FRAME[20, 30]).all()
     assert len(set(out[2, 2].tolist())) == 1
@@ -17,7 +17,7 @@ def test_lit_keeps_colour_where_the_mask_is_and_nowhere_else():
 
 def test_covered_gives_each_label_its_colour_and_leaves_the_rest_grey():
     labels = MASK.astype(np.int64) * 3
-    out = np.asarray(covered(FRAME, labels, (60, 40), lambda label: (0, 80 * label, 0))).astype(int)
+    out = np.asarray(overlay_labels(FRAME, labels, (60, 40), lambda label: (0, 80 * label, 0))).astype(int)
     assert out[20, 30, 1] > out[20, 30, 0] + 100
     assert len(set(out[2, 2].tolist())) == 1
 

@@ -6,7 +6,7 @@ import pytest
 from avseg.cli import main
 from avseg.errors import ConfigError
 from avseg.figures.confidence import ASKS, confidence
-from avseg.figures.scenes import look
+from avseg.figures.scenes import load_examples
 
 
 def share(picture, colour):
@@ -16,7 +16,7 @@ def share(picture, colour):
 
 def test_as_much_is_vermilion_as_asks(trained, tmp_path, pixels):
     picture = pixels(confidence(str(trained), tmp_path / "x.png", pick=[1], dpi=144))
-    (clip,) = look([str(trained)], None, split="test", clips=1, pick=[1]).clips
+    (clip,) = load_examples([str(trained)], None, split="test", clips=1, pick=[1]).clips
     masks = [m for name, m in clip.answers[0].maps.items() if name.startswith("mask/")]
     asks = sum(m.bool().float().mean((1, 2, 3)).sum().item() for m in masks)
     assert 0 < asks < len(masks) * len(clip.frames)

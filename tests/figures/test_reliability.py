@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from avseg.calibration import Reliability
 from avseg.errors import ConfigError
 from avseg.figures.reliability import reliability
+from avseg.metrics.calibration import Reliability
 
 BLUE, VERMILION = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in ("#0072B2", "#D55E00"))
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from avseg.checkpoints.store import load, save
 from avseg.data import build_dataset
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.figures.page import legend_height, shortened, width_of
-from avseg.figures.scenes import choose, look, need_maps, short_names
+from avseg.figures.scenes import choose, load_examples, need_maps, short_names
 from avseg.metrics import AVSBench
-from avseg.store import load, save
 
 SETTINGS = {"size": 32, "frames": 2, "test": 5}
 
@@ -46,7 +46,7 @@ def test_clips_are_spread_or_picked():
 
 
 def test_answers_are_the_models_own(trained):
-    scenes = look([str(trained)], None, split="test", clips=2, pick=None)
+    scenes = load_examples([str(trained)], None, split="test", clips=2, pick=None)
     sample, model = build_dataset("synthetic", "test", **SETTINGS)[4], load(trained)
     with torch.inference_mode():
         prediction = model(sample.clip, maps=True)
@@ -68,7 +68,7 @@ def test_padding_is_left_out_and_unlabelled_clips_have_no_score(trained, monkeyp
     monkeypatch.setattr(
         "avseg.data.synthetic.Synthetic.__getitem__", lambda *_: sample._replace(clip=clip, target=target)
     )
-    (scene,) = look([str(trained)], None, split="test", clips=1, pick=None).clips
+    (scene,) = load_examples([str(trained)], None, split="test", clips=1, pick=None).clips
     assert scene.times == ["1.5 s"]
     assert len(scene.frames) == len(scene.truth) == len(scene.answers[0].labels) == 1
     assert {len(m) for m in scene.answers[0].maps.values()} == {1}
@@ -80,11 +80,11 @@ def test_broken_weights_are_said_to_be(trained, tmp_path):
     torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
     broken = save(model, tmp_path / "broken", data=model.card["data"], class_names=model.card["class_names"])
     with pytest.raises(CheckpointError, match=r"broken does not answer clip 'test-00000'"):
-        look([str(broken)], None, split="test", clips=1, pick=None)
+        load_examples([str(broken)], None, split="test", clips=1, pick=None)
 
 
 def test_several_classes_have_names_and_colours_of_their_own(several):
-    scenes = look([str(several)], None, split="test", clips=5, pick=None)
+    scenes = load_examples([str(several)], None, split="test", clips=5, pick=None)
     truth = sorted({int(k) for clip in scenes.clips for k in np.unique(clip.truth)} - {0})
     assert truth
     legend = dict(entry for clip in scenes.clips for entry in scenes.legend(clip))
@@ -95,7 +95,7 @@ def test_several_classes_have_names_and_colours_of_their_own(several):
 
 def test_what_sounds_looks_the_same_whatever_category_it_is_of(trained):
     plain, told = (
-        look([str(trained)], {"categories": told}, split="test", clips=5, pick=None) for told in (False, True)
+        load_examples([str(trained)], {"categories": told}, split="test", clips=5, pick=None) for told in (False, True)
     )
     assert plain.names == told.names
     for one, other in zip(plain.clips, told.clips, strict=True):

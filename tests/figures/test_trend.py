@@ -7,17 +7,17 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from avseg._curves import Curves
 from avseg.cli import main
 from avseg.errors import DataError
 from avseg.figures.trend import read_curves, smoothed, trend
+from avseg.training.curves import CurveLogger
 
 BLUE, VERMILION, GREEN = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in ("#0072B2", "#D55E00", "#009E73"))
 
 
 def run(folder: Path, steps: int = 200, score: bool = True) -> Path:
     """A run in which fewer and fewer tokens ask."""
-    curves = Curves(folder)
+    curves = CurveLogger(folder)
     for step in range(0, steps, 2):
         ratios = {f"train/keep_ratio/{i}": math.exp(-step / 20 / (5 - i)) for i in (4, 3, 2)}
         curves.write(step, {"train/loss": 1.0 / (step + 1), **ratios})
@@ -106,7 +106,7 @@ def test_any_scalar_by_name_and_those_a_run_has_not(tmp_path, capsys, pixels):
 
 
 def test_one_point_is_enough(tmp_path, pixels):
-    curves = Curves(tmp_path / "$run$")
+    curves = CurveLogger(tmp_path / "$run$")
     curves.write(0, {"train/keep_ratio/4": 1.0})
     curves.close()
     assert has(pixels(trend([tmp_path / "$run$"], tmp_path / "x.png", dpi=200)), BLUE)

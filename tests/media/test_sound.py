@@ -1,11 +1,14 @@
 import math
+import wave
 
+import av
 import numpy as np
 import pytest
 import torch
+from scipy.signal import resample_poly
 
-from avseg.errors import MediaError
-from avseg.media.sound import Block, Sound, silence, sound_blocks
+from avseg.errors import DataError, MediaError
+from avseg.media.sound import Block, Sound, read_sound, silence, sound_blocks, sound_until, write_wave
 from avseg.mel import log_mel_at, mono16k
 
 TIMES = [0.1, 0.5, 0.51, 1.3333, 2.0, 2.9, 7.0]
@@ -15,10 +18,10 @@ def noise(seconds, rate, channels=1):
     return np.random.default_rng(0).uniform(-0.5, 0.5, (channels, int(seconds * rate))).astype(np.float32)
 
 
-def blocks(wave, rate, start=0.0, jitter=0.0, size=1000):
+def blocks(samples, rate, start=0.0, jitter=0.0, size=1000):
     random = np.random.default_rng(1)
-    for first in range(0, len(wave), size):
-        yield Block(start + first / rate + random.uniform(-jitter, jitter), rate, wave[first : first + size])
+    for first in range(0, len(samples), size):
+        yield Block(start + first / rate + random.uniform(-jitter, jitter), rate, samples[first : first + size])
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 44_101])
@@ -108,3 +111,62 @@ def test_channels_are_averaged_like_mono16k(make_video):
 
 def test_no_track_gives_no_blocks(make_video):
     assert list(sound_blocks(make_video())) == []
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (16_000, 1), (48_000, 6)])
+@pytest.mark.parametrize("end", [1.7, 5.0])
+def test_sound_is_that_of_the_whole_track(make_video, rate, channels, end):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (channels, round(3.1 * rate))).astype(np.float32)
+    path = make_video("clip.mkv", sound=noise, rate=rate)
+    with av.open(str(path)) as container:
+        blocks = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    track = np.concatenate([b if len(b) == channels else b.reshape(-1, channels).T for b in blocks], 1)
+    scale = 1.0 if track.dtype.kind == "f" else 2.0 ** (8 * track.dtype.itemsize - 1)
+    whole = resample_poly(track.mean(0, dtype=np.float64) / scale, 16_000, rate)
+    heard = sound_until(path, end).numpy()
+    assert len(heard) == min(round(end * 16_000), len(whole))
+    np.testing.assert_allclose(heard, whole[: len(heard)], atol=1e-5)
+
+
+def test_sound_keeps_its_place_in_the_file(make_video, make_beep):
+    path = make_video("clip.mkv", sound=make_beep(2, 0.5, 1), sound_start=0.25)
+    loud = np.flatnonzero(np.abs(sound_until(path, 2.0).numpy()) > 0.01)
+    assert loud[[0, -1]] / 16_000 == pytest.approx([0.75, 1.25], abs=0.003)
+
+
+def test_a_video_without_sound_is_named(make_video):
+    path = make_video("mute.mp4")
+    with pytest.raises(MediaError, match=r"mute\.mp4 has no sound track: .*leave this video out"):
+        sound_until(path, 1.0)
+
+
+def save(path, channels, rate=16_000):
+    """Write (channels, n) samples as 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((len(channels), 2, rate, 0, "NONE", ""))
+        file.writeframes((channels.T * 32767).round().astype("<i2").tobytes())
+    return path
+
+
+def test_reads_what_was_written(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)[None]
+    assert np.abs(read_sound(save(tmp_path / "a.wav", tone)) - tone[0]).max() < 1e-4
+    assert len(read_sound(save(tmp_path / "b.wav", np.zeros((1, 22_050)), rate=44_100))) == 8000
+
+
+@pytest.mark.parametrize("channels", [2, 6])
+def test_several_channels_become_their_mean(tmp_path, channels):
+    levels = np.arange(channels) * 0.1
+    path = save(tmp_path / "a.wav", np.repeat(levels[:, None], 800, 1))
+    assert read_sound(path) == pytest.approx(np.full(800, levels.mean()), abs=1e-4)
+
+
+def test_written_sound_is_read_again_and_clipped(tmp_path):
+    samples = torch.linspace(-1.5, 1.5, 301)
+    write_wave(tmp_path / "a.wav", samples)
+    np.testing.assert_allclose(read_sound(tmp_path / "a.wav"), samples.clamp(-1, 1).numpy(), atol=1e-4)
+
+
+def test_a_file_that_holds_no_sound_is_named(tmp_path):
+    with pytest.raises(DataError, match="not a sound that can be read"):
+        read_sound(tmp_path / "missing.wav")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from avseg.errors import MediaError
-from avseg.media.video import pictures, probe
+from avseg.media.video import pictures, pictures_at, probe
 
 TURNS = {  # a, b, c, d of the display matrix, and what it does to a picture
     (1, 0, 0, 1): lambda x: x,
@@ -138,3 +138,40 @@ def test_no_picture_is_an_error(tmp_path, make_beep):
         container.mux(audio.encode(None))
     with pytest.raises(MediaError, match="no picture"):
         probe(path)
+
+
+VARIABLE = [0.0, 0.04, 0.2, 0.21, 1.0, 1.5, 3.25, 3.3]
+
+
+def number(image):
+    return round((float(image.mean()) - 20) / 5)
+
+
+def shown_at(times, moment):
+    return max([k for k, time in enumerate(times) if time <= moment + 1e-4], default=0)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+@pytest.mark.parametrize("moments", [[0.5, 1.5, 2.5], [0.0, 0.205, 0.9, 1.0], [2.5, 3.26], [1.2, 1.2]])
+def test_the_picture_of_a_moment_is_the_last_before(make_video, name, moments):
+    path = make_video(name, times=VARIABLE)
+    assert [number(image) for image in pictures_at(path, moments)] == [shown_at(VARIABLE, m) for m in moments]
+
+
+def test_later_moments_need_not_decode_from_the_start(make_video):
+    times = [k / 5 for k in range(38)]
+    path = make_video("long.mkv", times=times)
+    for first in range(7):
+        assert [number(image) for image in pictures_at(path, [first + 0.5])] == [shown_at(times, first + 0.5)]
+
+
+def test_after_the_end_there_is_no_picture(make_video):
+    path = make_video("clip.mp4", times=[0.0, 0.04, 0.5])
+    assert len(list(pictures_at(path, [0.02, 0.45, 0.52, 2.5]))) == 3
+    assert len(list(pictures_at(path, [7.5]))) == 0
+    assert list(pictures_at(path, [])) == []
+
+
+def test_an_early_moment_shows_the_first_picture(make_video, make_beep):
+    path = make_video("late.mkv", times=[0.8, 1.2], sound=make_beep(2, 0, 1))
+    assert [number(image) for image in pictures_at(path, [0.5, 1.0, 1.21])] == [0, 0, 1]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import avseg
+from avseg.checkpoints.store import save
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE, AVSModel, Clip, Target
 from avseg.models import build_for, model_class
-from avseg.store import save
 
 NAMES = avseg.list_models()
 

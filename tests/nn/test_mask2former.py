@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Mask2FormerConfig, Mask2FormerModel, SwinConfig
 
-from avseg.nn.mask2former import LEVELS, Drawn, MaskTransformer, Pixels
+from avseg.nn.mask2former import LEVELS, MaskTransformer, PixelFeatures, QueryOutputs
 
 CHANNELS = (8, 16, 24, 40)
 TINY: dict[str, Any] = {"width": 32, "queries": 5, "layers": 4, "pixel_layers": 2, "heads": 4, "feedforward": 48}
@@ -24,13 +24,13 @@ def features(n: int = 2, height: int = 64, width: int = 96) -> tuple[Tensor, ...
     return tuple(torch.randn(n, c, height // s, width // s) for c, s in zip(CHANNELS, strides, strict=True))
 
 
-def decode(net: MaskTransformer, pixels: Pixels) -> Drawn:
+def decode(net: MaskTransformer, pixels: PixelFeatures) -> QueryOutputs:
     """Queries that do not listen."""
     queries, positions = (q.expand(len(pixels.masks), -1, -1) for q in net.queries)
     return net.decode(pixels, queries, positions, lambda _, asking: asking)
 
 
-def assert_is_theirs(drawn: Drawn, masks: tuple[Tensor, ...], hidden: tuple[Tensor, ...]) -> None:
+def assert_is_theirs(drawn: QueryOutputs, masks: tuple[Tensor, ...], hidden: tuple[Tensor, ...]) -> None:
     """Theirs are a tuple over layers, hidden states with queries first."""
     assert len(drawn.masks) == len(masks) == len(hidden) == TINY["layers"] + 1
     for ours, theirs in zip(drawn.masks, masks, strict=True):
@@ -174,7 +174,7 @@ def test_a_query_sees_what_is_within_its_mask_alone(empty: bool) -> None:
         right[..., 3:] += torch.randn(32, 4, 3)
         found = []
         for level in (seen, left, right):
-            pixels = Pixels(embedding[None, :, None, None] * inside, (level, torch.randn(1, 32, 8, 12), level))
+            pixels = PixelFeatures(embedding[None, :, None, None] * inside, (level, torch.randn(1, 32, 8, 12), level))
             found.append(net.decode(pixels, queries, positions, lambda _, asking: asking).queries[-1])
     plain, changed_left, changed_right = found
     assert not torch.allclose(changed_left, plain, atol=1e-3)

@@ -6,12 +6,12 @@ import torch
 from safetensors.torch import save_file
 
 import avseg
+from avseg.checkpoints.pretrained import load_audio
+from avseg.checkpoints.store import save, take_part
 from avseg.errors import CheckpointError, ConfigError
 from avseg.mel import log_mel
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.mobile_audio import AUDIOSET_CLASSES, MobileAudio, YamnetLogMel, audioset_classes
-from avseg.nn.weights import load_audio
-from avseg.store import save, take_part
 
 SETTINGS = {"visual": "resnet18", "channels": 8, "groups": 2}
 

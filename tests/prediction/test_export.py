@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from avseg.errors import ConfigError
+from avseg.media import rle
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
-from avseg.prediction import rle
 from avseg.prediction.export import CONTENTS, MAY_HOLD, save
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result

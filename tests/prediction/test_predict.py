@@ -7,11 +7,11 @@ import torch
 
 from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
+from avseg.media.rle import decode
 from avseg.media.video import pictures
 from avseg.prediction import export
 from avseg.prediction.predict import class_names, predict, predict_command, stream
 from avseg.prediction.result import Result
-from avseg.prediction.rle import decode
 
 
 @pytest.fixture

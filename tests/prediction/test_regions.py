@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from avseg.media.rle import decode
 from avseg.prediction.regions import find_regions
-from avseg.prediction.rle import decode
 from avseg.prediction.uncertainty import pack, unpack
 
 SIZES = [(90, 160), (61, 37), (16, 16), (5, 3), (1, 1)]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from avseg.errors import ConfigError, MediaError
-from avseg.prediction import rle
+from avseg.media import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Interval, Result
 from avseg.prediction.uncertainty import pack

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg.prediction import rle
+from avseg.media import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 from avseg.prediction.summary import chosen, summary, thumbnail

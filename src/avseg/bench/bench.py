@@ -15,15 +15,15 @@ from avseg.bench.curves import draw_curves
 from avseg.bench.plan import Plan, read_plan
 from avseg.bench.statistics import paired_bootstrap, summary
 from avseg.bench.table import markdown, table
+from avseg.checkpoints.store import load, read_card
 from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
-from avseg.evaluate import evaluate
+from avseg.evaluation.evaluate import evaluate
 from avseg.models import build_for
 from avseg.profile import TOTAL, profile
 from avseg.provenance import provenance, write_result, write_text
-from avseg.store import load, read_card
-from avseg.train import train
+from avseg.training.train import train
 
 SCORES = "scores.json"
 """In the folder of a run: what its last weights score."""

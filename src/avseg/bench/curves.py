@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.figures.files import styled, write_figure
-from avseg.figures.trend import looks, read_curves
+from avseg.figures.trend import line_styles, read_curves
 
 _DPI = 150
 _FAINT = 0.3
@@ -31,7 +31,7 @@ def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
     with styled():
         figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         axes = figure.add_subplot()
-        for (label, of_model), (colour, line) in zip(runs.items(), looks(len(runs)), strict=True):
+        for (label, of_model), (colour, line) in zip(runs.items(), line_styles(len(runs)), strict=True):
             steps, values = _seeds(of_model, score)
             axes.plot(steps, values.mean(0), line, color=colour, marker="o", markersize=3, label=label)
             band = axes.fill_between(steps, values.min(0), values.max(0), color=colour, linewidth=0)

@@ -21,9 +21,9 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from avseg.config import Run, read_run
-from avseg.data import SPLITS
 from avseg.errors import ConfigError, did_you_mean
 from avseg.flags import new_parser, parse, read_yaml
+from avseg.interface import SPLITS
 from avseg.models import list_models, model_class
 
 SECTIONS = ("model", "data", "weights", "train")

@@ -7,11 +7,9 @@ from typing import Any
 
 from avseg.data._base import AVSDataset, Sample, collate
 from avseg.errors import ConfigError, did_you_mean
-from avseg.interface import make_config
+from avseg.interface import SPLITS, make_config
 
-__all__ = ["SPLITS", "AVSDataset", "Sample", "build_dataset", "collate", "dataset_class", "list_datasets"]
-
-SPLITS = ("train", "val", "test")
+__all__ = ["AVSDataset", "Sample", "build_dataset", "collate", "dataset_class", "list_datasets"]
 
 
 def list_datasets() -> list[str]:

@@ -11,22 +11,6 @@ from torch.utils.data import Dataset
 from avseg.errors import DataError
 from avseg.interface import Clip, Target
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB in 0..1, which all backbones were trained with."""
-
-
-def normalise(frames: Tensor) -> Tensor:
-    """Pictures as a model wants them: (..., H, W, 3) uint8 → (..., 3, H, W) float32."""
-    rgb = frames.movedim(-1, -3).float() / 255.0
-    return (rgb - rgb.new_tensor(MEAN).view(3, 1, 1)) / rgb.new_tensor(STD).view(3, 1, 1)
-
-
-def denormalise(frames: Tensor) -> Tensor:
-    """The inverse of :func:`normalise`: (..., 3, H, W) float → (..., H, W, 3) uint8."""
-    rgb = frames * frames.new_tensor(STD).view(3, 1, 1) + frames.new_tensor(MEAN).view(3, 1, 1)
-    return (rgb * 255.0).round().clamp(0, 255).byte().movedim(-3, -1)
-
 
 class Sample(NamedTuple):
     """One clip (B = 1) or a batch of them.

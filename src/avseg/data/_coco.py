@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avseg.errors import DataError
-from avseg.prediction import rle
+from avseg.media import rle
 
 Labels = NDArray[np.int64]
 

@@ -28,13 +28,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, check_labels, existing
-from avseg.data._fit import Resize
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, check_labels, existing
 from avseg.data._masks import read_colours
 from avseg.data._sound import Short
 from avseg.data._tables import Row, read_rows
 from avseg.errors import ConfigError, DataError
-from avseg.studio.album import read_labels
+from avseg.media.images import Resize, read_labels
 
 _TABLE, _NAMES = "metadata.csv", "label2idx.json"
 _FRAMES = {"v1s": 5, "v1m": 5, "v2": 10}

@@ -5,8 +5,8 @@ object motion. None, one or two of its classes sound, with onsets and offsets in
 off screen, or are noise, hum, music or near-silence. In about a third of the frames nothing visible sounds.
 
 Frame k is at k + 0.5 s. An object is labelled in a frame when the 0.96 s around it contain its sound, and ignored when
-that is unclear (:func:`avseg.studio.soundtrack.states`). The stock of photographs and recordings is a folder
-(:mod:`avseg.studio.stock`); ``benchmarks/collect_material.py`` builds the one of the bundled model.
+that is unclear (:func:`avseg.synthesis.soundtrack.states`). The stock of photographs and recordings is a folder
+(:mod:`avseg.synthesis.stock`); ``benchmarks/collect_material.py`` builds the one of the bundled model.
 """
 
 import warnings
@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avseg.data._base import AVSDataset, Sample, normalise
+from avseg.data._base import AVSDataset, Sample
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
+from avseg.media.images import normalise
 from avseg.mel import SAMPLE_RATE, log_mel_at
-from avseg.studio import soundtrack
-from avseg.studio.composition import Composer, Composition, Kind
-from avseg.studio.soundtrack import Event
-from avseg.studio.stock import Broken, open_stock
+from avseg.synthesis import soundtrack
+from avseg.synthesis.composition import Composer, Composition, Kind
+from avseg.synthesis.soundtrack import Event
+from avseg.synthesis.stock import Broken, open_stock
 
 Negative = Literal["silence", "noise", "hum", "off_screen", "background"]
 
@@ -43,7 +44,7 @@ class Composed(NamedTuple):
         waveform: (T · 16000,) float32 at 16 kHz.
         objects: (T, H, W) uint8, number of the object at each pixel; 0 none, 255 unknown.
         classes: Class number of object k + 1.
-        states: (objects, T) uint8, see :mod:`avseg.studio.soundtrack`.
+        states: (objects, T) uint8, see :mod:`avseg.synthesis.soundtrack`.
         files: Photographs, cut-outs and recordings used.
     """
 

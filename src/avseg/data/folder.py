@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, NoClipsError, check_labels, existing
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, NoClipsError, check_labels, existing
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE
-from avseg.studio.album import read_labels, read_picture
-from avseg.studio.script import Variant
+from avseg.media.images import read_labels, read_picture
+from avseg.synthesis.script import Variant
 
 _CARD = "dataset.json"
 

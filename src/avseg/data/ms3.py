@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels
 from avseg.data._masks import read_binary
 from avseg.data._tables import read_rows
 

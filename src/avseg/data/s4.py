@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, Shot
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, Shot
 from avseg.data._masks import read_binary
 from avseg.data._tables import Row, read_rows
 

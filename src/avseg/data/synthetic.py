@@ -5,7 +5,8 @@ occlusion. Some sound, some are silent, some are heard without being seen; the m
 what sounds in the second around a frame. Frame k is at k + 0.5 s, sounds switch at whole seconds.
 
 The splits differ in appearance and sound: the range of each parameter (hue, proportion, pitch, tempo, ...) is cut
-into cells, and within every cell train, val and test own separate parts (:data:`avseg.studio.traits.REGIONS`).
+into cells, and within every cell train, val and test own separate parts
+(:data:`avseg.synthesis.sprites.traits.REGIONS`).
 
 Kinds: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked strings), drum (strokes), bell
 (inharmonic ringing), clock (ticks), ambulance (siren), tractor (engine), helicopter (rotor), chainsaw (buzz).
@@ -25,16 +26,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._base import AVSDataset, Sample, normalise
+from avseg.data._base import AVSDataset, Sample
 from avseg.errors import ConfigError
 from avseg.interface import Clip, Target
+from avseg.media.images import normalise
 from avseg.mel import log_mel_at
-from avseg.studio import living, machines, objects, scenery, sounds
-from avseg.studio.draw import CutOut
-from avseg.studio.likeness import likeness
-from avseg.studio.scene import Scene, stage
-from avseg.studio.script import Ambiguity, Variant, write_script
-from avseg.studio.traits import Traits
+from avseg.synthesis.scene import Scene, stage
+from avseg.synthesis.script import Ambiguity, Variant, write_script
+from avseg.synthesis.sprites import creatures, machines, objects, scenery, sounds
+from avseg.synthesis.sprites.canvas import CutOut
+from avseg.synthesis.sprites.similarity import likeness
+from avseg.synthesis.sprites.traits import Traits
 
 
 class _Kind(NamedTuple):
@@ -44,10 +46,10 @@ class _Kind(NamedTuple):
 
 
 KINDS = (
-    _Kind("person", living.person, sounds.speech),
-    _Kind("dog", living.dog, sounds.bark),
-    _Kind("cat", living.cat, sounds.meow),
-    _Kind("bird", living.bird, sounds.chirp),
+    _Kind("person", creatures.person, sounds.speech),
+    _Kind("dog", creatures.dog, sounds.bark),
+    _Kind("cat", creatures.cat, sounds.meow),
+    _Kind("bird", creatures.bird, sounds.chirp),
     _Kind("guitar", objects.guitar, sounds.pluck),
     _Kind("drum", objects.drum, sounds.beat),
     _Kind("bell", objects.bell, sounds.ring),
@@ -156,7 +158,7 @@ class Synthetic(AVSDataset):
             categories: Masks of s4 and ms3 hold the kind of what sounds instead of 1; pictures, sounds and classes stay
                 as they are. The masks of avss do so anyway.
             ambiguity: ``"spatial"``: every clip shows two things of :data:`LOOKALIKES`, drawn alike and equally large:
-                thing 0 of the :class:`~avseg.studio.scene.Scene` sounds, at times or throughout, thing 1 never does.
+                thing 0 of the :class:`~avseg.synthesis.scene.Scene` sounds, at times or throughout, thing 1 never does.
                 ``"temporal"``, not for s4: something that is seen sounds in every clip, and all sounds start or stop
                 at about half of the seconds, at least once. ``"none"``: neither is sought.
         """
@@ -226,9 +228,9 @@ class Synthetic(AVSDataset):
         return stage(Drawn(self.split, looks), roles, rng, config.height, config.width, twins=bool(pairs))
 
     def __getitem__(self, index: int) -> Sample:
-        return self.told(index)[0]
+        return self.sample_with_scene(index)[0]
 
-    def told(self, index: int) -> tuple[Sample, Scene]:
+    def sample_with_scene(self, index: int) -> tuple[Sample, Scene]:
         """Clip ``index``, and everything known about it."""
         scene = self.scene(index)
         frames, labels = len(scene.frames), torch.from_numpy(scene.masks)

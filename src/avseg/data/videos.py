@@ -34,16 +34,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from avseg.data._annotations import Moment, clips_of, labelled_moments, read_annotations
 from avseg.data._coco import Coco, Drawing
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, Part, Shot, check_labels
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, Part, Shot, check_labels
 from avseg.data._masks import read_binary
-from avseg.data._moments import Moment, clips_of, labelled_moments, read_annotations
 from avseg.data._sound import remembered
 from avseg.data._splits import lines_of, splits_of
 from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE
-from avseg.media.moments import pictures_at, sound_of
-from avseg.studio.album import read_labels
+from avseg.media.images import read_labels
+from avseg.media.sound import sound_of
+from avseg.media.video import pictures_at
 
 
 class Videos(FileDataset):

@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avseg.data._files import Entry, FileConfig, FileDataset, Labels, NoClipsError, existing
+from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, NoClipsError, existing
 from avseg.data._sound import remembered
 from avseg.data._tables import Row, read_rows
 from avseg.errors import DataError
 from avseg.interface import IGNORE
+from avseg.media.images import read_labels
 from avseg.mel import SAMPLE_RATE, log_mel_at
-from avseg.studio.album import read_labels
 
 Subset = Literal["ss", "ms", "msmi"]
 

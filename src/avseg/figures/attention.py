@@ -31,7 +31,7 @@ from avseg.figures.page import (
     shortened,
     width_of,
 )
-from avseg.figures.scenes import Scene, Scenes, look, need_maps
+from avseg.figures.scenes import Scene, Scenes, load_examples, need_maps
 
 KIND = "attention/"
 """What the names of these maps begin with."""
@@ -72,7 +72,7 @@ def attention(
         DataError: When there is no data.
     """
     check_figure(out, dpi)
-    scenes = look([model], data, split=split, clips=clips, pick=pick)
+    scenes = load_examples([model], data, split=split, clips=clips, pick=pick)
     stages = need_maps(scenes, KIND, "PCMANet makes them with avga on")
     shown = replace(scenes, clips=[clip.only(_frame_of(clip, frame)) for clip in scenes.clips])
     return _Layout(shown, stages).draw(dpi).save(out)

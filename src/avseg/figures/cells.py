@@ -23,7 +23,9 @@ def fit(frame: Pixels, size: Size) -> Image.Image:
     return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
 
 
-def covered(frame: Pixels, mask: NDArray[np.integer], size: Size, colour: Callable[[int], Colour]) -> Image.Image:
+def overlay_labels(
+    frame: Pixels, mask: NDArray[np.integer], size: Size, colour: Callable[[int], Colour]
+) -> Image.Image:
     """The frame in dim grey, labels in their colours with a light edge.
 
     Args:
@@ -41,7 +43,7 @@ def covered(frame: Pixels, mask: NDArray[np.integer], size: Size, colour: Callab
     return _edged(out, labels)
 
 
-def lit(frame: Pixels, mask: NDArray[np.bool_], size: Size) -> Image.Image:
+def highlight(frame: Pixels, mask: NDArray[np.bool_], size: Size) -> Image.Image:
     """The frame in its own colours where a mask of any height and width is True, in dim grey elsewhere."""
     labels = _enlarged(mask, size)
     out = _dim(_grey(frame, size))

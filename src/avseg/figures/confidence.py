@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from avseg.figures.cells import Colour, fit, lit
+from avseg.figures.cells import Colour, fit, highlight
 from avseg.figures.files import check_figure
 from avseg.figures.masks import put_answer, put_truth
 from avseg.figures.page import (
@@ -28,7 +28,7 @@ from avseg.figures.page import (
     shortened,
     width_of,
 )
-from avseg.figures.scenes import Scene, Scenes, look, need_maps
+from avseg.figures.scenes import Scene, Scenes, load_examples, need_maps
 
 KIND = "mask/"
 """What the names of these maps begin with."""
@@ -67,7 +67,7 @@ def confidence(
         DataError: When there is no data.
     """
     check_figure(out, dpi)
-    scenes = look([model], data, split=split, clips=clips, pick=pick)
+    scenes = load_examples([model], data, split=split, clips=clips, pick=pick)
     stages = need_maps(scenes, KIND, "PCMANet makes them with qsca and select on")
     layout = _Layout(scenes, stages)
     page = layout.page(dpi)
@@ -144,7 +144,7 @@ class _Layout:
             asks = answer.maps[name][k].bool().any(0).numpy()
             put(Image.fromarray(np.where(asks[..., None], ASKS, _SURE).astype(np.uint8)), left)
             page.frame(EDGE + left, top, self.wide, tall)
-            put(lit(clip.frames[k], asks, size), left + self.wide + GAP)
+            put(highlight(clip.frames[k], asks, size), left + self.wide + GAP)
             share = f"{100 * asks.mean():.1f} % ask"
             page.write(share, EDGE + left + self.wide + GAP / 2, top + tall, size=SMALL, ink=FAINT, align="center")
         left = EDGE + self.lefts[-1]

@@ -1,6 +1,6 @@
 """What should be marked and what is, as cells of a page."""
 
-from avseg.figures.cells import covered, lit
+from avseg.figures.cells import highlight, overlay_labels
 from avseg.figures.page import LINE, PAPER, SMALL, Page, shortened
 from avseg.figures.scenes import Scene, Scenes
 
@@ -10,11 +10,11 @@ def put_truth(page: Page, scenes: Scenes, clip: Scene, k: int, left: float, top:
     tall = wide * clip.tallness
     if clip.labelled[k]:
         page.picture(
-            covered(clip.frames[k], clip.truth[k], page.pixels(wide, tall), scenes.colour), left, top, wide, tall
+            overlay_labels(clip.frames[k], clip.truth[k], page.pixels(wide, tall), scenes.colour), left, top, wide, tall
         )
         return
     nothing = clip.truth[k] < 0
-    page.picture(lit(clip.frames[k], nothing, page.pixels(wide, tall)), left, top, wide, tall)
+    page.picture(highlight(clip.frames[k], nothing, page.pixels(wide, tall)), left, top, wide, tall)
     words = shortened("unlabelled", wide, SMALL)
     page.write(words, left + wide / 2, top + (tall - LINE) / 2, size=SMALL, ink=PAPER, align="center")
 
@@ -25,4 +25,4 @@ def put_answer(
     """Frame ``k`` under what a model marks."""
     tall = wide * clip.tallness
     labels = clip.answers[model].labels[k]
-    page.picture(covered(clip.frames[k], labels, page.pixels(wide, tall), scenes.colour), left, top, wide, tall)
+    page.picture(overlay_labels(clip.frames[k], labels, page.pixels(wide, tall), scenes.colour), left, top, wide, tall)

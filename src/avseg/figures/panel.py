@@ -22,7 +22,7 @@ from avseg.figures.page import (
     shortened,
     width_of,
 )
-from avseg.figures.scenes import Scene, Scenes, look
+from avseg.figures.scenes import Scene, Scenes, load_examples
 
 _NARROWEST, _WIDEST = 33.0, 96.0
 """Points of a cell."""
@@ -58,7 +58,7 @@ def panel(
         DataError: When there is no data.
     """
     check_figure(out, dpi)
-    return _Layout(look(models, data, split=split, clips=clips, pick=pick)).draw(dpi).save(out)
+    return _Layout(load_examples(models, data, split=split, clips=clips, pick=pick)).draw(dpi).save(out)
 
 
 class _Row(NamedTuple):

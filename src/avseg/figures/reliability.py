@@ -1,6 +1,6 @@
 """Reliability diagrams: how often a model is right where it says that it is, for several models and groups of frames.
 
-``benchmarks/ambiguity.py`` draws them from what :mod:`avseg.calibration` has counted.
+``benchmarks/ambiguity.py`` draws them from what :mod:`avseg.metrics.calibration` has counted.
 """
 
 import math
@@ -13,11 +13,11 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-from avseg.calibration import Reliability
 from avseg.errors import ConfigError
 from avseg.figures.files import check_figure, styled, write_figure
 from avseg.figures.page import LETTER, LINE, SPACE, WIDTH, shortened
-from avseg.figures.trend import looks
+from avseg.figures.trend import line_styles
+from avseg.metrics.calibration import Reliability
 
 _ABREAST = 4
 """Diagrams beside each other."""
@@ -73,7 +73,7 @@ def _draw(diagrams: Mapping[str, Mapping[str, Reliability]], groups: Sequence[st
     size = (_LEFT + columns * side) / 72, (rows * sum(heights) + LINE + SPACE) / 72
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=heights * rows)
-    colours = [colour for colour, _ in looks(len(groups))]
+    colours = [colour for colour, _ in line_styles(len(groups))]
     for k, (label, of_label) in enumerate(diagrams.items()):
         for g, (group, colour) in enumerate(zip(groups, colours, strict=True)):
             row, column = 2 * (k // columns * len(groups) + g), k % columns

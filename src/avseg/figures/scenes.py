@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, Sample, build_dataset
-from avseg.data._base import denormalise
 from avseg.errors import CheckpointError, ConfigError, DataError
-from avseg.evaluate import check_classes, data_settings, evaluating
+from avseg.evaluation.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.cells import Colour, Pixels
 from avseg.interface import IGNORE, AVSModel, Prediction
+from avseg.media.images import denormalise
 from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide
 from avseg.prediction.draw import palette
-from avseg.store import load
 
 _NOT_SCORED: Colour = (150, 150, 150)
 """Grey, which no class has."""
@@ -118,7 +118,7 @@ class Scenes:
         return [("not scored" if k == IGNORE else self.names[k], self.colour(k)) for k in clip.present()]
 
 
-def look(
+def load_examples(
     checkpoints: Sequence[str],
     data: Mapping[str, Any] | None,
     *,

@@ -196,7 +196,7 @@ def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
         first.yaxis.set_major_formatter(PercentFormatter(1.0))
         first.set_ylim(bottom=0.0)
     if len(names) > 1:
-        handles = [Line2D([], [], linestyle=line, color=colour) for colour, line in looks(len(names))]
+        handles = [Line2D([], [], linestyle=line, color=colour) for colour, line in line_styles(len(names))]
         even = math.ceil(len(names) / lines)
         figure.legend(handles, map(_label, names), loc="outside upper center", ncols=even, frameon=False)
     return figure
@@ -210,7 +210,7 @@ def _score(runs: Sequence[Run], names: Sequence[str]) -> str | None:
 
 def _draw_curves(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
     """Each scalar in its own way."""
-    for name, (colour, line) in zip(names, looks(len(names)), strict=True):
+    for name, (colour, line) in zip(names, line_styles(len(names)), strict=True):
         for run in runs:
             if name in run.curves:
                 _draw_curve(axes, run.curves[name], colour, line)
@@ -236,7 +236,7 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, line: _Line) -> None:
         axes.plot(curve.steps, smoothed(curve.values), line, color=colour)
 
 
-def looks(count: int) -> list[tuple[str, _Line]]:
+def line_styles(count: int) -> list[tuple[str, _Line]]:
     """Colours and lines that tell so many curves apart: when the colours are used up, other lines."""
     return list(islice(cycle((colour, line) for line in _LINES for colour in _COLOURS), count))
 

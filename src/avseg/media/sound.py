@@ -3,6 +3,7 @@
 What a window holds equals, sample for sample, what :func:`avseg.mel.mono16k` makes of the whole sound track.
 """
 
+import wave
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
@@ -10,12 +11,14 @@ from math import ceil, gcd
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import av
 import numpy as np
+import torch
 from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 from torch import Tensor, tensor
 
-from avseg.errors import MediaError
+from avseg.errors import DataError, MediaError
 from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds
 from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at, mono16k
 
@@ -149,6 +152,67 @@ def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
         for frame in decoded(container, stream, path, complain):
             audio = cast("AudioFrame", frame)
             yield Block(seconds(audio, container), audio.sample_rate, mono(audio))
+
+
+def sound_of(path: Path) -> Sound:
+    """The sound track, to be asked about moments.
+
+    Raises:
+        MediaError: When the file is no video, or has no sound.
+    """
+    with opened(path) as container:
+        if audio_stream(container, path) is None:
+            raise MediaError(f"{path} has no sound track: audio-visual segmentation needs one, leave this video out")
+    return Sound(sound_blocks(path))
+
+
+def sound_until(path: Path, end: float) -> Tensor:
+    """The sound of the first ``end`` seconds of a file, or all there is if that is less.
+
+    Returns:
+        (n,) float32 at 16 kHz, the channels' mean; sample 0 is the start of the file.
+
+    Raises:
+        MediaError: When the file is no video, has no sound, or is damaged there.
+    """
+    sound = sound_of(path)
+    wanted = round(end * SAMPLE_RATE)
+    middles = [(k + 0.5) * PATCH_SAMPLES / SAMPLE_RATE for k in range(ceil(wanted / PATCH_SAMPLES))]
+    heard = torch.cat([sound.around(middle) for middle in middles]) if middles else torch.zeros(0)
+    # Of a track longer than that only a little more was read, so this is no limit.
+    return heard[: min(wanted, ceil(sound.end * SAMPLE_RATE))]
+
+
+def read_sound(path: Path) -> NDArray[np.float32]:
+    """(n,) at 16 kHz, the channels' mean.
+
+    Raises:
+        DataError: When it is no sound that can be read.
+    """
+    try:
+        with av.open(f"file:{path}") as container:
+            if not container.streams.audio:
+                raise DataError(f"{path} holds no sound")
+            rate = container.streams.audio[0].rate
+            blocks = [mono(frame) for frame in container.decode(audio=0)]
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(f"{path} is not a sound that can be read ({error.strerror})") from None
+    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return mono16k(waveform, rate).numpy()
+
+
+def write_wave(path: Path, samples: Tensor) -> None:
+    """One channel of 16-bit samples at 16 kHz.
+
+    Args:
+        path: The file to write.
+        samples: (n,) in -1..1.
+    """
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((samples.clamp(-1, 1) * 32767.0).round().numpy().astype("<i2").tobytes())
 
 
 def mono(frame: AudioFrame) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """A video's pictures, one after the other: upright, with the seconds at which they are shown."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,8 @@ from avseg.media.container import Complain, audio_stream, decoded, opened, refus
 
 _USUAL_RATE = Fraction(25)
 """Pictures per second of a stream that says nothing."""
+_MARGIN = 0.25
+"""Seconds to begin earlier: some containers are searched by when a picture is decoded, which is before it is shown."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,36 @@ def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> 
             length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
             yield Picture(time, time + length, frame)
             previous = time
+
+
+def pictures_at(path: Path, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
+    """The picture that is shown at each moment, each decoded when it is asked for.
+
+    Before the first picture appears it stands for what is not there yet; from the moment on at which the last one
+    would be replaced there is none.
+
+    Args:
+        path: A video of any frame rate, also a variable one.
+        times: Seconds since the start of the file, rising.
+
+    Yields:
+        (H, W, 3) RGB, upright; fewer than ``times`` when the video ends before.
+
+    Raises:
+        MediaError: When it is no video, or damaged where it is read.
+    """
+    left = deque(times)
+    shown: Picture | None = None
+    for picture in pictures(path, after=max(0.0, left[0] - _MARGIN)) if left else ():
+        while shown is not None and left and left[0] < picture.time:
+            left.popleft()
+            yield shown.rgb()
+        shown = picture
+        if not left:
+            return
+    while shown is not None and left and left[0] < shown.end:
+        left.popleft()
+        yield shown.rgb()
 
 
 def _frames(container: InputContainer, stream: VideoStream, path: Path, complain: Complain) -> Iterator[VideoFrame]:

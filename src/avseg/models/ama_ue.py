@@ -30,7 +30,7 @@ Differs from the paper, or from what is known of it:
    and one for groups: the stages of a pretrained backbone expect the maps they know.
 2. Sound is one VGGish embedding per frame, where DDESeg has HTS-AT: with one token of sound the softmax of cross-
    attention would be 1 whatever sounds, so its logits themselves are the response.
-3. Large maps are grouped around centres found on a smaller grid (:func:`avseg.nn.clustering.group`).
+3. Large maps are grouped around centres found on a smaller grid (:func:`avseg.nn.dpc_knn.group`).
 4. Evidence is compared with labels at the resolution of the head.
 5. Classes a frame does not have take no part in Dice and IoU losses.
 6. Sound, fused tokens and groups have their lengths fixed, so that S counts beside the likeness it is added to.
@@ -49,10 +49,9 @@ from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
 from avseg.losses import bce, dice_loss, info_nce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioEncoder, AudioName
-from avseg.nn.clustering import group
+from avseg.nn.dpc_knn import group
 from avseg.nn.evidence import Activation, DataTerm, concentration, down_weighted, evidential_loss, vacuity
-from avseg.nn.padding import real_frames, with_padding
-from avseg.nn.precision import full_precision
+from avseg.nn.functional import full_precision, real_frames, with_padding
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)

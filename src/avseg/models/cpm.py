@@ -44,14 +44,13 @@ from torch.nn.functional import interpolate, layer_norm
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, TRAINING, AVSModel, Clip, Prediction, Target
+from avseg.models._cpm_prompting import Prompted, Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
 from avseg.nn.audio import AudioEncoder, AudioName, statistics_kept
-from avseg.nn.listening import Listening, Sound
-from avseg.nn.mask2former import GROUPS, Drawn, MaskTransformer, Pixels
+from avseg.nn.audio_attention import AudioCrossAttention, AudioTokens
+from avseg.nn.functional import full_precision, real_frames, with_padding
+from avseg.nn.gaussian_mixture import ClassMixtures
+from avseg.nn.mask2former import GROUPS, MaskTransformer, PixelFeatures, QueryOutputs
 from avseg.nn.matching import Matches, SetLoss, match, set_loss
-from avseg.nn.mixture import ClassMixtures
-from avseg.nn.padding import real_frames, with_padding
-from avseg.nn.precision import full_precision
-from avseg.nn.prompting import Prompted, Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
 from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
@@ -62,7 +61,7 @@ Modelled = Literal["query", "mask"]
 class _State(NamedTuple):
     """What :meth:`CPM.loss` needs: what class-agnostic queries drew, their class logits, which frames they are of."""
 
-    drawn: Drawn
+    drawn: QueryOutputs
     classes: Tensor
     valid: Tensor
     fits: bool
@@ -225,7 +224,7 @@ class CPM(AVSModel):
         self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.sound = nn.Conv2d(self.audio.channels, c.channels, 1)
         self.greeting = nn.Linear(self.audio.dim, c.channels)
-        self.listening = nn.ModuleList(Listening(c.channels, c.heads) for _ in range(c.layers))
+        self.listening = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))
         self.transformer = MaskTransformer(
             self.visual.channels,
             width=c.channels,
@@ -302,13 +301,13 @@ class CPM(AVSModel):
         fitted = {} if self.mixtures is None else {"fitted": self.mixtures.fitted.float().mean()}
         return {**fitted, "prompted": torch.tensor(float(count))}
 
-    def _sound(self, maps: Tensor) -> Sound:
+    def _sound(self, maps: Tensor) -> AudioTokens:
         """E_a: maps of the audio encoder (n, C_a, t, f) in d channels."""
         projected = self.sound(maps)
         places = self.transformer.places(projected)
-        return Sound(projected, projected.flatten(2).mT, places.flatten(2).mT)
+        return AudioTokens(projected, projected.flatten(2).mT, places.flatten(2).mT)
 
-    def _decode(self, pixels: Pixels, sound: Sound, queries: Tensor, positions: Tensor) -> Drawn:
+    def _decode(self, pixels: PixelFeatures, sound: AudioTokens, queries: Tensor, positions: Tensor) -> QueryOutputs:
         """Queries listen and look, layer after layer."""
 
         def listen(layer: int, asking: Tensor) -> Tensor:
@@ -317,13 +316,13 @@ class CPM(AVSModel):
 
         return self.transformer.decode(pixels, queries, positions, listen)
 
-    def _probabilities(self, drawn: Drawn, classes: Tensor) -> Tensor:
+    def _probabilities(self, drawn: QueryOutputs, classes: Tensor) -> Tensor:
         """p(c | q), (n, N, C + 2): background, things, no object."""
         if self.config.classifier == "softmax" or self.mixtures is None:
             return classes.softmax(-1)
         return self.mixtures.log_posterior(self._modelled(drawn)).exp()
 
-    def _modelled(self, drawn: Drawn) -> Tensor:
+    def _modelled(self, drawn: QueryOutputs) -> Tensor:
         """What mixtures are of, (n, N, d): normalised, so that all have one length."""
         vectors = drawn.queries[-1] if self.config.modelled == "query" else drawn.embeddings
         return layer_norm(vectors.float(), vectors.shape[-1:])
@@ -337,7 +336,7 @@ class CPM(AVSModel):
             return scores.log()
         return scores[:, 1:].sum(1, keepdim=True).log() - scores[:, :1].log()
 
-    def _prompt(self, clip: Clip, target: Target, pixels: Pixels, sound: Sound) -> Prompted | None:
+    def _prompt(self, clip: Clip, target: Target, pixels: PixelFeatures, sound: AudioTokens) -> Prompted | None:
         """Ask for the classes of labelled frames, in pictures and in mixtures of sounds; None if none can be."""
         if self.prompt is None or self.steps < self.config.warmup:
             return None
@@ -475,7 +474,7 @@ class CPM(AVSModel):
 
     def _visual(self, prompted: Prompted) -> Tensor:
         """L_VCP: the set loss without matching, as each prompt knows its class."""
-        drawn = cast("Drawn", prompted.drawn)
+        drawn = cast("QueryOutputs", prompted.drawn)
         frame, query = prompted.prompts.real.nonzero(as_tuple=True)
         known = Matches(frame, query, prompted.prompts.classes[frame, query])
         # Prompts that only fill a frame up are told nothing.

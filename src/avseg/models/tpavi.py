@@ -48,9 +48,9 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, kl_div, relu
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
+from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.audio import AudioEncoder, AudioName
-from avseg.nn.avsbench import DEAD_COPY, dead_copy, rows, visual_of, visual_source
-from avseg.nn.padding import real_frames, with_padding
+from avseg.nn.functional import real_frames, with_padding
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)

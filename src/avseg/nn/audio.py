@@ -92,7 +92,7 @@ class CompactAudio(nn.Module):
 _Net = VGGish | CompactAudio | MobileAudio
 
 
-class Heard(NamedTuple):
+class AudioFeatures(NamedTuple):
     """What an :class:`AudioEncoder` says of a clip.
 
     Attributes:
@@ -149,7 +149,7 @@ class AudioEncoder(nn.Module):
         """
         return self._embeddings(audio) if audio.ndim == 3 else self.hear(audio).embeddings
 
-    def hear(self, audio: Tensor) -> Heard:
+    def hear(self, audio: Tensor) -> AudioFeatures:
         """The embeddings, and the maps they are pooled from.
 
         Args:
@@ -163,7 +163,7 @@ class AudioEncoder(nn.Module):
                 raise ConfigError(
                     f"this model listens to the map of its audio encoder: give log-mel, got {tuple(audio.shape)}"
                 )
-            return Heard(self._embeddings(audio), audio[..., None, None])
+            return AudioFeatures(self._embeddings(audio), audio[..., None, None])
         if self.net is None:
             raise ConfigError(
                 f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or convert it again with "
@@ -177,7 +177,7 @@ class AudioEncoder(nn.Module):
         audio = audio.expand(-1, -1, self.ears, -1, -1)  # one channel is heard by both ears
         with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
             maps = net.features(audio.flatten(0, 2).unsqueeze(1))
-            return Heard(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
+            return AudioFeatures(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """Return the logits of the AudioSet classes, in the order of :func:`avseg.nn.mobile_audio.audioset_classes`.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from avseg.data._base import MEAN, STD
 from avseg.errors import ConfigError
+from avseg.media.images import MEAN, STD
 
 IMAGENET_CLASSES = 1000
 CHANNELS = (24, 40, 112, 320)

@@ -21,7 +21,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 
 from avseg.errors import ConfigError
-from avseg.nn.precision import full_precision
+from avseg.nn.functional import full_precision
 
 LEVELS = 3
 """Resolutions the queries look at in turn: strides 32, 16, 8."""
@@ -29,7 +29,7 @@ GROUPS = 32
 """Of the group norms in the pixel decoder; its width is a multiple."""
 
 
-class Pixels(NamedTuple):
+class PixelFeatures(NamedTuple):
     """What the pixel decoder says of n pictures.
 
     Attributes:
@@ -40,12 +40,12 @@ class Pixels(NamedTuple):
     masks: Tensor
     levels: tuple[Tensor, ...]
 
-    def of(self, index: Tensor) -> "Pixels":
+    def of(self, index: Tensor) -> "PixelFeatures":
         """Those of some of the pictures."""
-        return Pixels(self.masks[index], tuple(level[index] for level in self.levels))
+        return PixelFeatures(self.masks[index], tuple(level[index] for level in self.levels))
 
 
-class Drawn(NamedTuple):
+class QueryOutputs(NamedTuple):
     """What queries became, before the first layer and after each of L.
 
     Attributes:
@@ -109,8 +109,8 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         module = self.transformer_module
         return module.queries_features.weight, module.queries_embedder.weight
 
-    def pixels(self, features: tuple[Tensor, ...]) -> Pixels:
-        """Maps of the backbone, (n, C_i, h_i, w_i), shallowest first → :class:`Pixels`.
+    def pixels(self, features: tuple[Tensor, ...]) -> PixelFeatures:
+        """Maps of the backbone, (n, C_i, h_i, w_i), shallowest first → :class:`PixelFeatures`.
 
         In 32 bits, as in Mask2Former's own program: places between pixels need them.
 
@@ -124,11 +124,11 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
             )
         with full_precision(features[0]):
             out = self.pixel_level_module["decoder"]([f.float() for f in features])
-        return Pixels(out.mask_features, tuple(out.multi_scale_features))
+        return PixelFeatures(out.mask_features, tuple(out.multi_scale_features))
 
     def decode(
-        self, pixels: Pixels, queries: Tensor, positions: Tensor, listen: Callable[[int, Tensor], Tensor]
-    ) -> Drawn:
+        self, pixels: PixelFeatures, queries: Tensor, positions: Tensor, listen: Callable[[int, Tensor], Tensor]
+    ) -> QueryOutputs:
         """Let queries listen, look and draw, layer after layer.
 
         Args:
@@ -155,7 +155,7 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
             )[0].transpose(0, 1)
             shown, embeddings, masks = draw(queries, pixels.masks)
             drawn.append((shown, masks))
-        return Drawn(torch.stack([s for s, _ in drawn]), torch.stack([m for _, m in drawn]), embeddings)
+        return QueryOutputs(torch.stack([s for s, _ in drawn]), torch.stack([m for _, m in drawn]), embeddings)
 
     def draw(self, queries: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What queries (n, N, d) show, their mask embeddings, and logits (n, N, h, w) on a map (n, d, h, w)."""

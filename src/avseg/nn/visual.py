@@ -84,7 +84,7 @@ class VisualBackbone(nn.Module):
 
     Attributes:
         channels: Channels of the maps at strides 4, 8, 16, 32.
-        hub: Source of the ImageNet weights for :func:`avseg.nn.weights.load_visual`: a Hub id, or for
+        hub: Source of the ImageNet weights for :func:`avseg.checkpoints.pretrained.load_visual`: a Hub id, or for
             EfficientNet-Lite0 the name of an installed package's weights.
     """
 

@@ -1,7 +1,7 @@
 """``avseg predict``: a video goes in, a mask of what sounds comes out for every picture.
 
 How frames between the model's samples get their masks, and what is held in memory, stands in
-:mod:`avseg.prediction.walk`.
+:mod:`avseg.prediction.frame_stream`.
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from avseg.checkpoints.store import load
 from avseg.errors import ConfigError
 from avseg.interface import AVSModel
 from avseg.prediction.export import MAY_HOLD, write
+from avseg.prediction.frame_stream import Damaged, FrameStream, MissingAudio, Options, Show
 from avseg.prediction.freshfolder import fresh_folder
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
-from avseg.prediction.walk import Damaged, MissingAudio, Options, Show, Walk
 from avseg.progress import seconds_bar
-from avseg.store import load
 
 _ROWS = 20
 """Intervals the command line lists at most; all are in result.json."""
@@ -42,7 +42,7 @@ def predict(
     """Find what sounds in a video.
 
     The model looks and listens once per second, or ``fps`` times; every picture of the video gets a mask at its own
-    size, blended in time between the samples around it (see :mod:`avseg.prediction.walk`).
+    size, blended in time between the samples around it (see :mod:`avseg.prediction.frame_stream`).
 
     Args:
         video: Any file FFmpeg reads: container, codec, frame rate (also variable), rotation, size, length.
@@ -67,7 +67,7 @@ def predict(
     options = Options(fps, missing_audio, damaged, show)
     network = _ready(model, device)
     notes: list[str] = []
-    walk = Walk(Path(video), network, options, notes.append)
+    walk = FrameStream(Path(video), network, options, notes.append)
     frames: list[Frame] = []
     with seconds_bar("listening", walk.info.duration, shown=progress) as reached:
         for frame in walk:
@@ -104,14 +104,14 @@ def stream(
         note: Is told what the user should know, such as that the sound is silent.
 
     Returns:
-        For every picture its time and regions; ``avseg.prediction.rle.decode(region.rle)`` is a region's mask.
+        For every picture its time and regions; ``avseg.media.rle.decode(region.rle)`` is a region's mask.
 
     Raises:
         MediaError: When the video cannot be used; damage is found on the way.
         ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    return iter(Walk(Path(video), _ready(model, device), Options(fps, missing_audio, damaged, show), note))
+    return iter(FrameStream(Path(video), _ready(model, device), Options(fps, missing_audio, damaged, show), note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:

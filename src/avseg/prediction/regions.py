@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from avseg.prediction.enlarge import enlarged
-from avseg.prediction.rle import RLE, encode
+from avseg.media.images import enlarged
+from avseg.media.rle import RLE, encode
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 Maps = NDArray[np.float32]

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from typing_extensions import Self
 
 from avseg.errors import ConfigError, MediaError
-from avseg.prediction import rle
+from avseg.media import rle
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 

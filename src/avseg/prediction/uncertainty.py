@@ -14,7 +14,7 @@ from PIL import Image
 
 from avseg.errors import ConfigError
 from avseg.interface import Prediction
-from avseg.prediction.enlarge import enlarged
+from avseg.media.images import enlarged
 
 MAP = "uncertainty"
 """Its name in :attr:`avseg.interface.Prediction.maps`."""

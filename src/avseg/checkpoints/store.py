@@ -1,0 +1,169 @@
+"""Models on disk: a folder with ``model.safetensors`` and ``avseg.json``, the card that says what they are."""
+
+import dataclasses
+import json
+import os
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from avseg.checkpoints.state import fit, read_state
+from avseg.errors import CheckpointError, did_you_mean
+from avseg.interface import AVSModel
+from avseg.models import build
+
+CARD = "avseg.json"
+WEIGHTS = "model.safetensors"
+
+
+def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
+    """Write a model so that :func:`load` finds all it needs.
+
+    Args:
+        model: Its weights, config and classes are written.
+        folder: Created if missing. Each file is replaced in one step: a crash leaves the old one or the new one.
+        half: Write floating tensors with 16 bits, for shipping: half the size, and good enough to answer with.
+        **card: What else to record, JSON-able: ``data``, ``class_names``, ``metrics``, ``commit`` …
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    weights, text = folder / f".{WEIGHTS}.tmp", folder / f".{CARD}.tmp"
+    try:
+        # Python creates the file, with the permissions the user expects; safetensors would make it private.
+        weights.write_bytes(serialise(state, metadata={"format": "pt"}))
+        text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(weights, folder / WEIGHTS)
+        os.replace(text, folder / CARD)
+    finally:
+        weights.unlink(missing_ok=True)
+        text.unlink(missing_ok=True)
+    return folder
+
+
+def bundled() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The card of a saved model.
+
+    Raises:
+        CheckpointError: When there is none, or it cannot be read.
+    """
+    path = Path(folder) / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON ({error}): restore it from a copy") from error
+    if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
+        raise CheckpointError(f"{path} does not say model, classes and config: it is no card of avseg")
+    return card
+
+
+def load(name_or_path: str | Path) -> AVSModel:
+    """A model with its weights, in evaluation mode, its card as ``model.card``.
+
+    Args:
+        name_or_path: A bundled name such as ``tiny``, a folder we saved or a file in it, or a Hub id.
+
+    Raises:
+        CheckpointError: When it cannot be found or read, or does not fit.
+    """
+    path = Path(name_or_path)
+    if str(name_or_path) in bundled():
+        with as_file(files("avseg").joinpath("weights", str(name_or_path))) as folder:
+            return _load_folder(folder)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.is_file():
+        if not (path.parent / CARD).is_file():
+            raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
+        return _load_folder(path.parent, read_state(path))
+    if str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/")):
+        return _load_folder(_from_hub(str(name_or_path)))
+    raise CheckpointError(
+        f"no model {str(name_or_path)!r}: no bundled name, folder, file or Hub id. "
+        f"{did_you_mean(str(name_or_path), bundled())}"
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=[CARD, WEIGHTS]))
+    except Exception as error:
+        # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{repository} is no local folder, and the Hub says: {reason}") from error
+
+
+def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:
+    card = read_card(folder)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
+    model = build(card["model"], card["classes"], **config)
+    fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
+    model.card = card
+    return model.eval()
+
+
+def is_model(source: str) -> bool:
+    """Whether ``source`` is a bundled name, or a folder that avseg train or convert wrote."""
+    return source in bundled() or (Path(source) / CARD).is_file()
+
+
+def take_part(model: AVSModel, part: str, source: str) -> None:
+    """Give a model one part of a trained model of any kind: its backbone, its audio encoder, its decoder.
+
+    Args:
+        model: Takes the weights.
+        part: The attribute that holds the part, of both models.
+        source: See :func:`load`.
+
+    Raises:
+        CheckpointError: When the source cannot be loaded, or one of the two lacks the part, or they do not fit.
+    """
+    donor = load(source)
+    for owner, who in ((model, "the model to train"), (donor, source)):
+        if not hasattr(owner, part):
+            raise CheckpointError(f"{who} is a {owner.name}, which has no part {part!r}")
+    fit(getattr(model, part), getattr(donor, part).state_dict(), f"{part} of {source}")
+
+
+def start_from(model: AVSModel, source: str) -> list[str]:
+    """Give a model the weights of a trained one of the same kind, for another task or other settings.
+
+    Args:
+        model: Takes the weights.
+        source: See :func:`load`.
+
+    Returns:
+        Keys that have another shape there, or are not there: they keep their random weights.
+
+    Raises:
+        CheckpointError: When the source cannot be loaded, is of another kind, or shares nothing.
+    """
+    donor = load(source)
+    if donor.name != model.name:
+        raise CheckpointError(f"{source} is a {donor.name}, the model to train a {model.name}: they share no weights")
+    theirs, ours = donor.state_dict(), model.state_dict()
+    shared = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
+    if not shared:
+        raise CheckpointError(f"{source} has no weights of the shapes of the model to train: check channels and visual")
+    model.load_state_dict(shared, strict=False)
+    return [k for k in ours if k not in shared]

@@ -1,0 +1,337 @@
+"""What data sets made of files share: a list of clips, and pictures, labels and sounds that become a ``Sample``.
+
+A data set says where its files lie (:meth:`FileDataset.find`) and what a mask means (:meth:`FileDataset.labels`);
+reading, fitting, normalising, hearing and padding are here. One whose clips are no files of their own (videos, mixed
+sounds) answers :meth:`FileDataset.shots` or :meth:`FileDataset.listen` in its own way.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from avseg.data._base import AVSDataset, Sample, lengthen
+from avseg.data._pickles import read_log_mel
+from avseg.data._sound import Short, consecutive, one_per_frame, remembered
+from avseg.errors import ConfigError, DataError, did_you_mean
+from avseg.interface import IGNORE, Clip, Target
+from avseg.media.images import Resize, fitted, normalise, read_picture
+from avseg.media.sound import read_sound
+from avseg.mel import log_mel_at
+
+Labels = NDArray[np.int64]
+
+
+class NoClipsError(DataError):
+    """A split that is empty, or that a data set does not have: the others can be used all the same."""
+
+
+class Entry(NamedTuple):
+    """One clip on disk.
+
+    Attributes:
+        name: Unique and stable; ``"category/name"`` where there are categories, for scores per category.
+        frames: The pictures, in order.
+        masks: Theirs, as many; None where a frame is not labelled.
+        sounds: The sound, or the several that are mixed.
+        notes: What else the data set wants to remember about the clip.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    masks: tuple[Path | None, ...]
+    sounds: tuple[Path, ...]
+    notes: Any = None
+
+
+class Shot(NamedTuple):
+    """One frame as stored.
+
+    Attributes:
+        picture: RGB.
+        labels: (H, W), or None when the frame is not labelled.
+    """
+
+    picture: Image.Image
+    labels: Labels | None
+
+
+Hear = Literal["wav", "wav_centred", "pkl"]
+
+
+class Part(NamedTuple):
+    """One file of a clip, and how to find out whether it can be used.
+
+    Attributes:
+        kind: ``"frames"``, ``"masks"`` or ``"sounds"``.
+        path: The file.
+        read: Reads it, or raises ``DataError``; width and height of a picture, else None.
+    """
+
+    kind: str
+    path: Path
+    read: Callable[[Path], tuple[int, int] | None]
+
+
+@dataclass(frozen=True)
+class FileConfig:
+    """Settings of every data set made of files.
+
+    Attributes:
+        root: The folder the data set lies in.
+        size: Height and width the frames are brought to, or (height, width); 0 leaves them as stored.
+        resize: "squash": the whole frame, whatever becomes of its proportions. "crop": the middle of it, in its
+            proportions. "native": as stored, whatever the size says.
+        original_masks: In val and test, masks stay as stored while frames are resized, so that scores are those of the
+            original resolution. In train they always fit the frames.
+        audio: "wav": consecutive patches of 0.96 s from the start of the sound, as AVSBench's code has them, so that
+            the sound runs ahead of the pictures by 40 ms a second. "wav_centred": the patch around the moment of
+            each frame. "pkl": the released log-mel pickles of S4 and MS3, read without running them.
+        cache: Folder in which log-mel patches are kept once they were computed; null keeps none.
+    """
+
+    root: str = ""
+    size: int | tuple[int, int] = 224
+    resize: Resize = "squash"
+    original_masks: bool = False
+    audio: Hear = "wav"
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            value, words = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in words:
+                raise ConfigError(f"{name} = {value!r} does not exist. {did_you_mean(str(value), words)}")
+        if min(self.shape) < 0:
+            raise ConfigError(f"size must be 0 (as stored) or more, got {self.size}")
+        if self.original_masks and self.resize == "crop":
+            raise ConfigError("original_masks needs whole frames: set resize to squash or native, got crop")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width; 0 as stored."""
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+
+class FileDataset(AVSDataset):
+    """Base of the data sets made of files. Subclasses are final; files are read when they are asked for.
+
+    Args:
+        config: Settings, a :class:`FileConfig`.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+
+    Attributes:
+        root: The folder.
+        short: What frames hear after the end of the sound, see :func:`avseg.data._sound.consecutive`.
+        mark: The file a folder is recognised by, for messages.
+        besides: Names of files and folders that belong to the layout and are not read.
+    """
+
+    short: ClassVar[Short] = "last"
+    mark: ClassVar[str] = ""
+    besides: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: Any, split: str) -> None:
+        self.config = config
+        self.split = split
+
+    @classmethod
+    def recognise(cls, root: Path) -> list[dict[str, Any]]:
+        """Settings that open what lies in a folder, one for each data set there; empty for another layout."""
+        return []
+
+    @property
+    def published(self) -> int | None:
+        """Clips that this split has as published; None for data of one's own."""
+        return None
+
+    @property
+    def resize(self) -> Resize:
+        """How frames are resized in this split."""
+        resize: Resize = self.config.resize
+        return resize
+
+    @property
+    def padded_to(self) -> int:
+        """T that shorter clips are filled up to with invalid frames; 0 leaves them as they are."""
+        return 0
+
+    @property
+    def masks_fit(self) -> bool:
+        """Whether masks are stored at the size of the frames, so that another size is a fault."""
+        return True
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        if not self.config.root:
+            raise DataError("which folder? Set root (--data.root) to the one the data set lies in")
+        return Path(self.config.root)
+
+    @abstractmethod
+    def find(self) -> list[Entry]:
+        """The clips of the split, in a stable order; opens no picture and no sound.
+
+        Raises:
+            DataError: When their list is missing or wrong.
+        """
+
+    @abstractmethod
+    def labels(self, path: Path) -> Labels:
+        """(H, W) labels of a mask file: 0 background, 255 not scored.
+
+        Raises:
+            DataError: When it is missing, cannot be read, or holds something else.
+        """
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """The clips of the split.
+
+        Raises:
+            NoClipsError: When there are none.
+            DataError: When their list is missing or wrong.
+        """
+        found = self.find()
+        if not found:
+            raise NoClipsError(f"no clips in the split {self.split!r} of {self.root}")
+        return found
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        entry = self.entries[index]
+        shots = self.shots(entry)
+        frames = normalise(torch.from_numpy(_stacked([np.asarray(self._fit(s.picture)) for s in shots], entry)))
+        found = [None if s.labels is None else self._fit_labels(s.labels, s.picture) for s in shots]
+        shape = next((m.shape for m in found if m is not None), frames.shape[-2:])
+        masks = _stacked([np.zeros(shape, np.int64) if m is None else m for m in found], entry)
+        labelled = torch.tensor([[m is not None for m in found]])
+        target = Target(torch.from_numpy(masks)[None], labelled)
+        return lengthen(Sample(Clip(frames[None], self.listen(entry)[None]), target, [entry.name]), self.padded_to)
+
+    def shots(self, entry: Entry) -> list[Shot]:
+        """The frames of a clip and their labels, as stored.
+
+        Raises:
+            DataError: When a file is missing or cannot be read, or a mask does not fit its frame.
+        """
+        return [self._shot(*files) for files in zip(entry.frames, entry.masks, strict=True)]
+
+    def picture(self, path: Path) -> Image.Image:
+        """A frame, RGB."""
+        return read_picture(existing(path, "every frame needs a picture"))
+
+    def sound(self, path: Path) -> Tensor:
+        """A sound, (n,) float32 at 16 kHz.
+
+        Raises:
+            DataError: When it is missing, cannot be read, or has no samples.
+        """
+        waveform = torch.from_numpy(read_sound(existing(path, "every clip needs a sound")))
+        if not waveform.numel():
+            raise DataError(f"{path} holds no samples: give the sound of the clip")
+        return waveform
+
+    def listen(self, entry: Entry) -> Tensor:
+        """What the frames of a clip hear: log-mel (T, 1, 96, 64), or (T, 2, 96, 64) of stereo.
+
+        Raises:
+            DataError: When a sound cannot be used.
+        """
+        how = f"{self.config.audio} {len(entry.frames)} {self.phase} {self.short}"
+        return remembered(self.config.cache, entry.sounds, how, lambda: self._hear(entry))
+
+    def parts(self, entry: Entry) -> Iterator[Part]:
+        """The files of a clip one by one, for ``avseg data check``; the first frame first."""
+
+        def picture(path: Path) -> tuple[int, int]:
+            return self.picture(path).size
+
+        def mask(path: Path) -> tuple[int, int]:
+            height, width = self.labels(path).shape
+            return width, height
+
+        def sound(path: Path) -> None:
+            if len(entry.sounds) == 1:
+                self.listen(entry)
+            else:
+                self.sound(path)
+
+        yield from (Part("frames", path, picture) for path in entry.frames)
+        yield from (Part("masks", path, mask) for path in entry.masks if path is not None)
+        yield from (Part("sounds", path, sound) for path in entry.sounds)
+
+    def _hear(self, entry: Entry) -> Tensor:
+        (path,), count = entry.sounds, len(entry.frames)
+        if self.config.audio == "pkl":
+            return one_per_frame(read_log_mel(path), count, self.short, path)
+        if self.config.audio == "wav_centred":
+            return log_mel_at(self.sound(path), torch.arange(count) + self.phase)
+        return consecutive(self.sound(path), count, self.short, path)
+
+    def _shot(self, frame: Path, mask: Path | None) -> Shot:
+        picture, labels = self.picture(frame), None if mask is None else self.labels(mask)
+        if self.masks_fit and labels is not None and labels.shape[::-1] != picture.size:
+            raise DataError(f"{mask} is {labels.shape[::-1]} pixels, its frame is {picture.size}")
+        return Shot(picture, labels)
+
+    def _fit(self, picture: Image.Image) -> Image.Image:
+        return fitted(picture, self.config.shape, self.resize, Image.Resampling.BILINEAR)
+
+    def _fit_labels(self, labels: Labels, picture: Image.Image) -> Labels:
+        """Labels at the size of the frame the model sees, or as stored if that is asked for."""
+        if self.config.original_masks and self.split != "train":
+            return labels
+        stored = Image.fromarray(labels.astype(np.uint8))
+        if stored.size != picture.size:
+            stored = stored.resize(picture.size, Image.Resampling.NEAREST)
+        small = fitted(stored, self.config.shape, self.resize, Image.Resampling.NEAREST)
+        return np.asarray(small).astype(np.int64)
+
+
+def existing(path: Path, rule: str) -> Path:
+    """The path.
+
+    Raises:
+        DataError: When there is no such file; ``rule`` says why there should be.
+    """
+    if not path.is_file():
+        raise DataError(f"no {path}: {rule}")
+    return path
+
+
+def check_labels(labels: Labels, path: Path, classes: int, source: str) -> Labels:
+    """The labels, none of which is beyond the classes.
+
+    Args:
+        labels: (H, W).
+        path: The mask, named in the error.
+        classes: How many there are, background included.
+        source: What says so.
+
+    Raises:
+        DataError: When there is another label than 0 … ``classes`` - 1 and 255.
+    """
+    top = labels.max(initial=0, where=labels != IGNORE)
+    if top >= classes:
+        raise DataError(f"{path} holds label {top}, but {source} names {classes} classes")
+    return labels
+
+
+def _stacked(arrays: list[Any], entry: Entry) -> NDArray[Any]:
+    sizes = sorted({a.shape[:2] for a in arrays})
+    if len(sizes) > 1:
+        raise DataError(f"the frames of {entry.name} differ in size, got {sizes[0]} and {sizes[1]}: make them equal")
+    return np.stack(arrays)

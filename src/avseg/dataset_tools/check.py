@@ -1,0 +1,107 @@
+"""``avseg data check``: is a data set on disk complete, can every file be read, and how is it used?
+
+All that is wrong is named, not only the first; what lies there and is in no list is named too, but keeps nobody from
+training.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from avseg.dataset_tools.inspection import Report, Settings, examine
+from avseg.dataset_tools.jobs import complete
+from avseg.errors import ConfigError, DataError
+
+_SHOWN = 20
+"""Lines on the screen; a file has room for all."""
+_KINDS = ("frames", "masks", "sounds")
+
+
+def check(path: Path, *, out: Path | None = None, progress: bool = True) -> str:
+    """Read every file of a data set; say what is wrong, and how to use it.
+
+    Args:
+        path: Folder of a data set, or the one above several.
+        out: Text file to write, with a line for everything that is wrong; the screen shows the first ones.
+        progress: Show a bar on the terminal.
+
+    Returns:
+        The line that says it can be used.
+
+    Raises:
+        DataError: When no data set is recognised, or one of those there cannot be used.
+        ConfigError: When ``out`` cannot be written.
+    """
+    reports = examine(path, progress=progress)
+    lines = list(dict.fromkeys(line for report in reports for line in _lines(report)))
+    titles = _titles([report.settings for report in reports])
+    console = Console()
+    for report, title in zip(reports, titles, strict=True):
+        console.print(table(report, title))
+    if out is not None:
+        _write(out, lines)
+    more = f"… and {len(lines) - _SHOWN} more lines: {out or '-o FILE writes all'}"
+    for line in [*lines[:_SHOWN], *[more] * (len(lines) > _SHOWN)]:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    order = sorted(zip(reports, titles, strict=True), key=lambda named: not named[0].faults)
+    verdicts = "; ".join(_verdict(report, title) for report, title in order)
+    if any(report.faults for report in reports):
+        raise DataError(f"{path} {verdicts}")
+    return f"{path} {verdicts}"
+
+
+def table(report: Report, title: str) -> Table:
+    """A row for each split, with the sizes that were published."""
+    shown = Table(title=escape(title))
+    for heading in ("split", "clips", "published", *_KINDS, "faults"):
+        shown.add_column(heading, justify="left" if heading == "split" else "right")
+    for name, split in report.splits.items():
+        published = "-" if split.published is None else str(split.published)
+        files = [_part(split.readable[kind], split.listed[kind]) for kind in _KINDS]
+        shown.add_row(name, str(split.clips), published, *files, str(len(split.faults)))
+    return shown
+
+
+def _lines(report: Report) -> list[str]:
+    """Faults first, then what only should be known."""
+    faults = report.faults
+    absent = [split.absent for split in report.splits.values() if split.absent]
+    return [*faults, *absent, *(f"{path} is in no list" for path in report.strays)]
+
+
+def _titles(found: Sequence[Settings]) -> list[str]:
+    """The name of each data set, and of several by one name the words in which their settings differ."""
+
+    def title(settings: Settings) -> str:
+        same = [other for other in found if other["name"] == settings["name"]]
+        telling = [v for k, v in settings.items() if isinstance(v, str) and any(o.get(k) != v for o in same)]
+        return " ".join([settings["name"], *telling])
+
+    return [title(settings) for settings in found]
+
+
+def _verdict(report: Report, title: str) -> str:
+    faults = len(report.faults)
+    if faults:
+        return f"cannot be used as {title}: {faults} fault{'s' * (faults != 1)}, see above"
+    listed = [split for split in report.splits.values() if split.published is not None]
+    clips, published = sum(split.clips for split in listed), sum(split.published or 0 for split in listed)
+    part = "" if clips == published else f" ({clips} of {published} published clips)"
+    settings = yaml.safe_dump(report.settings, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
+    return f"can be used{part}: data: {settings}"
+
+
+def _write(out: Path, lines: Sequence[str]) -> None:
+    try:
+        with complete(out) as beside:
+            beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error
+
+
+def _part(some: int, of: int) -> str:
+    return str(of) if some == of else f"{some} of {of}"

@@ -1,0 +1,237 @@
+"""Compose a data set from your own pictures, masks and sounds (``avseg data compose``).
+
+Cut-outs of the pictures are staged like the drawn things of the built-in benchmark, each with a recording of its
+class: things that start and stop, silent ones, sounds from off screen; the masks follow from the staging. Pairing
+pictures and sounds by class alone is the idea of VPO (Chen et al., arXiv 2304.02970).
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import wave
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from PIL import Image
+from rich.progress import Progress
+
+from avseg.colours import palette
+from avseg.errors import ConfigError, DataError
+from avseg.interface import IGNORE, SPLITS
+from avseg.mel import SAMPLE_RATE
+from avseg.synthesis.scene import Scene, stage
+from avseg.synthesis.script import Variant, write_script
+from avseg.synthesis.stage import Setting, setting_size
+from avseg.synthesis.user_files import Material, divide, gather
+from avseg.synthesis.user_stock import Collected
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Settings of :func:`compose`.
+
+    Attributes:
+        images: Folder of pictures; with ``classes`` in any order, else ``<class>/<any name>.jpg``.
+        masks: Folder of masks, ``x.png`` for ``x.jpg``: palette or grey, values are classes (without ``classes`` any
+            but 0), 255 is left out.
+        sounds: Folder of recordings, ``<class>/<any name>.wav`` (or flac, ogg, mp3, ...).
+        out: Folder to write; one that was interrupted is gone on with.
+        classes: CSV with the columns ``mask_value`` and ``class``.
+        pairs: Which folder of sounds belongs to which class where names differ: ``person=crying_baby,bird=rooster``.
+        backgrounds: Folder of pictures to stand before; left out, pictures of ``images`` that show nothing that
+            sounds. Half of the backgrounds are drawn.
+        whole: Share of clips that show a picture as it is, as VPO does, its own things sounding; the others paste
+            cut-outs. Set 0 when the masks do not mark everything that could sound.
+        sound_source: Regular expression whose group is what takes of one recording have in common in their names, so
+            that they stay in one split.
+        variant: What sounds when, see the data set ``synthetic``.
+        size: Height and width of the frames in pixels, or (height, width).
+        frames: Seconds, and frames, per clip.
+        train: Clips in that split; 0 leaves the split out.
+        val: Clips in that split.
+        test: Clips in that split.
+        seed: Another seed, another data set.
+    """
+
+    images: str
+    masks: str
+    sounds: str
+    out: str
+    classes: str | None = None
+    pairs: str = ""
+    backgrounds: str | None = None
+    whole: float = 0.5
+    sound_source: str | None = None
+    variant: Variant = "avss"
+    size: int | tuple[int, int] = 224
+    frames: int = 5
+    train: int = 700
+    val: int = 150
+    test: int = 150
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
+        if min(self.shape) < 8:
+            raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
+        if self.frames < 1 or min(self.counts.values()) < 0 or not any(self.counts.values()) or self.seed < 0:
+            raise ConfigError("frames must be 1 or more; train, val, test and seed 0 or more, and not all splits 0")
+        if not 0.0 <= self.whole <= 1.0:
+            raise ConfigError(f"whole must be between 0 and 1, got {self.whole}")
+        try:
+            groups = re.compile(self.sound_source or "()").groups
+        except re.error as error:
+            raise ConfigError(f"sound_source {self.sound_source!r} is no regular expression: {error}") from None
+        if groups < 1:
+            raise ConfigError(f"sound_source {self.sound_source!r} needs a group: put the common part in parentheses")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """H and W."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Split → clips."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def compose(settings: Composition, *, progress: bool = True) -> Path:
+    """Write the data set; read it with the data set ``folder``.
+
+    A clip appears when it is complete, ``dataset.json`` when all clips are: the same command goes on after an
+    interruption.
+
+    Args:
+        settings: From what, to where.
+        progress: Show bars.
+
+    Returns:
+        The folder, ``settings.out``.
+
+    Raises:
+        ConfigError: When a setting cannot work.
+        DataError: When a file is missing, cannot be read or written, or does not fit the others (names it).
+    """
+    out = Path(settings.out)
+    splits = [split for split in SPLITS if settings.counts[split]]
+    with Progress(disable=not progress, transient=True) as bar:
+        material = gather(
+            Path(settings.images), Path(settings.masks), Path(settings.sounds),
+            Path(settings.classes) if settings.classes else None, settings.pairs,
+            Path(settings.backgrounds) if settings.backgrounds else None, bar,
+        )  # fmt: skip
+        stocks = divide(material, splits, settings.seed, settings.sound_source)
+        card = _card(settings, material)
+        try:
+            if _begin(out, card):
+                jobs = [(split, k) for split in splits for k in range(settings.counts[split])]
+                for split, k in bar.track(jobs, description="clips"):
+                    _make(settings, material, stocks[split], out / split / f"{k:05d}", k)
+                os.replace(out / _UNFINISHED, out / _FINISHED)
+        except OSError as error:
+            raise DataError(f"cannot write {out}: {error}") from None
+    return out
+
+
+_LARGE = 0.02
+"""Part of a picture from which on a thing in it may sound."""
+_FINISHED, _UNFINISHED = "dataset.json", ".dataset.json"
+
+
+def _card(settings: Composition, material: Material) -> dict[str, Any]:
+    """``dataset.json``: what the data set is, and from what it was made."""
+    made = {k: v for k, v in asdict(settings).items() if k not in ("out", "variant", "frames", "size", "seed")}
+    sizes = "\n".join(f"{path.as_posix()} {path.stat().st_size}" for path in material.files)
+    return {
+        "class_names": list(material.class_names),
+        "variant": settings.variant,
+        "frames": settings.frames,
+        "size": list(settings.shape),
+        "seed": settings.seed,
+        "source": {**made, "files": hashlib.sha256(sizes.encode()).hexdigest()},
+    }
+
+
+def _begin(out: Path, card: dict[str, Any]) -> bool:
+    """Prepare the folder; False when it is already complete.
+
+    Raises:
+        DataError: When it holds something else.
+    """
+    text = json.dumps(card, indent=2) + "\n"
+    for name in (_FINISHED, _UNFINISHED):
+        if (out / name).is_file():
+            if (out / name).read_text(encoding="utf-8") != text:
+                raise DataError(f"{out} holds a data set of other settings or files: give another -o, or remove it")
+            return name == _UNFINISHED
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists and is no data set: give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    beside = out / f"{_UNFINISHED}.part"
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, out / _UNFINISHED)
+    return True
+
+
+def _make(settings: Composition, material: Material, stock: Collected, folder: Path, index: int) -> None:
+    """Stage and write one clip, unless it is there."""
+    if folder.exists():
+        return
+    stock = dataclasses.replace(stock, used=[])
+    rng = np.random.default_rng([settings.seed, SPLITS.index(stock.split), index])
+    scene = _scene(settings, stock, rng)
+    names = material.names
+    story = {
+        "things": [
+            {"class": names[label - 1], "seen": seen, "sounds": sounds}
+            for label, seen, sounds in zip(scene.labels, scene.seen, scene.sounds.tolist(), strict=True)
+        ],
+        "files": sorted({path.as_posix() for path in stock.used}),
+    }
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    _write(beside, scene, story)
+    os.replace(beside, folder)
+
+
+def _scene(settings: Composition, stock: Collected, rng: np.random.Generator) -> Scene:
+    """A picture as it is, when that is the clip's turn and something large enough in it can sound; else cut-outs."""
+    (height, width), heard = settings.shape, sorted(stock.sounds)
+    if stock.pictures and rng.random() < settings.whole:
+        image, labels = stock.whole(rng, *setting_size((width, height)))
+        top, left = len(labels) // 6, len(labels[0]) // 6  # the camera may not see what is further out
+        shares = np.bincount(labels[top:-top, left:-left].reshape(-1), minlength=256) / labels.size
+        large = [label for label in range(1, IGNORE) if shares[label] >= _LARGE]
+        if set(large) & set(heard):
+            cast = [label for label in range(1, IGNORE) if (labels == label).any()]
+            roles = write_script(rng, settings.variant, large, heard, settings.frames, cast)
+            numbers = np.zeros(256, dtype=np.uint8)
+            numbers[[role.label for role in roles if role.seen]] = [k for k, r in enumerate(roles, 1) if r.seen]
+            numbers[IGNORE] = IGNORE
+            return stage(stock, roles, rng, height, width, Setting(image, Image.fromarray(numbers[labels])))
+    roles = write_script(rng, settings.variant, sorted(stock.things), heard, settings.frames)
+    return stage(stock, roles, rng, height, width)
+
+
+def _write(folder: Path, scene: Scene, story: dict[str, Any]) -> None:
+    """One clip as files; ``clip.json`` says what is in it and whose files it was made of."""
+    for name in ("frames", "masks"):
+        (folder / name).mkdir(parents=True)
+    for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks.astype(np.uint8), strict=True)):
+        Image.fromarray(frame).save(folder / "frames" / f"{k}.jpg", quality=95)
+        labels = Image.fromarray(mask)
+        labels.putpalette(palette())
+        labels.save(folder / "masks" / f"{k}.png")
+    with wave.open(str(folder / "audio.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((scene.waveform * 32767.0).round().astype("<i2").tobytes())
+    (folder / "clip.json").write_text(json.dumps(story) + "\n", encoding="utf-8")

@@ -1,0 +1,198 @@
+"""Every file of a data set, read as training would, and all that is wrong with them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from avseg.data import dataset_class, list_datasets
+from avseg.data._file_dataset import Entry, FileDataset, NoClipsError, Part
+from avseg.errors import AvsegError, DataError
+from avseg.interface import SPLITS, make_config
+
+Settings = dict[str, Any]
+Size = tuple[int, int]
+
+
+@dataclass
+class SplitReport:
+    """What was found of one split.
+
+    Attributes:
+        clips: How many the data set lists.
+        published: How many it has as published; None if it is nobody's publication.
+        listed: Kind of file → how many there should be.
+        readable: Kind of file → how many there are, and can be read.
+        faults: One line for each file that is missing, cannot be read, or does not fit; none that an earlier split has.
+        absent: Why there are no clips, though the list of them can be read; empty when there are.
+        broken: Whether the list cannot be used, which is a fault.
+    """
+
+    clips: int = 0
+    published: int | None = None
+    listed: Counter[str] = field(default_factory=Counter)
+    readable: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    absent: str = ""
+    broken: bool = False
+
+
+@dataclass
+class Report:
+    """What was found of one data set.
+
+    Attributes:
+        settings: ``name`` and the settings that open it.
+        splits: Its splits.
+        strays: Files and folders beside it that are in no list; none are sought where a list is broken.
+    """
+
+    settings: Settings
+    splits: dict[str, SplitReport]
+    strays: list[Path] = field(default_factory=list)
+
+    @property
+    def faults(self) -> list[str]:
+        """What keeps it from being used: every fault once; when no split has clips, that."""
+        if all(split.absent for split in self.splits.values()):
+            return [f"{self.settings['root']} has no clips in any split"]
+        return [fault for split in self.splits.values() for fault in split.faults]
+
+
+def examine(path: Path, *, progress: bool = True) -> list[Report]:
+    """Read every file of every data set in a folder, or in the folders right below it.
+
+    Raises:
+        DataError: When no data set is recognised.
+    """
+    reports, known = [], dict[Path, set[Path]]()
+    with Progress(console=Console(stderr=True), transient=True, disable=not progress) as bar:
+        for settings in recognised(path):
+            sets = {split: _build(settings, split) for split in SPLITS}
+            files = known.setdefault(sets["train"].root, set())
+            reports.append(Report(settings, _splits(sets, files, bar)))
+    layout = layouts()
+    for root, files in known.items():
+        there = [report for report in reports if Path(report.settings["root"]) == root]
+        besides = frozenset[str]().union(*(layout[report.settings["name"]].besides for report in there))
+        if files and not any(split.broken for report in there for split in report.splits.values()):
+            there[0].strays = list(strays(root, files, besides))
+    return reports
+
+
+def layouts() -> dict[str, type[FileDataset]]:
+    """The data sets that are made of files, by name."""
+    found = {name: dataset_class(name) for name in list_datasets()}
+    return {name: kind for name, kind in found.items() if issubclass(kind, FileDataset)}
+
+
+def recognised(path: Path) -> list[Settings]:
+    """``name`` and settings of each data set in a folder; if there is none, in the folders right below.
+
+    Raises:
+        DataError: When there is none.
+    """
+    if not path.is_dir():
+        raise DataError(f"no folder {path}: give the folder of a data set")
+    kinds = layouts()
+
+    def inside(folder: Path) -> list[Settings]:
+        return [{"name": name, **settings} for name, kind in kinds.items() for settings in kind.recognise(folder)]
+
+    content = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+    found = inside(path) or [settings for p in content if p.is_dir() for settings in inside(p)]
+    if not found:
+        there = ", ".join(p.name for p in content[:8]) + ", …" * (len(content) > 8) or "nothing"
+        marks = ", ".join(f"{name} ({kind.mark})" if kind.mark else name for name, kind in kinds.items())
+        raise DataError(f"{path} holds no data set avseg knows: expected one of {marks}; found {there}")
+    return found
+
+
+def strays(root: Path, known: set[Path], besides: frozenset[str]) -> Iterator[Path]:
+    """What lies in a folder and is not known: a folder without any known file as a whole, else file by file.
+
+    Args:
+        root: The folder.
+        known: Files that are read.
+        besides: Names that are left out wherever they are; so are those that begin with a dot.
+    """
+    nearest = {path.parent for path in known}
+    folders = nearest.union(*(folder.parents for folder in nearest))
+
+    def below(folder: Path) -> Iterator[Path]:
+        for path in sorted(folder.iterdir()):
+            if path in folders:
+                yield from below(path)
+            elif path not in known and path.name not in besides and not path.name.startswith("."):
+                yield path
+
+    return below(root)
+
+
+def _build(settings: Settings, split: str) -> FileDataset:
+    kind = layouts()[settings["name"]]
+    return kind(make_config(kind, {key: value for key, value in settings.items() if key != "name"}), split)
+
+
+def _splits(sets: dict[str, FileDataset], known: set[Path], bar: Progress) -> dict[str, SplitReport]:
+    """The splits, with a fault of several, as in the list of all their clips, at the first of them alone."""
+    reports, told = {name: _split(dataset, known, bar) for name, dataset in sets.items()}, set[str]()
+    for report in reports.values():
+        report.faults = [fault for fault in dict.fromkeys(report.faults) if fault not in told]
+        told.update(report.faults)
+    return reports
+
+
+def _split(dataset: FileDataset, known: set[Path], bar: Progress) -> SplitReport:
+    """A split, its files added to ``known``."""
+    report = SplitReport(published=dataset.published)
+    try:
+        entries = dataset.entries
+    except NoClipsError as error:
+        report.absent = f"no {dataset.split}: {error}"
+        return report
+    except DataError as error:
+        report.broken, report.faults = True, [str(error)]
+        return report
+    report.clips = len(entries)
+    names = Counter(entry.name for entry in entries)
+    report.faults += [f"{name} is listed {count} times" for name, count in names.items() if count > 1]
+    heard: set[Path] = set()
+    for entry in bar.track(entries, description=dataset.split):
+        parts = [part for part in dataset.parts(entry) if part.path not in heard]
+        report.faults += _clip(dataset, entry, parts, report)
+        heard.update(part.path for part in parts if part.kind == "sounds")
+        known.update(part.path for part in parts)
+    return report
+
+
+def _clip(dataset: FileDataset, entry: Entry, parts: list[Part], report: SplitReport) -> Iterator[str]:
+    """What is wrong with the files of a clip; counts them."""
+    sizes: list[tuple[Part, Size]] = []
+    for part in parts:
+        report.listed[part.kind] += 1
+        if not part.path.parent.is_dir():
+            yield f"no folder {part.path.parent}: the {part.kind} of {entry.name} belong there"
+            continue
+        try:
+            size = part.read(part.path)
+        except AvsegError as error:
+            yield str(error)
+            continue
+        report.readable[part.kind] += 1
+        if size is not None and (part.kind == "frames" or dataset.masks_fit):
+            sizes.append((part, size))
+    for part, size, usual in _odd(sizes):
+        report.readable[part.kind] -= 1
+        yield f"{part.path} is {size} pixels, the frames of {entry.name} are {usual}"
+
+
+def _odd(sizes: list[tuple[Part, Size]]) -> Iterator[tuple[Part, Size, Size]]:
+    """Each picture of another size than most frames, its size and theirs; a tie is won by the first."""
+    frames = Counter(size for part, size in sizes if part.kind == "frames")
+    for usual, _ in frames.most_common(1):
+        yield from ((part, size, usual) for part, size in sizes if size != usual)

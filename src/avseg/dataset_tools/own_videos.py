@@ -1,0 +1,143 @@
+"""Your own videos and masks → the data set ``folder``, which training reads without decoding video.
+
+``clip.json`` in the folder of each clip says what it was made from, so that a clip whose video or mask has changed
+is made again; ``dataset.json`` is there when all clips are. Frames are JPEG of quality 95, as large as the video.
+The sound of second k is that from 0.5 s before its picture to 0.5 s after: what a frame hears stays what it was.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from avseg.colours import palette
+from avseg.data._file_dataset import Entry
+from avseg.data.videos import Videos
+from avseg.dataset_tools.jobs import Job, complete
+from avseg.errors import DataError
+from avseg.interface import SPLITS
+from avseg.media.sound import sound_until, write_wave
+from avseg.mel import SAMPLE_RATE
+
+_CARD, _STORY = "dataset.json", "clip.json"
+
+
+class _Clip(NamedTuple):
+    """One clip to write.
+
+    Attributes:
+        data: The data set it is from.
+        entry: Which one of it.
+        folder: Where to.
+    """
+
+    data: Videos
+    entry: Entry
+    folder: Path
+
+    @property
+    def story(self) -> str:
+        """What the clip is made from, with sizes and times of change."""
+        parts = sorted({part.path for part in self.data.parts(self.entry)})
+        facts = {path.relative_to(self.data.root).as_posix(): _facts(path) for path in parts}
+        times = [moment.time for moment in self.entry.notes]
+        return json.dumps({"files": facts, "times": times, "class_names": list(self.data.class_names)}) + "\n"
+
+    def done(self) -> bool:
+        """Whether it is there, made from these files."""
+        story = self.folder / _STORY
+        return story.is_file() and story.read_text(encoding="utf-8") == self.story
+
+    def write(self, sound: Tensor) -> None:
+        """Frames, masks, and the sound, cut from that of the whole video."""
+        with complete(self.folder) as beside:
+            for kind in ("frames", "masks"):
+                (beside / kind).mkdir(parents=True)
+            for k, (picture, labels) in enumerate(self.data.shots(self.entry)):
+                picture.save(beside / "frames" / f"{k}.jpg", quality=95)
+                if labels is not None:
+                    mask = Image.fromarray(labels.astype(np.uint8))
+                    mask.putpalette(palette())
+                    mask.save(beside / "masks" / f"{k}.png")
+            write_wave(beside / "audio.wav", torch.cat([_second(sound, m.time) for m in self.entry.notes]))
+            (beside / _STORY).write_text(self.story, encoding="utf-8")
+
+
+class OwnVideos:
+    """The making of a data set ``folder``.
+
+    Args:
+        config: Settings of the data set ``videos`` to read.
+        out: Folder to write.
+
+    Raises:
+        DataError: When the masks cannot be used, or ``out`` is something else's folder.
+    """
+
+    def __init__(self, config: Videos.Config, out: Path) -> None:
+        self.out = out
+        sets = {split: Videos(config, split) for split in SPLITS}
+        self.class_names = sets["train"].class_names
+        self.clips = [
+            _Clip(data, entry, out / split / entry.name.replace("/", "__"))
+            for split, data in sets.items()
+            for entry in data.find()
+        ]
+        self._check()
+
+    def jobs(self) -> list[Job]:
+        """One for each video."""
+        return [self._job(list(clips)) for _, clips in groupby(self.clips, lambda clip: clip.entry.sounds)]
+
+    def begin(self) -> None:
+        """Take away what says that the data set is complete."""
+        (self.out / _CARD).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Say that the data set is complete."""
+        card = {"class_names": list(self.class_names), "variant": "avss"}
+        with complete(self.out / _CARD) as beside:
+            beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    def _job(self, clips: list[_Clip]) -> Job:
+        def make() -> None:
+            left = [clip for clip in clips if not clip.done()]
+            sound = sound_until(left[0].entry.sounds[0], left[-1].entry.notes[-1].time + 0.5)
+            for clip in left:
+                clip.write(sound)
+
+        return Job(lambda: all(clip.done() for clip in clips), make)
+
+    def _check(self) -> None:
+        """Refuse a folder with anything in it that is not going to be there."""
+        expected = {clip.folder for clip in self.clips}
+        if len(expected) < len(self.clips):
+            raise DataError("two videos differ in '/' and '__' alone: rename one of them")
+        for path in _content(self.out):
+            if path not in expected and path.name not in (_CARD, *SPLITS):
+                raise DataError(f"{path} is no part of this data set: remove it, or give another -o")
+
+
+def _content(out: Path) -> Iterator[Path]:
+    """What is in a folder and in those of its splits, but for what begins with a dot."""
+    for folder in (out, *(out / split for split in SPLITS)):
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        yield from (path for path in found if not path.name.startswith("."))
+
+
+def _second(sound: Tensor, moment: float) -> Tensor:
+    """(16000,): the second around a moment; beyond the ends there is silence."""
+    first = round(moment * SAMPLE_RATE) - SAMPLE_RATE // 2
+    piece = sound[max(first, 0) : first + SAMPLE_RATE]
+    return torch.nn.functional.pad(piece, (max(-first, 0), SAMPLE_RATE - max(-first, 0) - len(piece)))
+
+
+def _facts(path: Path) -> list[int]:
+    """Size and time of change; nothing for a file that is missing, which making the clip will name."""
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []

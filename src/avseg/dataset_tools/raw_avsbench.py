@@ -1,0 +1,132 @@
+"""AVSBench's raw videos → the layout its authors released, in the same folder: frames and sound beside the masks.
+
+::
+
+    s4_meta_data.csv      name, start second, category, split         ms3_meta_data.csv      name, split
+    s4_data/raw_videos/<split>/<category>/<name>.mp4                  ms3_data/raw_videos/<name>.mp4
+           /visual_frames/<split>/<category>/<name>/<name>_1.png             /visual_frames/<name>/<name>.mp4_1.png
+           /audio_wav/<split>/<category>/<name>.wav                          /audio_wav/<split>/<name>.wav
+
+Which pictures become frames is told in :mod:`avseg.dataset_tools.avsbench_frames`. The sound is that of the same
+seconds, all of it or as much as there is, at 16 kHz in 16 bits; its channels are averaged, as every loader does
+afterwards. Log-mel patches are not written: the loaders of avseg compute them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from avseg.data._tables import Row, read_rows
+from avseg.dataset_tools.avsbench_frames import kept_frames
+from avseg.dataset_tools.jobs import Job, complete
+from avseg.errors import DataError
+from avseg.media.sound import sound_until, write_wave
+
+_SECONDS = 5
+"""Of a clip."""
+_SOURCE_SECONDS = 10
+"""Of the recordings of VGGSound that S4's clips were cut from."""
+
+
+class _Raw(NamedTuple):
+    """One video and what becomes of it.
+
+    Attributes:
+        video: The file.
+        seconds: Its length, and number of its frames.
+        frames: The folder to write.
+        frame: Name of a frame but for number and suffix.
+        sound: The file to write.
+    """
+
+    video: Path
+    seconds: int
+    frames: Path
+    frame: str
+    sound: Path
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """The frames' files, in that folder."""
+        return [folder / f"{self.frame}_{k}.png" for k in range(1, self.seconds + 1)]
+
+    def done(self) -> bool:
+        """Whether all is there."""
+        return self.sound.is_file() and all(path.is_file() for path in self.pictures(self.frames))
+
+    def make(self) -> None:
+        """Write sound and frames."""
+        with complete(self.sound) as beside:
+            write_wave(beside, sound_until(self.video, self.seconds))
+        with complete(self.frames) as beside:
+            beside.mkdir()
+            for image, path in zip(kept_frames(self.video, self.seconds), self.pictures(beside), strict=True):
+                Image.fromarray(image).save(path)
+
+
+def find_tables(source: Path) -> list[Path]:
+    """The lists of S4 and MS3 in a folder, or in the two folders AVSBench has for them."""
+    places = (".", "Single-source", "Multi-sources")
+    found = [source / place / table for place in places for table in _READERS]
+    return [path for path in found if path.is_file()]
+
+
+def jobs_of(table: Path) -> list[Job]:
+    """One job for each row of a list.
+
+    Raises:
+        DataError: When the list cannot be used.
+    """
+    columns, read = _READERS[table.name]
+    raws = [_read(table, number, row, read) for number, row in enumerate(read_rows(table, columns), start=2)]
+    if not raws:
+        raise DataError(f"{table} lists no video")
+    return [Job(raw.done, raw.make) for raw in raws]
+
+
+def _read(table: Path, number: int, row: Row, read: Callable[[Path, Row], _Raw]) -> _Raw:
+    try:
+        return read(table.parent, row)
+    except ValueError as error:
+        raise DataError(f"{table}, line {number}: {error}") from None
+
+
+def _plain(word: str) -> str:
+    """The word, which cannot lead out of the folder."""
+    if Path(word).name != word:
+        raise ValueError(f"{word!r} is no name of a file")
+    return word
+
+
+def _s4(root: Path, row: Row) -> _Raw:
+    name, start = _plain(next(iter(row.values()))), list(row.values())[1]
+    seconds = min(_SECONDS, _SOURCE_SECONDS - int(start))
+    if seconds < 1:
+        raise ValueError(f"a clip of {_SOURCE_SECONDS} s cannot start at second {start}")
+    data, place = root / "s4_data", Path(row["split"], _plain(row["category"]))
+    return _Raw(
+        data / "raw_videos" / place / f"{name}.mp4",
+        seconds,
+        data / "visual_frames" / place / name,
+        name,
+        data / "audio_wav" / place / f"{name}.wav",
+    )
+
+
+def _ms3(root: Path, row: Row) -> _Raw:
+    name, data = _plain(next(iter(row.values()))), root / "ms3_data"
+    return _Raw(
+        data / "raw_videos" / f"{name}.mp4",
+        _SECONDS,
+        data / "visual_frames" / name,
+        f"{name}.mp4",
+        data / "audio_wav" / row["split"] / f"{name}.wav",
+    )
+
+
+_READERS: dict[str, tuple[tuple[str, ...], Callable[[Path, Row], _Raw]]] = {
+    "s4_meta_data.csv": (("category", "split"), _s4),
+    "ms3_meta_data.csv": (("split",), _ms3),
+}
+"""List → columns it must have, and what reads a row. Names come first and S4's seconds second, whatever their title."""

@@ -1,0 +1,373 @@
+"""``avseg eval``: every score of a model, and what the same model draws when it hears the wrong thing.
+
+A model that draws the same mask whatever it hears is no AVS model, however high its scores. So each clip is answered
+again with ``silence``, with white ``noise``, and with the audio of another clip (``swap``), and scored against the
+same masks: a model that listens falls, and its masks change.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from avseg.checkpoints.store import load
+from avseg.data import AVSDataset, build_dataset
+from avseg.errors import CheckpointError, ConfigError, DataError
+from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
+from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, protocols
+from avseg.provenance import provenance, write_result
+
+RIGHT = "right"
+"""The audio that belongs to the clip, beside ``silence``, ``noise`` and ``swap``."""
+
+
+def evaluate(
+    model: AVSModel,
+    dataset: AVSDataset,
+    *,
+    batch_size: int = 1,
+    device: torch.device | str = "cpu",
+    negatives: bool = True,
+    progress: bool = True,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """All protocols for a model on a data set; labelled frames are scored, at the size of their masks.
+
+    Args:
+        model: Is moved to ``device``; its training modes are put back at the end.
+        dataset: The clips.
+        batch_size: Clips answered at once; changes no score.
+        device: Where to compute.
+        negatives: Answer each clip again with silence (log-mel ln 0.01), white noise (-20 dB) and the audio of another
+            clip. When a data set gives embeddings, only the last can be made.
+        progress: Show a bar on the terminal.
+        workers: Processes that prepare clips.
+
+    Returns:
+        JSON-able; a score that is not defined (no such frame) is None.
+        ``clips``, ``frames``: how many were scored. ``headline``: the score that ``drop`` is about.
+        ``scores``: protocol → name → value, see :mod:`avseg.metrics`. ``marked``: share of pixels marked.
+        ``negatives``: kind of audio → its ``scores`` and ``marked``; ``drop``, how much lower the headline is than
+        with the right audio; ``overlap``, mean IoU of the mask with the one drawn for the right audio, over the frames
+        where either marks anything; ``changed``, share of pixels with another label than for the right audio.
+        ``per_class`` for several classes; ``per_category`` for one, of clips named ``category/name``.
+        ``per_clip``: name → kind of audio → two scores of this clip alone.
+
+    Raises:
+        ConfigError: When the model answers other classes than the data set has, or there is no such device.
+        DataError: When there is no clip, or no other clip whose audio could be heard.
+        CheckpointError: When the model answers NaN.
+    """
+    check_classes(model, dataset)
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size must be 1 or more and workers must be 0 or more, got {batch_size} and {workers}")
+    if len(dataset) < 1 + negatives:
+        raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
+    # The loader's own generator leaves the global random state as it was.
+    trials = DataLoader(
+        NegativeAudioDataset(dataset, wrong=negatives),
+        batch_size,
+        num_workers=workers,
+        collate_fn=collate_negatives,
+        generator=torch.Generator(),
+    )
+    tallies: dict[str, _Tally] = {}
+    _move(model, device)
+    with evaluating(model), torch.inference_mode():
+        for trial in track(trials, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
+            _hear(model, trial, device, tallies)
+    return _report(dataset, tallies)
+
+
+def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
+    """Refuse a model whose channels mean something else than the labels.
+
+    Raises:
+        ConfigError: When their number or their names differ.
+    """
+    if model.classes != dataset.classes:
+        raise ConfigError(
+            f"the model has {model.classes} classes, the data set {dataset.classes}: "
+            "evaluate on data with the classes it was trained for"
+        )
+    names = getattr(model, "card", {}).get("class_names")
+    if model.classes > 1 and names is not None and tuple(names) != dataset.class_names:
+        ours, theirs = next((a, b) for a, b in zip(names, dataset.class_names, strict=True) if a != b)
+        raise ConfigError(f"the model's classes are others than the data set's: it has {ours!r} where {theirs!r} is")
+
+
+def _move(model: AVSModel, device: torch.device | str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try cpu") from error
+
+
+@contextmanager
+def evaluating(model: AVSModel) -> Iterator[None]:
+    """Evaluation mode, and afterwards each module in the mode it had: a frozen encoder stays frozen."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _hear(model: AVSModel, trial: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]") -> None:
+    """Answer clips with each kind of audio, the right one first, and count."""
+    clip, target = trial.sample.clip.to(device), trial.sample.target.to(device)
+    own, names = trial.own.to(device), trial.sample.names
+    right: Tensor | None = None
+    for kind, audio in {RIGHT: clip.audio, **trial.audio}.items():
+        prediction = model(Clip(clip.frames, audio.to(device), clip.valid)).at(target.masks.shape[-2:])
+        broken = (prediction.logits.isnan().flatten(2).any(2) & (target.labelled | ~own)).any(1)
+        if broken.any():
+            name = names[int(broken.nonzero()[0])]
+            raise CheckpointError(f"the model answers NaN to clip {name!r} ({kind} audio): its weights are broken")
+        masks = decide(prediction)
+        right = masks if right is None else right
+        tally = tallies.setdefault(kind, _Tally(model.classes))
+        tally.score(prediction, target, own, names)
+        tally.compare(masks[target.labelled], right[target.labelled])
+
+
+class _Tally:
+    """All that is counted for one kind of audio."""
+
+    def __init__(self, classes: int) -> None:
+        self.protocols = protocols(classes)
+        self.per_class = PerClass(classes)
+        self.per_clip: dict[str, dict[str, float | None]] = {}
+        self.frames = self.drawn = 0
+        self.pixels = self.marked = self.changed = 0
+        self.overlap = 0.0
+        self._one_clip: Protocol = AVSBench() if classes == 1 else AVSBenchSemantic(classes)
+        self._of_clip = ("j", "f") if classes == 1 else ("miou_present", "fscore_present")
+
+    def score(self, prediction: Prediction, target: Target, own: Tensor, names: Sequence[str]) -> None:
+        """Add clips to all protocols."""
+        for metric in (*self.protocols.values(), self.per_class):
+            metric.update(prediction, target, own)
+        for i, name in enumerate(names):
+            one = slice(i, i + 1)
+            answer, truth = Prediction(prediction.logits[one]), Target(target.masks[one], target.labelled[one])
+            self._one_clip.reset()
+            self._one_clip.update(answer, truth, own[one])
+            scores = _plain(self._one_clip.compute())
+            self.per_clip[name] = {key: scores[key] for key in self._of_clip}
+
+    def compare(self, masks: Tensor, right: Tensor) -> None:
+        """Add frames, (N, H, W) labels, and what was drawn there for the right audio."""
+        both = ((masks != 0) & (masks == right)).sum((1, 2)).cpu()
+        either = ((masks != 0) | (right != 0)).sum((1, 2)).cpu()
+        self.frames += len(masks)
+        self.pixels += masks.numel()
+        self.marked += int((masks != 0).sum())
+        self.changed += int((masks != right).sum())
+        self.drawn += int((either > 0).sum())
+        self.overlap += (both.double() / either.clamp(min=1)).sum().item()
+
+    def scores(self) -> dict[str, Any]:
+        """What stands in the report for every kind of audio."""
+        scores = {name: _plain(metric.compute()) for name, metric in self.protocols.items()}
+        return {"scores": scores, "marked": _share(self.marked, self.pixels)}
+
+    def change(self) -> dict[str, Any]:
+        """What stands there for wrong audio besides."""
+        return {"overlap": _share(self.overlap, self.drawn), "changed": _share(self.changed, self.pixels)}
+
+
+def _plain(scores: Mapping[str, Tensor]) -> dict[str, float | None]:
+    return {name: None if value.isnan() else value.item() for name, value in scores.items()}
+
+
+def _share(amount: float, of: int) -> float | None:
+    return amount / of if of else None
+
+
+def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, Any]:
+    right = tallies[RIGHT]
+    protocol, score = ("avsbench", "j") if dataset.classes == 1 else ("avsbench_semantic", "miou")
+    report = {
+        "clips": len(dataset),
+        "frames": right.frames,
+        "headline": f"{protocol}/{score}",
+        **right.scores(),
+        "negatives": {},
+    }
+    best = report["scores"][protocol][score]
+    for kind in [kind for kind in tallies if kind != RIGHT]:
+        found = tallies[kind].scores()
+        value = found["scores"][protocol][score]
+        drop = None if best is None or value is None else best - value
+        report["negatives"][kind] = {**found, "drop": drop, **tallies[kind].change()}
+    if dataset.classes > 1:
+        report["per_class"] = _per_class(right, dataset.class_names)
+    elif categories := _per_category(right):
+        report["per_category"] = categories
+    report["per_clip"] = {name: {kind: t.per_clip[name] for kind, t in tallies.items()} for name in right.per_clip}
+    return report
+
+
+def _per_class(tally: _Tally, names: Sequence[str]) -> dict[str, Any]:
+    columns = tally.per_class.compute()
+    return {name: _plain({key: values[label] for key, values in columns.items()}) for label, name in enumerate(names)}
+
+
+def _per_category(tally: _Tally) -> dict[str, Any]:
+    """AVSBench's J and F of the clips of each category: over all clips their means are the protocol's."""
+    members: dict[str, list[dict[str, float | None]]] = {}
+    for name, scores in tally.per_clip.items():
+        if "/" in name and None not in scores.values():
+            members.setdefault(name.rsplit("/", 1)[0], []).append(scores)
+    return {
+        category: {"clips": len(clips), **{key: sum(c[key] or 0.0 for c in clips) / len(clips) for key in clips[0]}}
+        for category, clips in sorted(members.items())
+    }
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """A report of :func:`evaluate`: one row per score, one column per kind of audio."""
+    negatives = report["negatives"]
+    shown = Table(title=f"{report['clips']} clips, {report['frames']} frames")
+    for heading in ("protocol", "score"):
+        shown.add_column(heading, overflow="fold")
+    for heading in (f"{RIGHT} audio", *negatives):
+        shown.add_column(heading, justify="right")
+    for protocol, scores in report["scores"].items():
+        for row, (name, value) in enumerate(scores.items()):
+            others = [n["scores"][protocol][name] for n in negatives.values()]
+            style = "bold" if f"{protocol}/{name}" == report["headline"] else None
+            cells = [_cell(v) for v in (value, *others)]
+            shown.add_row("" if row else protocol, name, *cells, style=style, end_section=row == len(scores) - 1)
+    shown.add_row("mask", "marked", *[_cell(v["marked"]) for v in (report, *negatives.values())])
+    for name in ("overlap", "changed", "drop") if negatives else ():
+        shown.add_row("", name, "", *[_cell(n[name]) for n in negatives.values()])
+    return shown
+
+
+def parts_table(report: Mapping[str, Any]) -> Table | None:
+    """The scores of each class or category; None when the data names neither."""
+    kind = next((k for k in ("class", "category") if f"per_{k}" in report), None)
+    if kind is None:
+        return None
+    parts = report[f"per_{kind}"]
+    columns = next(iter(parts.values()))
+    shown = Table(title=f"per {kind}")
+    shown.add_column(kind)
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for name, scores in parts.items():
+        shown.add_row(name, *[str(int(v)) if c in ("frames", "clips") else _cell(v) for c, v in scores.items()])
+    return shown
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def evaluate_checkpoint(
+    checkpoint: str,
+    data: Mapping[str, Any] | None = None,
+    *,
+    split: str = "test",
+    out: Path | None = None,
+    batch_size: int = 1,
+    device: str = "cpu",
+    negatives: bool = True,
+    progress: bool = True,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Score a model on a data set, also with audio that is not the clip's; print tables and write JSON.
+
+    Args:
+        checkpoint: A bundled name, a folder that avseg train or convert wrote, or a Hub id.
+        data: ``name`` and fields of the data set's ``Config``, laid over those the checkpoint was trained on when it is
+            the same data set.
+        split: train, val or test.
+        out: JSON file to write, in one step.
+        batch_size: Clips answered at once; changes no score.
+        device: Where to compute: cpu, cuda, mps.
+        negatives: Answer each clip again with silence, noise and the audio of another clip.
+        progress: Show a bar on the terminal.
+        workers: Processes that prepare clips.
+
+    Returns:
+        What is written: where the numbers come from, ``config`` (checkpoint, model, data), ``numbers`` (the report of
+        :func:`evaluate`).
+
+    Raises:
+        ConfigError: When a setting is wrong, the classes do not match, or ``out`` cannot be written.
+        CheckpointError: When the checkpoint cannot be loaded.
+        DataError: When there is no data.
+    """
+    if out is not None:
+        _prepare(out)
+    model = load(checkpoint)
+    settings = data_settings(model.card, dict(data or {}), checkpoint)
+    dataset = build_dataset(split=split, **settings)
+    report = evaluate(
+        model,
+        dataset,
+        batch_size=batch_size,
+        device=device,
+        negatives=negatives,
+        progress=progress,
+        workers=workers,
+    )
+    config = {
+        "checkpoint": checkpoint,
+        "model": {"name": model.card["model"], "classes": model.classes, **model.card["config"]},
+        "data": {**settings, "split": split},
+    }
+    source = provenance(shlex.join(["avseg", *sys.argv[1:]]), device)
+    result = {**source, "config": config, "numbers": report}
+    if out is not None:
+        write_result(out, result)
+    Console().print(*filter(None, (table(report), parts_table(report))))
+    return result
+
+
+def data_settings(card: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Name and settings of the data a model is to answer.
+
+    Args:
+        card: Of the model; says what it was trained on.
+        data: What was asked for, laid over that when it is the same data set.
+        checkpoint: Named in the error.
+
+    Raises:
+        ConfigError: When neither names a data set.
+    """
+    trained = card.get("data") or {}
+    name = data.get("name", trained.get("name"))
+    if name is None:
+        raise ConfigError(f"{checkpoint} does not say what data it was trained on: name a data set with --data.name")
+    merged = {**(trained if trained.get("name") == name else {}), **data, "name": name}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in merged.items()}
+
+
+def _prepare(out: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    if out.is_dir():
+        raise ConfigError(f"cannot write {out}: it is a folder, name a file in it")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = out.with_name(f".{out.name}.tmp")
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error

@@ -1,0 +1,100 @@
+"""Pictures and masks: read from files, resized, and normalised for a model."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from avseg.errors import DataError
+
+Resize = Literal["squash", "crop", "native"]
+Columns = NDArray[np.float32]
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB in 0..1, which all backbones were trained with."""
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture as RGB, the right way up.
+
+    Raises:
+        DataError: When it cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """(H, W) class numbers of a palette or grey PNG.
+
+    Raises:
+        DataError: When it cannot be read, or is a colour picture.
+    """
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ("P", "L", "1"):
+                raise DataError(f"{path} is a {file.mode} picture: a mask holds class numbers (palette or 8-bit grey)")
+            return np.array(file).astype(np.uint8)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} is not a mask that can be read: {error}") from None
+
+
+def fitted(picture: Image.Image, size: tuple[int, int], resize: Resize, resampling: Image.Resampling) -> Image.Image:
+    """The picture at another size.
+
+    Args:
+        picture: Any.
+        size: Height and width in pixels; 0 leaves it as it is.
+        resize: ``"squash"``: all of it, whatever becomes of its proportions. ``"crop"``: enlarged or reduced until it
+            just covers the size, and the middle of that. ``"native"``: as it is.
+        resampling: ``BILINEAR`` for pictures, ``NEAREST`` for labels.
+    """
+    height, width = size
+    if resize == "native" or not (height and width):
+        return picture
+    if resize == "crop":
+        factor = max(height / picture.height, width / picture.width)
+        covering = max(width, int(picture.width * factor)), max(height, int(picture.height * factor))
+        left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+        return _resized(picture, covering, resampling).crop((left, top, left + width, top + height))
+    return _resized(picture, (width, height), resampling)
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    return picture if picture.size == size else picture.resize(size, resampling)
+
+
+def enlarged(columns: Columns, size: tuple[int, int]) -> Columns:
+    """(w, h) → (W, H) for a ``size`` of (H, W); numpy, as torch's threads cost more than this."""
+    return _stretched(_stretched(columns, size[0], axis=1), size[1], axis=0)
+
+
+def _stretched(values: Columns, length: int, axis: int) -> Columns:
+    old = values.shape[axis]
+    place = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+    left = place.astype(np.intp)
+    share = (place - left).astype(np.float32)
+    rise: Columns = np.diff(values, axis=axis, append=values.take([old - 1], axis))
+    stretched: Columns = rise.take(left, axis)
+    stretched *= share if axis == 1 else share[:, None]
+    stretched += values.take(left, axis)
+    return stretched
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Pictures as a model wants them: (..., H, W, 3) uint8 → (..., 3, H, W) float32."""
+    rgb = frames.movedim(-1, -3).float() / 255.0
+    return (rgb - rgb.new_tensor(MEAN).view(3, 1, 1)) / rgb.new_tensor(STD).view(3, 1, 1)
+
+
+def denormalise(frames: Tensor) -> Tensor:
+    """The inverse of :func:`normalise`: (..., 3, H, W) float → (..., H, W, 3) uint8."""
+    rgb = frames * frames.new_tensor(STD).view(3, 1, 1) + frames.new_tensor(MEAN).view(3, 1, 1)
+    return (rgb * 255.0).round().clamp(0, 255).byte().movedim(-3, -1)

@@ -1,0 +1,33 @@
+"""The scores of audio-visual segmentation: named protocols, functions that score one batch, and calibration."""
+
+from avseg.metrics.functional import binary_fscore, binary_iou, semantic_scores
+from avseg.metrics.protocols import (
+    AVSBench,
+    AVSBenchSemantic,
+    DatasetLevel,
+    Davis,
+    MaxF,
+    PerClass,
+    Protocol,
+    Strict,
+    decide,
+    foreground,
+    protocols,
+)
+
+__all__ = [
+    "AVSBench",
+    "AVSBenchSemantic",
+    "DatasetLevel",
+    "Davis",
+    "MaxF",
+    "PerClass",
+    "Protocol",
+    "Strict",
+    "binary_fscore",
+    "binary_iou",
+    "decide",
+    "foreground",
+    "protocols",
+    "semantic_scores",
+]

@@ -1,0 +1,450 @@
+"""The scores of audio-visual segmentation, one class per published way of averaging them.
+
+The literature has at least five conventions for "mIoU" and four for "F", and the same model can score 55 in one and
+73 in another. Here each has a name; :func:`protocols` gives those that apply. Every one is a torchmetrics ``Metric``
+of sums over clips: neither the batch size nor the number of processes nor the order of clips changes it, provided
+that each clip is seen once (a sampler that repeats clips to fill the last batch falsifies every average).
+
+    scores = protocols(classes=1)
+    for metric in scores.values():
+        metric.update(prediction, target, clip.valid)
+    scores["avsbench"].compute()["j"]
+
+The functions :func:`binary_iou`, :func:`binary_fscore` and :func:`semantic_scores` score one batch, as the released
+AVSBench code does. In the names of tensors T is the scored frames of one clip.
+"""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from avseg.interface import IGNORE, Prediction, Target
+from avseg.metrics.functional import (
+    Areas,
+    best_f,
+    boundary_f,
+    check_no_nan,
+    class_areas,
+    frame_iou,
+    per_class,
+    semantic_means,
+    semantic_sums,
+    threshold_areas,
+    thresholds,
+)
+
+
+def protocols(classes: int) -> dict[str, Metric]:
+    """All protocols that apply, by name.
+
+    Args:
+        classes: K of the model: 1 for "what sounds", else background + classes.
+
+    Returns:
+        For one class ``avsbench``, ``maxf``, ``dataset``, ``strict``, ``davis``; for several
+        ``avsbench_semantic``, ``avsbench_semantic_padded``, ``dataset``, ``dataset_multi_source``, ``ddeseg``,
+        ``strict``, ``davis``.
+    """
+    if classes == 1:
+        first: dict[str, Metric] = {
+            "avsbench": AVSBench(),
+            "maxf": MaxF(),
+            "dataset": DatasetLevel(1),
+        }
+    else:
+        first = {
+            "avsbench_semantic": AVSBenchSemantic(classes),
+            "avsbench_semantic_padded": AVSBenchSemantic(classes, include_padded=True),
+            "dataset": DatasetLevel(classes),
+            "dataset_multi_source": DatasetLevel(classes, multi_source=True),
+            "ddeseg": DatasetLevel(classes, absent="skip"),
+        }
+    return {**first, "strict": Strict(classes), "davis": Davis(classes)}
+
+
+def foreground(prediction: Prediction) -> Tensor:
+    """Probability that something sounds, (B, T, H, W) float32, for answers of one or two channels.
+
+    One channel goes through a sigmoid (AVSBench); of two, background and foreground, the softmax is taken, as CAVP and
+    COMBO do.
+    """
+    logits = prediction.logits.float()
+    return logits[:, :, 0].sigmoid() if logits.shape[2] == 1 else logits.softmax(2)[:, :, 1]
+
+
+def decide(prediction: Prediction) -> Tensor:
+    """The label of each pixel, (B, T, H, W) int64.
+
+    One channel marks what has sigmoid(logit) > 0.5 in float32, so that exactly 0.5 is background; of several the
+    highest wins, the first of equals.
+    """
+    return (foreground(prediction) > 0.5).long() if prediction.logits.shape[2] == 1 else prediction.masks
+
+
+class Protocol(Metric):
+    """Base of all protocols: hands each clip's scored frames to ``add``.
+
+    Args:
+        classes: K; 1 also accepts answers of two channels, background and foreground.
+    """
+
+    is_differentiable: bool | None = False
+    full_state_update: bool | None = False
+    SUMS: ClassVar[tuple[str, ...]]
+    """Names of the states, which are added up over clips and processes."""
+
+    def __init__(self, classes: int = 1) -> None:
+        super().__init__()
+        self.classes = classes
+        for name in self.SUMS:
+            self.add_state(name, torch.zeros(self.size(name), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """The shape of a state."""
+        return ()
+
+    def scored(self, labelled: Tensor, valid: Tensor) -> Tensor:
+        """Which frames count, (B, T) bool."""
+        return labelled
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        """What ``add`` looks at, (B, T, H, W): the labels, or the probability of the foreground."""
+        return decide(prediction)
+
+    @abstractmethod
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip.
+
+        Args:
+            answer: (T, H, W), T ≥ 1, from :meth:`answer`.
+            labels: (T, H, W) int64; 0 and 1 alone when ``classes`` is 1; 255 is not scored.
+        """
+
+    def update(self, prediction: Prediction, target: Target, valid: Tensor) -> None:
+        """Count whole clips.
+
+        Args:
+            prediction: What the model answered.
+            target: What it should have; only ``target.labelled`` frames are scored.
+            valid: (B, T) bool, ``Clip.valid``: False marks padding, which one protocol scores too.
+
+        Raises:
+            ValueError: When shapes or the number of classes do not agree, a label is out of range, or a logit NaN.
+        """
+        logits, labels = prediction.logits, target.masks.to(prediction.logits.device)
+        if logits.shape[2] not in ((1, 2) if self.classes == 1 else (self.classes,)):
+            raise ValueError(f"{self.classes} classes are scored, the prediction has {logits.shape[2]} channels")
+        if logits[:, :, 0].shape != labels.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} and masks {tuple(labels.shape)} must agree on (B, T, H, W)")
+        if self.classes == 1:
+            labels = torch.where(labels == IGNORE, labels, (labels != 0).long())
+        scored = self.scored(target.labelled, valid).to(logits.device)
+        check_no_nan(logits.flatten(0, 1), scored.flatten())
+        answer = self.answer(prediction)
+        for clip in scored.any(1).nonzero().flatten():
+            self.add(answer[clip, scored[clip]], labels[clip, scored[clip]])
+
+    def tally(self, **amounts: Tensor | float) -> None:
+        """Add to the sums."""
+        for name, amount in amounts.items():
+            total: Tensor = getattr(self, name)
+            setattr(self, name, total + torch.as_tensor(amount).to(total))
+
+
+class AVSBench(Protocol):
+    """J, F and their mean for "what sounds", as AVSBench tables S4 and MS3 have them at the released batch size 1.
+
+    Reported by TPAVI, PCMANet, CATR, COMBO, CAVP ("instance level") and most others. J: per frame, mean over the
+    frames of a clip, mean over clips; a frame in which nothing sounds scores the share of pixels left unmarked. F:
+    β² = 0.3; for each clip the best of 255 thresholds on the mean curve of its non-empty frames, mean over clips.
+
+    Quirks: F chooses its threshold with the labels in sight, anew for every clip; a clip in which nothing ever sounds
+    has F = 0 and counts. AVSegFormer publishes F at two clips per batch, which depends on the order of the clips
+    and is lower: :func:`binary_fscore` on both clips' frames gives it.
+
+    ``compute``: ``j``, ``f``, ``jf``.
+    """
+
+    SUMS = ("j", "f", "clips")
+    j: Tensor
+    f: Tensor
+    clips: Tensor
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        """The probability of the foreground, (B, T, H, W)."""
+        return foreground(prediction)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        j = frame_iou(class_areas((answer > 0.5).long(), labels, 2)).mean()
+        self.tally(j=j, f=best_f(threshold_areas(answer, labels)), clips=1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1."""
+        j, f = self.j / self.clips, self.f / self.clips
+        return {"j": j, "f": f, "jf": (j + f) / 2}
+
+
+class MaxF(Protocol):
+    """F (β² = 0.3) at the one threshold that is best for the whole data set, as in salient object detection.
+
+    No AVS paper reports it; it is what AVSBench's F would be without the oracle per batch. ``f`` is the top of the
+    mean curve over all non-empty frames (AVSBench's F with the whole set as one batch), at ``threshold``; ``f_pooled``
+    is the top of the curve whose precision and recall are those of all pixels together, so that marks in empty
+    frames cost, at ``threshold_pooled``.
+    """
+
+    SUMS = ("curve", "frames", "both", "predicted", "labelled")
+    curve: Tensor
+    frames: Tensor
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """The shape of a state."""
+        return () if name == "frames" else (len(thresholds()),)
+
+    def answer(self, prediction: Prediction) -> Tensor:
+        """The probability of the foreground, (B, T, H, W)."""
+        return foreground(prediction)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        areas = threshold_areas(answer, labels)
+        curves = areas.f()[areas.labelled[:, 0] > 0]
+        self.tally(curve=curves.sum(0), frames=len(curves), **areas.total()._asdict())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1; NaN before the first frame in which something sounds."""
+        mean, at = (self.curve / self.frames).max(0)
+        pooled, pooled_at = Areas(self.both, self.predicted, self.labelled).f().max(0)
+        levels = thresholds().to(at.device)
+        return {
+            "f": mean,
+            "threshold": levels[at],
+            "f_pooled": pooled,
+            "threshold_pooled": levels[pooled_at],
+        }
+
+
+class AVSBenchSemantic(Protocol):
+    """mIoU and F (β² = 0.3) of class maps, as AVSBench-semantic tables have them: see :func:`semantic_scores`.
+
+    Reported by TPAVI, PCMANet, AVSegFormer, COMBO. Classes that are never seen count 0 and the background is one of
+    the classes; "no background" in the released code drops the last class instead, here ``_foreground`` is right.
+
+    Args:
+        classes: K.
+        include_padded: Score the frames that fill a 5 s clip up to ten as well, against their label 0, as the released
+            AVSBench and PCMANet code does; they inflate the background of models that zero them, and cost others
+            false alarms. COMBO and CAVP leave them out. The data set has to pad its clips itself: frames added to
+            fill a batch would count too.
+
+    ``compute``: ``miou``, ``fscore``, each also with ``_no_background``, ``_foreground``, ``_present``, and ``jf``.
+    """
+
+    SUMS = ("iou", "fscore", "seen")
+    iou: Tensor
+    fscore: Tensor
+    seen: Tensor
+
+    def __init__(self, classes: int, include_padded: bool = False) -> None:
+        super().__init__(classes)
+        self.include_padded = include_padded
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """The shape of a state."""
+        return (self.classes,)
+
+    def scored(self, labelled: Tensor, valid: Tensor) -> Tensor:
+        """Which frames count, (B, T) bool."""
+        return labelled | ~valid if self.include_padded else labelled
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        iou, fscore, seen = semantic_sums(class_areas(answer, labels, self.classes))
+        self.tally(iou=iou, fscore=fscore, seen=seen)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1."""
+        scores = semantic_means(self.iou, self.fscore, self.seen)
+        return {**scores, "jf": (scores["miou"] + scores["fscore"]) / 2}
+
+
+class DatasetLevel(Protocol):
+    """IoU, F and false discovery rate of all pixels of the data set together, as in semantic segmentation.
+
+    Reported by CAVP, CPM, DDESeg, AMA+UE and on VPO, for one class as background and foreground. Much higher than
+    AVSBench's numbers for the same model (CAVP on S4: 89.4 here, 78.8 there): never compare the two.
+
+    Quirks: the background is a class. ``f1`` (β² = 1), ``fscore`` (β² = 0.3) and ``fdr`` (lower is better) are means
+    over the classes for which they are defined, while ``miou`` has absent classes as 0.
+
+    Args:
+        classes: K.
+        absent: What a class neither predicted nor labelled adds to ``miou``: ``"zero"`` (CAVP, CPM) or, left out of
+            the mean, ``"skip"`` (DDESeg).
+        multi_source: Score only frames with more than two labels of more than 100 pixels each, background and 255
+            among them: CAVP's "MS" column for AVSBench-semantic.
+
+    ``compute``: ``miou``, ``fscore``, ``f1``, ``fdr``, ``accuracy`` (of pixels), ``jf_beta`` = (miou + fscore) / 2.
+    """
+
+    SUMS = ("both", "predicted", "labelled")
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
+    def __init__(self, classes: int, absent: Literal["zero", "skip"] = "zero", multi_source: bool = False) -> None:
+        super().__init__(classes)
+        self.absent = absent
+        self.multi_source = multi_source
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """The shape of a state."""
+        return (max(self.classes, 2),)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        if self.multi_source:
+            several = torch.tensor([(frame.unique(return_counts=True)[1] > 100).sum() > 2 for frame in labels])
+            answer, labels = answer[several], labels[several]
+        self.tally(**class_areas(answer, labels, max(self.classes, 2)).total()._asdict())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1; NaN before the first pixel."""
+        areas = Areas(self.both, self.predicted, self.labelled)
+        iou = areas.iou.nan_to_num(0) if self.absent == "zero" and self.labelled.any() else areas.iou
+        miou, fscore = iou.nanmean(), areas.f().nanmean()
+        return {
+            "miou": miou,
+            "fscore": fscore,
+            "f1": areas.f(1.0).nanmean(),
+            "fdr": areas.fdr.nanmean(),
+            "accuracy": self.both.sum() / self.labelled.sum(),
+            "jf_beta": (miou + fscore) / 2,
+        }
+
+
+class Strict(Protocol):
+    """Overlap where something sounds and false alarms where nothing does, kept apart; class-agnostic, no oracle.
+
+    No paper reports it; it answers what AVSBench's J hides, which gives an empty frame with 1 % of false pixels
+    0.99. Frames weigh equally; marked is what :func:`decide` does not call background.
+
+    ``compute``: ``iou`` and ``fscore`` (β² = 0.3), means over the frames in which something sounds; ``iou_all``, over
+    all frames, an empty one having 1 if nothing is marked, else 0; ``empty``, the share of frames in which nothing
+    sounds; ``false_frames``, the share of these with any mark; ``false_pixels``, their share of marked pixels.
+    """
+
+    SUMS = ("iou", "fscore", "frames", "empty", "false_frames", "false_pixels", "empty_pixels")
+    iou: Tensor
+    fscore: Tensor
+    frames: Tensor
+    empty: Tensor
+    false_frames: Tensor
+    false_pixels: Tensor
+    empty_pixels: Tensor
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        sounding = torch.where(labels == IGNORE, labels, (labels != 0).long())
+        both, predicted, labelled = class_areas((answer != 0).long(), sounding, 2)
+        areas = Areas(both[:, 1], predicted[:, 1], labelled[:, 1])
+        empty = areas.labelled == 0
+        self.tally(
+            iou=areas.iou[~empty].sum(),
+            fscore=areas.f()[~empty].sum(),
+            frames=len(empty),
+            empty=empty.sum(),
+            false_frames=(areas.predicted[empty] > 0).sum(),
+            false_pixels=areas.predicted[empty].sum(),
+            empty_pixels=labelled[empty].sum(),
+        )
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1; NaN where no frame is of that kind."""
+        sounding = self.frames - self.empty
+        return {
+            "iou": self.iou / sounding,
+            "fscore": self.fscore / sounding,
+            "iou_all": (self.iou + self.empty - self.false_frames) / self.frames,
+            "empty": self.empty / self.frames,
+            "false_frames": self.false_frames / self.empty,
+            "false_pixels": self.false_pixels / self.empty_pixels,
+        }
+
+
+class Davis(Protocol):
+    """J and boundary F of the DAVIS benchmark (Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675).
+
+    No AVS code uses it; in AVS papers "J&F" is AVSBench's. An object is a class that is labelled somewhere in the clip.
+    J and F of an object are means over all frames of the clip, a frame without it scoring 1 if it is not marked there,
+    else 0; then the mean over objects. F is :func:`boundary_f`. First and last frames count as the others do; ignored
+    pixels are background to both sides.
+
+    Quirks: clips in which nothing sounds and classes marked without any label cost nothing.
+
+    ``compute``: ``j``, ``f``, ``jf``.
+    """
+
+    SUMS = ("j", "f", "objects")
+    j: Tensor
+    f: Tensor
+    objects: Tensor
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        predicted = answer.masked_fill(labels == IGNORE, 0)
+        for label in labels[(labels != 0) & (labels != IGNORE)].unique():
+            ours, theirs = predicted == label, labels == label
+            areas = class_areas(ours.long(), theirs.long(), 2)
+            self.tally(j=areas.iou[:, 1].nan_to_num(1).mean(), f=boundary_f(ours, theirs).mean(), objects=1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, 0..1; NaN before the first object."""
+        j, f = self.j / self.objects, self.f / self.objects
+        return {"j": j, "f": f, "jf": (j + f) / 2}
+
+
+class PerClass(Protocol):
+    """What each class contributes to ``avsbench_semantic`` and ``dataset``; its values are (K,) vectors.
+
+    ``compute``: ``frames`` (in which the class is predicted or labelled), ``iou`` and ``fscore`` averaged over these
+    (0 without any), and of all pixels together ``dataset_iou``, ``dataset_fscore``, ``fdr`` (NaN where undefined).
+    """
+
+    SUMS = ("iou", "fscore", "seen", "both", "predicted", "labelled")
+    iou: Tensor
+    fscore: Tensor
+    seen: Tensor
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
+    def size(self, name: str) -> tuple[int, ...]:
+        """The shape of a state."""
+        return (max(self.classes, 2),)
+
+    def add(self, answer: Tensor, labels: Tensor) -> None:
+        """Count the scored frames of one clip."""
+        areas = class_areas(answer, labels, max(self.classes, 2))
+        iou, fscore, seen = semantic_sums(areas)
+        self.tally(iou=iou, fscore=fscore, seen=seen, **areas.total()._asdict())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores so far, (K,) each."""
+        iou, fscore = per_class(self.iou, self.fscore, self.seen)
+        areas = Areas(self.both, self.predicted, self.labelled)
+        return {
+            "frames": self.seen,
+            "iou": iou,
+            "fscore": fscore,
+            "dataset_iou": areas.iou,
+            "dataset_fscore": areas.f(),
+            "fdr": areas.fdr,
+        }

@@ -1,0 +1,203 @@
+"""A Gaussian mixture for each class, fitted along with training: CPM's class-conditional distributions (CCDM).
+
+p(x | c) = Σ_m N(x; μ_cm, Σ_cm) / M, with diagonal Σ and components of equal weight, as in GMMSeg (Liang et al., arXiv
+2210.02025), whose procedure CPM follows. A memory keeps the latest vectors of each class. Now and then EM runs over it;
+its E-step is Sinkhorn's: responsibilities under which every vector counts once and every component gets its share.
+
+No parameters, no gradient: all state is in buffers, so that a checkpoint holds it.
+
+Differs from GMMSeg:
+
+1. The memory is one per class with a count of what it holds; there, it is one per component and starts full of noise.
+2. Sinkhorn runs on log-likelihoods at the mixture's own temperature, over the whole memory, which makes it Sinkhorn EM
+   (Mena et al., arXiv 2006.16548); there, on the vectors of one step, divided by their largest score.
+3. A class begins with the first fit itself; there, its random beginning fades with the momentum.
+4. A new mean is the mean; there, it is put back onto the unit sphere.
+5. The sum over components is a sum; there, the largest counts alone.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import is_available, is_initialized
+from torch.nn.functional import cross_entropy
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from avseg.nn.functional import full_precision
+
+_FIRST_ROUNDS = 10
+"""Rounds of EM with which a class begins; later ones begin where the last one ended."""
+
+
+class ClassMixtures(nn.Module):
+    """One mixture per class.
+
+    Args:
+        classes: C.
+        components: M.
+        dim: d.
+        memory: Vectors kept for each class.
+        minimum: So many vectors a class needs before it is fitted.
+        every: Calls of :meth:`observe` between two fits.
+        momentum: How much of the old mean stays at each fit.
+        floor: Added to every variance.
+        rounds: Of Sinkhorn in an E-step.
+
+    Attributes:
+        mean: μ (C, M, d); 0 until the class is fitted.
+        variance: The diagonal of Σ (C, M, d); 1 until the class is fitted.
+        fitted: (C,) bool.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    fitted: Tensor
+    memory: Tensor
+    filled: Tensor
+    cursor: Tensor
+    calls: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        components: int,
+        dim: int,
+        *,
+        memory: int,
+        minimum: int,
+        every: int,
+        momentum: float,
+        floor: float,
+        rounds: int,
+    ) -> None:
+        super().__init__()
+        self.minimum, self.every, self.momentum, self.floor, self.rounds = minimum, every, momentum, floor, rounds
+        self.register_buffer("mean", torch.zeros(classes, components, dim))
+        self.register_buffer("variance", torch.ones(classes, components, dim))
+        self.register_buffer("fitted", torch.zeros(classes, dtype=torch.bool))
+        self.register_buffer("memory", torch.zeros(classes, memory, dim))
+        self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("cursor", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        """Log p(x | c): (..., d) → (..., C). A class that was never fitted has none, -inf, unless no class has."""
+        x = x.float()
+        per_component = _log_normal(x, self.mean.flatten(0, 1), self.variance.flatten(0, 1))
+        classes, components = self.mean.shape[:2]
+        likelihood: Tensor = per_component.unflatten(-1, (classes, components)).logsumexp(-1) - math.log(components)
+        unknown = ~self.fitted & self.fitted.any()
+        return likelihood.masked_fill(unknown, -torch.inf)
+
+    def log_posterior(self, x: Tensor) -> Tensor:
+        """Log p(c | x) by Bayes' rule, all classes being as likely beforehand: (..., d) → (..., C)."""
+        return self.log_likelihood(x).log_softmax(-1)
+
+    def cross_entropy(self, x: Tensor, classes: Tensor) -> Tensor:
+        """Of the posterior, over vectors (n, d) whose classes (n,) have been fitted; 0 (with gradient 0) of none."""
+        known = self.fitted[classes]
+        if not known.any():
+            return x.sum() * 0
+        return cross_entropy(self.log_likelihood(x[known]), classes[known])
+
+    def sample(self, classes: Tensor) -> Tensor:
+        """One vector of each class: (n,) int64 → (n, d).
+
+        Raises:
+            ValueError: When a class was never fitted.
+        """
+        if not self.fitted[classes].all():
+            raise ValueError(f"nothing can be drawn from classes that were never fitted, got {classes.tolist()}")
+        component = torch.randint(self.mean.shape[1], classes.shape, device=classes.device)
+        deviation = self.variance[classes, component].sqrt()
+        return self.mean[classes, component] + deviation * torch.randn_like(deviation)
+
+    @torch.no_grad()
+    def observe(self, x: Tensor, classes: Tensor) -> None:
+        """Remember vectors, and fit their classes again every so often.
+
+        With several processes each sees the vectors of all, in the order of their ranks, so that all stay the same.
+
+        Args:
+            x: (n, d); n may be 0.
+            classes: (n,) int64.
+        """
+        x, classes = _of_all_processes(x.detach().float().contiguous(), classes.contiguous())
+        for c in classes.unique().tolist():
+            self._remember(c, x[classes == c])
+        self.calls += 1
+        if self.calls % self.every == 0:
+            with full_precision(x):
+                for c in (self.filled >= self.minimum).nonzero().flatten().tolist():
+                    self._fit(c)
+
+    def _remember(self, c: int, x: Tensor) -> None:
+        """Write into the ring of class ``c``; the oldest go first."""
+        size = self.memory.shape[1]
+        x = x[-size:]
+        places = (self.cursor[c] + torch.arange(len(x), device=x.device)) % size
+        self.memory[c, places] = x
+        self.cursor[c] = (self.cursor[c] + len(x)) % size
+        self.filled[c] = (self.filled[c] + len(x)).clamp(max=size)
+
+    def _fit(self, c: int) -> None:
+        """One round of EM over the memory of class ``c``, or its first few."""
+        x = self.memory[c, : int(self.filled[c])]
+        if self.fitted[c]:
+            mean, variance = self._round(x, self.mean[c], self.variance[c])
+            mean = self.momentum * self.mean[c] + (1 - self.momentum) * mean
+        else:
+            mean = _far_apart(x, self.mean.shape[1])
+            variance = (x.var(0, correction=0) + self.floor).expand_as(mean)
+            for _ in range(_FIRST_ROUNDS):
+                mean, variance = self._round(x, mean, variance)
+        self.mean[c], self.variance[c], self.fitted[c] = mean, variance, True
+
+    def _round(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """E-step and M-step: (n, d), (M, d), (M, d) → new mean and variance."""
+        share = sinkhorn(_log_normal(x, mean, variance), self.rounds)
+        share = share / share.sum(0)
+        mean = share.T @ x
+        spread = torch.einsum("nm,nmd->md", share, (x[:, None] - mean).square())
+        return mean, spread + self.floor
+
+
+def sinkhorn(log_likelihood: Tensor, rounds: int) -> Tensor:
+    """Responsibilities of components of equal weight.
+
+    Args:
+        log_likelihood: log N(x_n; m), (n, M).
+        rounds: Of scaling columns to n / M each, then rows to 1.
+
+    Returns:
+        (n, M); rows sum to 1 exactly, columns to n / M the better the more rounds.
+    """
+    plan = log_likelihood
+    for _ in range(rounds):
+        plan = plan - plan.logsumexp(0, keepdim=True)
+        plan = plan - plan.logsumexp(1, keepdim=True)
+    return plan.exp()
+
+
+def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Log N of a diagonal Gaussian: (..., d), (M, d), (M, d) → (..., M), as products of matrices."""
+    precision = 1 / variance
+    with full_precision(x):
+        squares = x.square() @ precision.T - 2 * x @ (mean * precision).T + (mean.square() * precision).sum(-1)
+    return -0.5 * (squares + variance.log().sum(-1) + x.shape[-1] * math.log(2 * math.pi))
+
+
+def _far_apart(x: Tensor, count: int) -> Tensor:
+    """Vectors to begin with, (count, d): the one nearest to the mean, then always the one farthest from those."""
+    chosen = x[(x - x.mean(0)).norm(dim=1).argmin()][None]
+    while len(chosen) < count:
+        chosen = torch.cat([chosen, x[torch.cdist(x, chosen).amin(1).argmax()][None]])
+    return chosen
+
+
+def _of_all_processes(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """What all processes observed, in the order of their ranks."""
+    if not (is_available() and is_initialized()):
+        return x, classes
+    return torch.cat(gather_all_tensors(x)), torch.cat(gather_all_tensors(classes))

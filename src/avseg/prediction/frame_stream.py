@@ -1,0 +1,210 @@
+"""One pass through a video: pictures and sound in, a frame of masks out for every picture, in constant memory.
+
+How it looks and listens:
+
+- Samples. The model sees what is on screen at ``(k + 1/2) / fps`` seconds after the first picture, squashed to the
+  size it was trained at, and hears the 0.96 s of sound centred on that very moment. When the last picture lies more
+  than half a step after the last sample, it is a sample too: no picture is further than half a step from one. While
+  a picture stays on screen, only the first and the last of its samples are taken: no mask depends on the others.
+  Samples go through the model in clips of the length it was trained with; the last clip may be shorter.
+- Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
+  sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
+  the picture's own size and only there becomes a mask (:func:`avseg.prediction.regions.find_regions`).
+- Uncertainty, when it is to be shown, is blended like a probability, and made small
+  (:func:`avseg.prediction.uncertainty.pack`).
+- Memory. The pictures of one clip and about 2 s of sound are held, however long the video is.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from avseg.errors import ConfigError, MediaError, did_you_mean
+from avseg.interface import AVSModel, Clip
+from avseg.media.container import refuse
+from avseg.media.images import normalise
+from avseg.media.sound import Sound, silence, sound_blocks
+from avseg.media.video import Picture, pictures, probe
+from avseg.prediction.regions import Frame, find_regions
+from avseg.prediction.uncertainty import answered, pack
+
+MissingAudio = Literal["error", "silence"]
+Damaged = Literal["error", "skip"]
+Show = Literal["masks", "uncertainty"]
+
+_USUAL_FRAMES, _USUAL_SIZE = 5, 224
+"""Of AVSBench, for a model whose card names no data."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to go through a video.
+
+    Attributes:
+        fps: Samples per second of video.
+        missing_audio: Without a sound track, refuse, or let the model hear silence.
+        damaged: Where something cannot be decoded, refuse, or leave that part out and note it.
+        show: What to keep of the model's answers: the masks, or its uncertainty as well.
+    """
+
+    fps: float = 1.0
+    missing_audio: MissingAudio = "error"
+    damaged: Damaged = "error"
+    show: Show = "masks"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ConfigError(f"fps must be above 0, got {self.fps}")
+        for name, kind in (("missing_audio", MissingAudio), ("damaged", Damaged), ("show", Show)):
+            if (said := getattr(self, name)) not in (choices := get_args(kind)):
+                raise ConfigError(f"unknown {name} {said!r}. {did_you_mean(said, choices)}")
+
+
+class _Answer(NamedTuple):
+    """What the model says about one moment: (K, h, w) probabilities, (h, w) uncertainty if that is to be shown."""
+
+    time: float
+    probabilities: NDArray[np.float32]
+    uncertainty: NDArray[np.float32] | None
+
+
+class FrameStream:
+    """The pass; iterate over it once.
+
+    Args:
+        path: The video.
+        model: In evaluation mode.
+        options: How.
+        note: Is told what the user should know of.
+
+    Attributes:
+        info: What the file says about itself.
+        end: When the last picture so far goes, in seconds since the start of the file.
+
+    Raises:
+        MediaError: When the file is no video, or has no sound and silence was not asked for.
+    """
+
+    def __init__(self, path: Path, model: AVSModel, options: Options, note: Callable[[str], None]) -> None:
+        self.info = probe(path)
+        self.end = 0.0
+        self._path, self._model, self._options, self._note = path, model, options, note
+        self._complain = note if options.damaged == "skip" else _refuse
+        self._device = next(model.parameters(), torch.empty(0)).device
+        self._waiting: deque[float] = deque()
+        self._sound = self._listen()
+
+    def __iter__(self) -> Iterator[Frame]:
+        before: _Answer | None = None
+        for after in self._answers():
+            yield from self._frames(before or after, after, until=after.time)
+            before = after
+        if before is not None:
+            yield from self._frames(before, before, until=math.inf)
+        self._check_end()
+
+    def _listen(self) -> Sound:
+        blocks = sound_blocks(self._path, self._complain)
+        first = next(blocks, None)
+        if first is not None:
+            return Sound(chain([first], blocks))
+        what = "no sound track" if self.info.sample_rate is None else "a sound track, but nothing in it to decode"
+        if self._options.missing_audio == "error":
+            raise MediaError(
+                f"{self._path} has {what}: give a video with sound, or say missing_audio silence "
+                "(--missing_audio silence) to let the model hear silence"
+            )
+        self._note(f"{self._path.name} has {what}: the model heard silence")
+        return silence()
+
+    def _frames(self, before: _Answer, after: _Answer, until: float) -> Iterator[Frame]:
+        """The pictures that waited for ``after``."""
+        span = after.time - before.time
+        while self._waiting and self._waiting[0] <= until:
+            time = self._waiting.popleft()
+            share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
+            probabilities = _blend(before.probabilities, after.probabilities, share)
+            doubt = None
+            if before.uncertainty is not None and after.uncertainty is not None:
+                doubt = pack(_blend(before.uncertainty, after.uncertainty, share))
+            yield Frame(time, find_regions(probabilities, self.info.size, doubt), doubt)
+
+    def _answers(self) -> Iterator[_Answer]:
+        data = self._model.card.get("data") or {}
+        length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", _USUAL_SIZE)
+        samples = sample(self._pictures(), self._options.fps)
+        doubting = self._options.show == "uncertainty"
+        while clip := list(islice(samples, length)):
+            seen = torch.stack([_squashed(picture, size) for _, picture in clip])
+            heard = torch.stack([self._sound.patch(time) for time, _ in clip])
+            with torch.inference_mode():
+                answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device), maps=doubting)
+                probabilities = answer.probabilities[0].float().cpu().numpy()
+            doubts = answered(answer, self._model.name) if doubting else [None] * len(clip)
+            for (time, _), p, doubt in zip(clip, probabilities, doubts, strict=True):
+                yield _Answer(time, p, doubt)
+
+    def _pictures(self) -> Iterator[Picture]:
+        for picture in pictures(self._path, self._complain):
+            self._waiting.append(picture.time)
+            self.end = picture.end
+            yield picture
+
+    def _check_end(self) -> None:
+        """Complain of a file that says it is longer; a player would stop in silence, too."""
+        declared = self.info.duration or 0.0
+        missing = 1.0 + 0.02 * declared
+        if declared - self.end > missing:
+            self._sound.finish()
+        reached = max(self.end, self._sound.end)
+        if declared - reached > missing:
+            self._complain(
+                f"{self._path} is cut off or damaged: it declares {declared:.1f} s and ends after {reached:.1f} s"
+            )
+        if self.info.sample_rate is not None and self._sound.silent:
+            self._note(f"{self._path.name} has a silent sound track: nothing in it is louder than -80 dB")
+
+
+def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Picture]]:
+    """The moments to look at, with what is on screen then; the rule is at the top of this file.
+
+    Args:
+        shown: All pictures, in order; there is at least one.
+        fps: Samples per second.
+    """
+    picture = next(shown)
+    start, count = picture.time, 0
+    due = start + 0.5 / fps
+    for following in chain(shown, [None]):
+        until = following.time if following else picture.end
+        while due < until:
+            yield due, picture
+            count = max(count + 1, math.ceil((until - start) * fps - 0.5) - 1)
+            due = start + (count + 0.5) / fps
+        picture = following or picture
+    if not count or picture.time > due - 0.5 / fps:
+        yield picture.time, picture
+
+
+def _blend(before: NDArray[np.float32], after: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    return before + (after - before) * np.float32(share)
+
+
+def _refuse(message: str) -> None:
+    refuse(f"{message}: copy it again, or say damaged skip (--damaged skip) to leave that part out")
+
+
+def _squashed(picture: Picture, size: int | tuple[int, int]) -> Tensor:
+    """(h, w, 3) uint8."""
+    image = torch.from_numpy(picture.rgb()).movedim(-1, 0)[None]
+    return interpolate(image, size=size, mode="bilinear", antialias=True)[0].movedim(0, -1)

@@ -1,0 +1,66 @@
+"""A user's sound files: found by folder, read by PyAV, made to sound without long pauses."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avseg.errors import DataError
+from avseg.media.sound import read_sound
+from avseg.mel import SAMPLE_RATE
+
+_SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".mp4", ".mkv", ".webm")
+_SILENT = 1e-4
+"""-80 dB."""
+_WINDOW = SAMPLE_RATE // 20
+"""Loudness is judged in pieces of 50 ms."""
+_QUIET = 0.1
+"""Pieces below this part of the loudest (-20 dB) are pauses."""
+_PAUSE = 4
+"""Pieces that stay of a pause: 0.2 s."""
+
+
+def find_sounds(folder: Path) -> dict[str, list[Path]]:
+    """Name of each folder below → its sound files.
+
+    Raises:
+        DataError: When there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: give a folder that holds one folder of sounds per class")
+    found = {
+        below.name: sorted(p for p in below.rglob("*") if p.suffix.lower() in _SOUNDS)
+        for below in sorted(folder.iterdir())
+        if below.is_dir()
+    }
+    if not any(found.values()):
+        raise DataError(f"no sounds in {folder}: expected <class>/<any name>.wav, .flac, .ogg, .mp3, ...")
+    return {name: files for name, files in found.items() if files}
+
+
+@lru_cache(maxsize=256)
+def tight_sound(path: Path) -> NDArray[np.float32]:
+    """:func:`read_sound` without long pauses, so that it is heard in any second; peak 1.
+
+    Raises:
+        DataError: When it cannot be read, or is silent.
+    """
+    wave = read_sound(path)
+    peak = float(np.abs(wave).max(initial=0.0))
+    if peak < _SILENT:
+        raise DataError(f"{path} is silent: remove it, it would label a thing that nobody hears")
+    count = max(1, len(wave) // _WINDOW)
+    pieces = np.resize(wave, count * _WINDOW).reshape(count, _WINDOW)
+    loud = np.sqrt((pieces**2).mean(1))
+    # how many quiet pieces in a row there are up to each piece
+    place = np.arange(count)
+    since = place - np.maximum.accumulate(np.where(loud > _QUIET * loud.max(), place, -_PAUSE - 1))
+    return np.asarray(pieces[since <= _PAUSE].reshape(-1) / peak)
+
+
+def continuous(path: Path, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """``count`` samples of a recording from a random place on, repeated where it is short."""
+    wave = tight_sound(path).astype(np.float64)
+    start = int(rng.integers(len(wave)))
+    return np.resize(np.roll(wave, -start), count)

@@ -1,0 +1,1 @@
+"""Training a model: the loop, its checkpoints, its sampler and its curves."""

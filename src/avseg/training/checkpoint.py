@@ -1,0 +1,210 @@
+"""What survives a kill: ``resume.ckpt`` to go on from, ``best/`` and ``last/`` to load."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
+
+from avseg.checkpoints import store
+from avseg.config import Run
+from avseg.errors import CheckpointError, ConfigError, did_you_mean
+from avseg.training.module import AVSLightningModule, score_names
+from avseg.training.sampler import START, Position
+
+RESUME = "resume.ckpt"
+MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "out", "resume"}
+"""Training settings in which a resumed run may differ from the run it continues."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run goes on.
+
+    Attributes:
+        path: The checkpoint; None for a new run.
+        position: Epoch and batch.
+        step: Optimizer steps done.
+        curve_bytes: How much of ``metrics.csv`` belongs to it.
+    """
+
+    path: Path | None = None
+    position: Position = START
+    step: int = 0
+    curve_bytes: int = 0
+
+
+def find_resume(run: Run, folder: Path) -> Resume:
+    """What ``train.resume`` asks for.
+
+    Raises:
+        ConfigError: When a new run would write over an old one, or the checkpoint is of another run.
+        CheckpointError: When the checkpoint is missing or cannot be read.
+    """
+    wish, own = run.train.resume, folder / RESUME
+    if wish is None and own.exists():
+        raise ConfigError(f"{folder} holds a run: go on with --train.resume auto, or choose another --train.out")
+    if wish is None or (wish == "auto" and not own.exists()):
+        return Resume()
+    path = own if wish == "auto" else Path(wish)
+    state = _read(path)
+    ours = state["avseg"]
+    _check_same(json.loads(ours["run"]), json.loads(json.dumps(run.as_dict())), path)
+    return Resume(path, Position(*ours["position"]), state["global_step"], ours["curve_bytes"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"cannot resume from {path}: no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        # Torch, zipfile and pickle each have their own way to say that a file is broken or unsafe.
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise CheckpointError(f"cannot resume from {path}, it is broken or not from avseg train: {reason}") from error
+    if not isinstance(state, dict) or "avseg" not in state:
+        raise CheckpointError(f"cannot resume from {path}: it is not from avseg train")
+    return state
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    # A rate that falls does so over the length of the run, which decides every step of it.
+    free = MAY_CHANGE if new["train"]["schedule"] == "constant" else MAY_CHANGE - {"epochs", "max_steps"}
+    for section in ("model", "data", "train"):
+        for key in old[section].keys() & new[section].keys():
+            was, now = old[section][key], new[section][key]
+            if was != now and not (section == "train" and key in free):
+                raise ConfigError(f"cannot resume from {path}: it has {section}.{key} = {was!r}, this run {now!r}")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoint files that are whole or absent, and that hold tensors and plain values alone."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside, make sure it is on disk, then replace."""
+        beside = Path(f"{path}.tmp")
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+class RunCheckpoint(Checkpoint):
+    """Writes the run's folder while it trains.
+
+    Args:
+        folder: Of the run.
+        run: Says how often, which score is best, and which run this is.
+        classes: K of the model.
+        card: What the cards of ``best/`` and ``last/`` say beside the scores.
+
+    Raises:
+        ConfigError: When no score has the name ``train.monitor``.
+    """
+
+    def __init__(self, folder: Path, run: Run, classes: int, card: Mapping[str, Any]) -> None:
+        self.folder, self.run, self.config, self.card = folder, run, run.train, card
+        # AVSBench's tables begin with these two.
+        first = "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"
+        self.monitor, names = run.train.monitor or first, score_names(classes)
+        if self.monitor not in names:
+            raise ConfigError(f"train.monitor {self.monitor!r} is no score. {did_you_mean(self.monitor, names)}")
+        self.best = -math.inf
+        self._position, self._curve_bytes = START, 0
+
+    @property
+    def state_key(self) -> str:
+        """The key of the state in ``resume.ckpt``; fixed, so that checkpoints stay readable if the class is renamed."""
+        return "Keeper"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, for Lightning to keep in the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The best score so far."""
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Within an epoch, save every so often, when told to terminate, and when the steps are used up."""
+        c, step, done = self.config, trainer.global_step, batch_idx + 1
+        if c.keep_every and step % c.keep_every == 0 and not done % c.accumulate:
+            self._write_weights(trainer, pl_module, (f"step{step}",), {})
+        if done % c.accumulate or done == trainer.num_training_batches:
+            return
+        if self._used_up(step):
+            # Validation comes next, and may be killed: a run that is done must have its last weights.
+            self._save_weights(trainer, pl_module)
+        if trainer.received_sigterm or self._used_up(step) or step % c.save_every == 0:
+            self._save_resume(trainer, pl_module, Position(trainer.current_epoch, done))
+        trainer.should_stop = trainer.should_stop or self._used_up(step)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """At the end of an epoch, save after validation."""
+        self._save_weights(trainer, pl_module)
+        if trainer.fit_loop.batch_idx + 1 == trainer.num_training_batches:
+            self._save_resume(trainer, pl_module, Position(trainer.current_epoch + 1))
+            trainer.should_stop = trainer.should_stop or self._used_up(trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add where the run stands, and which run it is."""
+        checkpoint["avseg"] = {
+            "run": json.dumps(self.run.as_dict()),
+            "position": tuple(self._position),
+            "curve_bytes": self._curve_bytes,
+        }
+
+    def _used_up(self, step: int) -> bool:
+        return self.config.max_steps is not None and step >= self.config.max_steps
+
+    def _save_resume(self, trainer: pl.Trainer, lesson: AVSLightningModule, position: Position) -> None:
+        self._position = position
+        self._curve_bytes = lesson.curves.size() if lesson.curves else 0
+        with _writing(self.folder / RESUME):
+            trainer.save_checkpoint(self.folder / RESUME)
+
+    def _save_weights(self, trainer: pl.Trainer, lesson: AVSLightningModule) -> None:
+        scores, lesson.scores = lesson.scores, {}
+        score = scores.get(self.monitor, math.nan) * (1 if self.config.mode == "max" else -1)
+        better = score > self.best
+        self.best = score if better else self.best
+        self._write_weights(trainer, lesson, ("last", "best") if better else ("last",), scores)
+        if scores:
+            trainer.print(
+                f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, step {trainer.global_step}: "
+                f"val/loss {scores['val/loss']:.4f}, {self.monitor} {scores[self.monitor]:.4f}"
+                f"{' (best)' if better else ''}"
+            )
+
+    def _write_weights(
+        self, trainer: pl.Trainer, lesson: AVSLightningModule, names: Sequence[str], scores: Mapping[str, float]
+    ) -> None:
+        numbers = {name: None if math.isnan(value) else value for name, value in scores.items()}  # JSON has no NaN
+        card = {**self.card, "epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": numbers}
+        for name in names:
+            if trainer.is_global_zero:
+                with _writing(self.folder / name):
+                    store.save(lesson.model, self.folder / name, **card)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # Python, torch and safetensors each have their own way to say that a disk is full.
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"cannot write {path} ({reason}): make room, then --train.resume auto goes on") from error

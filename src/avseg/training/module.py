@@ -1,0 +1,212 @@
+"""One model learning from one data set: the steps Lightning calls."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric, Metric
+
+from avseg.config import TrainConfig
+from avseg.costs import part_of
+from avseg.data import AVSDataset, Sample, collate
+from avseg.errors import AvsegError, ConfigError
+from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.metrics import protocols
+from avseg.training.curves import CurveLogger
+from avseg.training.sampler import START, Position, ResumableSampler, reseed
+
+BACKBONE = "backbone"
+"""The part of a model that ``train.backbone_lr`` is for."""
+POLY = 0.9
+"""Power of what remains of a run, with the schedule "poly" (DeepLab, arXiv 1606.00915)."""
+
+
+class AVSLightningModule(pl.LightningModule):
+    """One model learning from one data set.
+
+    Args:
+        model: Learns.
+        training: To learn from.
+        validation: To be scored on.
+        config: How.
+        curves: Where the numbers go; None in processes that do not write.
+        start: What a resumed run has done already.
+
+    Attributes:
+        scores: Of the latest validation; empty when somebody took them.
+        fresh: Names of the tensors that start from random weights although the others do not.
+    """
+
+    def __init__(
+        self,
+        model: AVSModel,
+        training: AVSDataset,
+        validation: AVSDataset,
+        config: TrainConfig,
+        curves: CurveLogger | None,
+        start: Position = START,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.curves, self.start = model, config, curves, start
+        self.training_set, self.validation_set = training, validation
+        self.protocols = nn.ModuleDict(protocols(model.classes))
+        self.validation_loss = MeanMetric()
+        self.scores: dict[str, float] = {}
+        self.fresh: list[str] = []
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Batches from where the run stands."""
+        c, t = self.config, self.trainer
+        sampler = ResumableSampler(
+            len(self.training_set), c.seed, c.batch_size, self.start, t.global_rank, t.world_size
+        )
+        return self._loader(self.training_set, sampler, c.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Clip by clip, as many for each process: the last ones may come twice."""
+        clips, world = len(self.validation_set), self.trainer.world_size
+        mine = [i % clips for i in range(self.trainer.global_rank, -(-clips // world) * world, world)]
+        return self._loader(self.validation_set, mine, 1)
+
+    def _loader(self, data: AVSDataset, sampler: Any, batch_size: int) -> DataLoader[Sample]:
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
+        workers = self.config.workers
+        return DataLoader(data, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=on_gpu)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of what learns, and its schedule in steps."""
+        c = self.config
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[c.optimizer]
+        optimizer = kind(self._groups(), lr=c.lr, weight_decay=c.weight_decay)
+        clips = -(-len(self.training_set) // self.trainer.world_size)
+        total = c.epochs * -(-clips // (c.batch_size * c.accumulate))
+        schedule = LambdaLR(optimizer, rate_factor(c, min(total, c.max_steps or total)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What learns; a backbone with a rate of its own comes second."""
+        ratio = self.config.backbone_lr
+        learning = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if ratio == 1:
+            return [{"params": [p for _, p in learning]}]
+        backbone = [p for name, p in learning if part_of(self.model, name) == BACKBONE]
+        if not backbone:
+            raise ConfigError(f"{self.model.name} has no backbone that learns: leave out train.backbone_lr {ratio}")
+        others = [p for name, p in learning if part_of(self.model, name) != BACKBONE]
+        return [{"params": others}, {"params": backbone, "lr": ratio * self.config.lr}]
+
+    def on_train_start(self) -> None:
+        """Say what is about to happen."""
+        learn = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        self.trainer.print(
+            f"{self.model.name}: {learn / 1e6:.2f} M parameters learn from {len(self.training_set)} clips, "
+            f"{self.trainer.num_training_batches} batches per epoch, on {self.device}"
+        )
+        if self.fresh:
+            self.trainer.print(f"not in weights.model, so random at the start: {', '.join(self.fresh)}")
+
+    def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
+        """Make all that is random a function of seed, position and process: a resumed run draws the same."""
+        reseed(self.config.seed, self.current_epoch, batch_idx, self.trainer.global_rank)
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """The loss of one batch.
+
+        Raises:
+            AvsegError: When it is not finite.
+        """
+        clip, target = mirror(batch.clip, batch.target) if self.config.flip else (batch.clip, batch.target)
+        prediction = self._answer(clip, target)
+        terms = self.model.loss(prediction, target)
+        loss = self._sum(terms, batch)
+        self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        if self.global_step % self.config.log_every == 0 and batch_idx % self.config.accumulate == 0:
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self._write("train", {"loss": loss, **terms, **prediction.scalars, "lr": rate})
+        return loss
+
+    def _answer(self, clip: Clip, target: Target) -> Prediction:
+        try:
+            return cast("Prediction", self.model(clip, target))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            b, t, _, h, w = clip.frames.shape
+            raise ConfigError(
+                f"{b} clips of {t} frames of {h}x{w} leave the deepest stage one value per channel, too few for batch "
+                "norm: raise train.batch_size or data.size"
+            ) from error
+
+    def validation_step(self, batch: Sample, batch_idx: int) -> None:
+        """Count one clip in every score."""
+        if batch_idx * self.trainer.world_size + self.trainer.global_rank >= len(self.validation_set):
+            return  # it comes for the second time
+        prediction = self.model(batch.clip).at(batch.target.masks.shape[-2:])
+        self.validation_loss.update(self._sum(self.model.loss(prediction, batch.target), batch))
+        for protocol in self.protocols.children():
+            cast("Metric", protocol).update(prediction, batch.target, batch.clip.valid)
+
+    def on_validation_epoch_end(self) -> None:
+        """The scores over all clips of all processes."""
+        values: dict[str, Any] = {"loss": self.validation_loss.compute()}
+        self.validation_loss.reset()
+        for name, protocol in cast("dict[str, Metric]", self.protocols).items():
+            values |= {f"{name}/{key}": v for key, v in protocol.compute().items() if v.ndim == 0}
+            protocol.reset()
+        self.scores = self._write("val", values)
+
+    def _sum(self, terms: Mapping[str, Tensor], batch: Sample) -> Tensor:
+        loss = torch.stack([*terms.values()]).sum()
+        if not torch.isfinite(loss):
+            raise AvsegError(
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}), in clips "
+                f"{', '.join(batch.names)}: earlier checkpoints are kept; try a lower train.lr, or train.clip_grad 1"
+            )
+        return loss
+
+    def _write(self, group: str, values: Mapping[str, Tensor | float]) -> dict[str, float]:
+        plain = {f"{group}/{k}": float(v.detach()) if isinstance(v, Tensor) else v for k, v in values.items()}
+        if self.curves is not None:
+            self.curves.write(self.global_step, plain)
+        return plain
+
+
+def score_names(classes: int) -> list[str]:
+    """What a validation will measure."""
+    one = torch.ones(1, 1, dtype=torch.bool)
+    answer, target = Prediction(torch.zeros(1, 1, classes, 8, 8)), Target(torch.zeros(1, 1, 8, 8).long(), one)
+    names = ["val/loss"]
+    for name, protocol in protocols(classes).items():
+        protocol.update(answer, target, one)
+        names += [f"val/{name}/{key}" for key, value in protocol.compute().items() if value.ndim == 0]
+    return names
+
+
+def rate_factor(config: TrainConfig, total: int) -> Callable[[int], float]:
+    """What multiplies every learning rate at each of ``total`` optimizer steps."""
+
+    def factor(step: int) -> float:
+        if step < config.warmup:
+            return (step + 1) / (config.warmup + 1)
+        if config.schedule == "constant":
+            return 1.0
+        done = min((step - config.warmup) / max(1, total - config.warmup), 1.0)
+        return (1 - done) ** POLY if config.schedule == "poly" else 0.5 + 0.5 * math.cos(math.pi * done)
+
+    return factor
+
+
+def mirror(clip: Clip, target: Target) -> tuple[Clip, Target]:
+    """Half of the clips, at random, left to right: pictures, masks, and the channels of stereo sound."""
+    chosen = torch.rand(len(clip.frames)) < 0.5
+
+    def flip(x: Tensor, axis: int) -> Tensor:
+        return torch.where(chosen.to(x.device).view(-1, *[1] * (x.ndim - 1)), x.flip(axis), x)
+
+    audio = flip(clip.audio, 2) if clip.audio.ndim == 5 else clip.audio
+    return Clip(flip(clip.frames, -1), audio, clip.valid), Target(flip(target.masks, -1), target.labelled)

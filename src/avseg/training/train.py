@@ -1,0 +1,154 @@
+"""``avseg train``: a model learns from a data set, and a killed run goes on as if nothing had happened.
+
+A run's folder holds ``config.yaml``, ``metrics.csv`` and TensorBoard's events, ``best/`` and ``last/`` for
+:func:`avseg.load`, and ``resume.ckpt``. All that is random is a function of the seed and the position in the run, so
+that weights, optimizer, best score and position are all it takes to go on bit for bit (on a GPU as far as its own
+arithmetic repeats itself).
+"""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
+from avseg.checkpoints.store import is_model, start_from, take_part
+from avseg.config import Run, Weights
+from avseg.data import AVSDataset, build_dataset
+from avseg.errors import ConfigError, DataError
+from avseg.interface import AVSModel
+from avseg.models import build_for
+from avseg.nn.audio import AudioEncoder
+from avseg.provenance import commit
+from avseg.training.checkpoint import AtomicCheckpointIO, RunCheckpoint, find_resume
+from avseg.training.curves import CurveLogger
+from avseg.training.module import AVSLightningModule
+from avseg.training.sampler import reseed
+
+
+def train(run: Run, *, progress: bool = False) -> Path:
+    """Train until the epochs or steps are used up.
+
+    Args:
+        run: All settings.
+        progress: Show a bar.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        AvsegError: When a setting cannot work, the run cannot be resumed, or the loss is not finite.
+    """
+    folder = Path(run.train.out or f"runs/{run.model['name']}_{run.data['name']}")
+    resume = find_resume(run, folder)
+    if run.train.max_steps is not None and resume.step >= run.train.max_steps:
+        return folder
+    reseed(run.train.seed)
+    training, validation = _dataset(run, "train"), _dataset(run, "val")
+    model = build_for(training, **run.model)
+    fresh = load_weights(model, run.weights, training) if resume.path is None else []
+    trainer = _trainer(run, folder, training, progress)
+    curves = None
+    if trainer.is_global_zero:
+        curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
+        (folder / "config.yaml").write_text(yaml.safe_dump(run.as_dict(), sort_keys=False), encoding="utf-8")
+    lesson = AVSLightningModule(model, training, validation, run.train, curves, resume.position)
+    lesson.fresh = fresh
+    _fit(trainer, lesson, resume.path)
+    return folder
+
+
+def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
+    """A trained model or parts of one to start from, and the check that a frozen audio encoder has weights.
+
+    Returns:
+        The tensors that ``weights.model`` had in another shape, or not at all: they start from random weights.
+
+    Raises:
+        CheckpointError: When weights cannot be had or do not fit.
+        ConfigError: When the model would listen through a frozen, random encoder.
+    """
+    fresh = [] if weights.model is None else start_from(model, weights.model)
+    for part, source, read in (
+        ("visual", weights.visual, load_visual),
+        ("audio", weights.audio, load_audio),
+        ("transformer", weights.decoder, load_decoder),
+    ):
+        if source is not None and is_model(source):
+            take_part(model, part, source)
+        elif source is not None:
+            read(model, source)
+    if weights.audio is not None:
+        return fresh
+    encoder = getattr(model, "audio", None)
+    frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
+    if frozen and weights.model is None and data[0].clip.audio.ndim == 5:
+        raise ConfigError(
+            "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
+            "--model.train_audio true"
+        )
+    return fresh
+
+
+def _dataset(run: Run, split: str) -> AVSDataset:
+    data = build_dataset(split=split, **run.data)
+    if not len(data):
+        raise DataError(f"the data set {run.data['name']!r} has no clip in its split {split!r}")
+    return data
+
+
+def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Trainer:
+    c = run.train
+    settings = {key: value for key, value in dataclasses.asdict(c).items() if key not in ("out", "resume")}
+    card = {"data": run.data, "class_names": data.class_names, "train": settings, "commit": commit()}
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*fp16 is not supported on CPU")
+            return pl.Trainer(
+                max_epochs=c.epochs,
+                accelerator=c.accelerator,
+                devices=c.devices,
+                strategy=c.strategy,
+                precision=c.precision,
+                accumulate_grad_batches=c.accumulate,
+                gradient_clip_val=c.clip_grad,
+                check_val_every_n_epoch=c.val_every,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                logger=False,
+                default_root_dir=folder,
+                enable_model_summary=False,
+                enable_progress_bar=progress,
+                callbacks=[RunCheckpoint(folder, run, data.classes, card), *([RichProgressBar()] if progress else [])],
+                plugins=[AtomicCheckpointIO()],
+            )
+    except (MisconfigurationException, ValueError, UserWarning) as error:
+        raise ConfigError(f"these devices cannot be used: {' '.join(str(error).split())}") from error
+
+
+def _fit(trainer: pl.Trainer, lesson: AVSLightningModule, resume: Path | None) -> None:
+    with warnings.catch_warnings():
+        for harmless in (
+            ".*your dataloader is not resumable",  # it is, by ShuffledFrom; Lightning looks for another way
+            ".*does not have many workers",
+            ".*LeafSpec.* is deprecated",  # between Lightning and torch
+            r"Found \d+ module\(s\) in eval mode",  # a frozen audio encoder, on purpose
+        ):
+            warnings.filterwarnings("ignore", harmless)
+        try:
+            trainer.fit(lesson, ckpt_path=resume, weights_only=True)
+        except SIGTERMException:
+            raise SystemExit(143) from None
+        except SystemExit as end:
+            # Lightning turns Ctrl-C into an exit with code 1.
+            if isinstance(end.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if lesson.curves is not None:
+                lesson.curves.close()

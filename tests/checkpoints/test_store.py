@@ -1,0 +1,182 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import avseg
+from avseg.checkpoints.pretrained import load_audio, load_visual
+from avseg.checkpoints.state import read_state
+from avseg.checkpoints.store import bundled, read_card, save, start_from
+from avseg.errors import CheckpointError
+from avseg.interface import AVSModel
+
+
+def model(**config: object) -> avseg.AVSModel:
+    return avseg.build("pcmanet", visual="resnet18", audio="none", channels=16, **config)
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1), "b": Trap(tmp_path / "owned")}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="no plain tensors"):
+        avseg.from_release(tmp_path / "evil.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors"])
+def test_broken_files_are_one_line(content: bytes, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        read_state(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_numbers_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "numbers.pth")
+    with pytest.raises(CheckpointError, match="no state dict"):
+        read_state(tmp_path / "numbers.pth")
+
+
+def test_nothing_of_that_name() -> None:
+    with pytest.raises(CheckpointError, match="no model 'nowhere'"):
+        avseg.load("nowhere")
+    with pytest.raises(CheckpointError, match=r"no weights at .*nowhere\.pth"):
+        avseg.from_release("nowhere.pth")
+
+
+def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="the Hub says") as caught:
+        avseg.load("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_weights_file_alone_has_no_card(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="avseg convert first"):
+        avseg.load(tmp_path / "model.safetensors")
+
+
+def test_cards_that_say_too_little(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no avseg\.json"):
+        read_card(tmp_path)
+    (tmp_path / "avseg.json").write_text("{")
+    with pytest.raises(CheckpointError, match="is no JSON"):
+        read_card(tmp_path)
+    (tmp_path / "avseg.json").write_text(json.dumps({"model": "pcmanet"}))
+    with pytest.raises(CheckpointError, match="does not say model, classes and config"):
+        read_card(tmp_path)
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path) -> None:
+    save(model(), tmp_path)
+    card = json.loads((tmp_path / "avseg.json").read_text())
+    card["config"]["channels"] = 32
+    (tmp_path / "avseg.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"wrongly shaped: .*audio_linear\.bias"):
+        avseg.load(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model()
+    save(first, tmp_path, score=1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        save(model(), tmp_path, score=2)
+    monkeypatch.undo()
+    again = avseg.load(tmp_path)
+    assert again.card["score"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_visual_weights_in_the_names_of_torchvision_and_of_transformers(tmp_path: Path) -> None:
+    donor, taker = model(), model()
+    net = donor.visual.net.state_dict()
+    save_file({f"resnet.{k}": v.contiguous() for k, v in net.items()}, tmp_path / "model.safetensors")
+    load_visual(taker, str(tmp_path / "model.safetensors"))
+    assert all(torch.equal(v, taker.visual.net.state_dict()[k]) for k, v in net.items())
+
+    from avseg.nn.visual import original_source
+
+    original = {original_source("resnet18", k).key: v for k, v in net.items()} | {"fc.weight": torch.zeros(1000, 512)}
+    torch.save({"model": original}, tmp_path / "resnet18.pth")
+    other = model()
+    load_visual(other, str(tmp_path / "resnet18.pth"))
+    assert all(torch.equal(v, other.visual.net.state_dict()[k]) for k, v in net.items())
+
+
+def test_pvt_weights_of_their_authors_have_joined_keys_and_values(tmp_path: Path) -> None:
+    donor, taker = (avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16) for _ in range(2))
+    from avseg.nn.visual import original_source
+
+    joined: dict[str, list[torch.Tensor]] = {}
+    for key, tensor in donor.visual.net.state_dict().items():
+        joined.setdefault(original_source("pvt_v2_b0", key).key, []).append(tensor)
+    assert "block1.0.attn.kv.weight" in joined
+    torch.save({k: torch.cat(v) for k, v in joined.items()} | {"head.weight": torch.zeros(1)}, tmp_path / "pvt.pth")
+    load_visual(taker, str(tmp_path / "pvt.pth"))
+    assert all(torch.equal(a, b) for a, b in zip(donor.visual.parameters(), taker.visual.parameters(), strict=True))
+
+
+def test_swin_weights_of_a_classifier_leave_the_stage_norms_alone(tmp_path: Path) -> None:
+    donor, taker = (avseg.build("pcmanet", visual="swin_tiny", audio="none", channels=16) for _ in range(2))
+    state = {k: v for k, v in donor.visual.net.state_dict().items() if k.startswith("swin.")}
+    state["swin.layernorm.weight"] = torch.ones(768)
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "swin.safetensors")
+    load_visual(taker, str(tmp_path / "swin.safetensors"))
+    assert torch.equal(donor.visual.net.swin.embeddings.norm.weight, taker.visual.net.swin.embeddings.norm.weight)
+
+
+def test_audio_weights_need_an_encoder() -> None:
+    with pytest.raises(CheckpointError, match="no audio encoder"):
+        load_audio(model(), "vggish-10086976.pth")
+
+
+def test_what_is_bundled_loads() -> None:
+    for name in bundled():
+        assert avseg.load(name).card["model"] in avseg.list_models()
+
+
+def test_start_from_takes_what_has_the_same_shape_and_names_the_rest(tmp_path: Path) -> None:
+    donor, taker = model(), avseg.build("pcmanet", 5, visual="resnet18", audio="none", channels=16)
+    save(donor, tmp_path)
+    fresh = start_from(taker, str(tmp_path))
+    assert fresh == [f"head.{i}.3.{kind}" for i in (4, 3, 2, 1) for kind in ("weight", "bias")]
+    assert torch.equal(taker.audio_linear.weight, donor.audio_linear.weight)
+
+
+def test_start_from_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save(model(), tmp_path)
+    taker = model()
+    monkeypatch.setattr(AVSModel, "name", property(lambda self: "ours" if self is taker else "theirs"))
+    with pytest.raises(CheckpointError, match="is a theirs, the model to train a ours"):
+        start_from(taker, str(tmp_path))
+
+
+def test_half_as_large_and_almost_the_same(tmp_path: Path) -> None:
+    whole = model()
+    save(whole, tmp_path / "32")
+    save(whole, tmp_path / "16", half=True)
+    sizes = [(tmp_path / bits / "model.safetensors").stat().st_size for bits in ("16", "32")]
+    assert sizes[0] < 0.51 * sizes[1]
+    again = avseg.load(tmp_path / "16")
+    assert all(p.dtype == torch.float32 for p in again.parameters())
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(whole.parameters(), again.parameters(), strict=True))

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from avseg.media.images import fitted
+
+NEAREST = Image.Resampling.NEAREST
+
+
+def stripes(height: int, width: int) -> Image.Image:
+    """Its columns tell their number."""
+    return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (height, 1)))
+
+
+def test_squash_shows_all() -> None:
+    small = np.asarray(fitted(stripes(20, 60), (20, 30), "squash", NEAREST))
+    assert small.shape == (20, 30)
+    assert small[0, 0] < 2
+    assert small[0, -1] > 57
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20), (41, 77), (224, 225)])
+def test_crop_covers_and_keeps_the_middle(height: int, width: int) -> None:
+    cut = np.asarray(fitted(stripes(height, width), (10, 10), "crop", NEAREST))
+    assert cut.shape == (10, 10)
+    middle, span = (int(cut[0, 0]) + int(cut[0, -1])) / 2, int(cut[0, -1]) - int(cut[0, 0])
+    assert abs(middle - (width - 1) / 2) <= max(width, height) / 20
+    assert abs(span - 0.9 * min(height, width)) <= min(height, width) / 10
+
+
+@pytest.mark.parametrize(("size", "resize"), [((0, 0), "squash"), ((10, 10), "native")])
+def test_native_is_the_same_picture(size: tuple[int, int], resize) -> None:
+    picture = stripes(7, 9)
+    assert fitted(picture, size, resize, NEAREST) is picture

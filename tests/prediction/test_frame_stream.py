@@ -1,0 +1,244 @@
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+import avseg.prediction.frame_stream
+from avseg.errors import ConfigError, MediaError
+from avseg.interface import Prediction
+from avseg.media.rle import area, decode
+from avseg.media.video import Picture
+from avseg.prediction.frame_stream import FrameStream, Options, sample
+from avseg.prediction.uncertainty import unpack
+
+
+def shown(*times, last=0.04):
+    ends = [*times[1:], times[-1] + last]
+    return [Picture(time, end, None) for time, end in zip(times, ends, strict=True)]
+
+
+def moments(pictures, fps=1.0):
+    return [(pytest.approx(time), picture.time) for time, picture in sample(iter(pictures), fps)]
+
+
+def test_samples_lie_in_the_middle_of_each_second():
+    pictures = shown(*(k / 25 for k in range(75)))
+    assert moments(pictures) == [(0.5, 0.48), (1.5, 1.48), (2.5, 2.48)]
+
+
+def test_samples_count_from_the_first_picture():
+    assert moments(shown(*(7.3 + k / 10 for k in range(20)), last=0.1)) == [(7.8, 7.8), (8.8, 8.8)]
+
+
+def test_denser_samples():
+    assert [time for time, _ in moments(shown(0.0, 0.2, 0.4, 0.6, 0.8, last=0.2), fps=5.0)] == [0.1, 0.3, 0.5, 0.7, 0.9]
+
+
+def test_a_still_is_seen_when_it_comes_and_before_it_goes():
+    assert moments(shown(0.0, 4.2, last=1.0)) == [(0.5, 0.0), (3.5, 0.0), (4.5, 4.2)]
+    assert len(moments(shown(0.0, 0.04, 1e9, 1e9 + 0.04))) == 3  # a broken time stamp takes no million years
+
+
+@pytest.mark.parametrize("times", [(0.0,), (0.0, 0.04, 0.36), (5.0, 5.1)])
+def test_a_short_video_is_seen_at_its_end(times):
+    assert moments(shown(*times)) == [(times[-1], times[-1])]
+
+
+@pytest.mark.parametrize("length", [0.04, 0.52, 1.0, 1.2, 1.48, 1.52, 2.0, 2.4, 7.96])
+@pytest.mark.parametrize("fps", [0.5, 1.0, 2.0, 30.0])
+def test_no_picture_is_further_than_half_a_step_from_a_sample(length, fps):
+    pictures = shown(*np.arange(0, length, 0.04))
+    times = [time for time, _ in sample(iter(pictures), fps)]
+    assert all(a < b for a, b in pairwise(times))
+    for picture in pictures:
+        assert min(abs(picture.time - time) for time in times) <= 0.5 / fps + 1e-9
+
+
+def walk(path, model, note=None, **options):
+    return FrameStream(path, model, Options(**options), note or pytest.fail)
+
+
+@pytest.mark.parametrize("rate", [24_000 / 1001, 25.1, 59.94, 7.3])
+@pytest.mark.parametrize("late", [0.0, 0.35, 1.2])
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
+def test_masks_follow_the_sound(make_video, make_beep, ear, rate, late, name):
+    """The beep lasts from 1 s to 2 s after the first picture, whichever stream begins first."""
+    times = [late + k / rate for k in range(int(3 * rate))]
+    wave = make_beep(late + 4, late + 1.0, late + 2.0)
+    frames = list(walk(make_video(name, times=times, sound=wave), ear, fps=10.0))
+    assert [frame.time for frame in frames] == pytest.approx(times, abs=1e-3)
+    marked = [frame.time - late for frame in frames if frame.regions]
+    expected = [time - late for time in times if 1.0 < time - late < 2.0]
+    # Samples fall 0.05 s before and after the beep's ends; blending puts the change into their middle, the end.
+    assert marked == pytest.approx(expected, abs=1e-3)
+
+
+def test_masks_follow_a_sound_that_starts_late(make_video, make_beep, ear):
+    wave = make_beep(2, 0.3, 0.8)
+    path = make_video(times=[k / 23 for k in range(69)], sound=wave, sound_start=0.7)
+    marked = [frame.time for frame in walk(path, ear, fps=10.0) if frame.regions]
+    assert marked == pytest.approx([k / 23 for k in range(69) if 1.0 < k / 23 < 1.5], abs=1e-3)
+
+
+def test_picture_and_sound_of_a_moment_reach_the_model_together(make_video, make_beep, ear):
+    def flash(index, size):
+        return np.full((*size, 3), 250 if 1.0 <= index / 25 < 2.0 else 5, np.uint8)
+
+    path = make_video("clip.mp4", times=[k / 25 for k in range(75)], picture=flash, sound=make_beep(3, 1, 2))
+    list(walk(path, ear, fps=10.0))
+    bright = torch.cat([clip.frames.mean((2, 3, 4)) > 0 for clip in ear.clips], 1)
+    loud = torch.cat([clip.audio[:, :, 0, 46:50].mean((2, 3)) > -4.0 for clip in ear.clips], 1)
+    assert torch.equal(bright, loud)
+    assert bright.sum() == 10
+
+
+def test_samples_come_in_clips_of_the_trained_length(make_video, make_beep, ear):
+    path = make_video(times=[k / 5 for k in range(60)], sound=make_beep(12, 0, 12))
+    list(walk(path, ear))
+    assert [tuple(clip.frames.shape) for clip in ear.clips] == [(1, t, 3, 16, 16) for t in (5, 5, 2)]
+    assert [tuple(clip.audio.shape) for clip in ear.clips] == [(1, t, 1, 96, 64) for t in (5, 5, 2)]
+    ear.card = {"data": {"size": [12, 20], "frames": 3}}
+    ear.clips.clear()
+    list(walk(path, ear))
+    assert [tuple(clip.frames.shape[1:]) for clip in ear.clips] == [(3, 3, 12, 20)] * 4
+
+
+def test_probabilities_are_blended_in_time(make_video, make_beep, ear):
+    """One half says 0.9 then 0.1, the other 0.1 then 0.3: the first is marked until 0.5 is crossed."""
+    values = torch.tensor([[0.9, 0.1], [0.1, 0.3]]).T.reshape(1, 2, 1, 1, 2).expand(1, 2, 1, 16, 2)
+    ear.forward = lambda clip, **_: Prediction(torch.logit(values))
+    path = make_video(times=[k / 20 for k in range(40)], sound=make_beep(2, 0, 2), size=(20, 30))
+    for frame in walk(path, ear):
+        share = min(max(frame.time - 0.5, 0.0), 1.0)
+        left = 0.9 - 0.8 * share
+        if share == pytest.approx(0.5):
+            continue
+        assert bool(frame.regions) == (left > 0.5), frame.time
+        if frame.regions:
+            mask = decode(frame.regions[0].rle)
+            assert mask.shape == (20, 30)
+            assert mask[:, 0].all()
+            assert not mask[:, -1].any()
+            assert 0.5 < frame.regions[0].score <= left + 1e-4
+
+
+def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+
+    class Fake:
+        def __init__(self, time):
+            self.time, self.end = time, time + 0.1
+            alive.add(self)
+
+        def rgb(self):
+            return np.zeros((8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(avseg.prediction.frame_stream, "pictures", lambda *_: (Fake(k / 10) for k in range(6_000)))
+    path = make_video()
+    strolling = FrameStream(path, ear, Options(missing_audio="silence"), lambda _: None)
+    for _ in strolling:
+        most = max(most, len(alive))
+        assert len(strolling._waiting) < 80
+    assert most <= 8
+
+
+def test_no_sound_is_refused_unless_silence_is_asked_for(make_video, ear):
+    path = make_video("mute.mp4")
+    with pytest.raises(
+        MediaError, match=r"mute\.mp4 has no sound track: give a video with sound, or say missing_audio"
+    ):
+        walk(path, ear)
+    notes = []
+    frames = list(walk(path, ear, notes.append, missing_audio="silence"))
+    assert len(frames) == 25
+    assert notes == ["mute.mp4 has no sound track: the model heard silence"]
+
+
+def test_a_silent_track_is_noted(make_video, make_beep, ear):
+    notes = []
+    frames = list(walk(make_video("still.mkv", sound=make_beep(1, 0, 0)), ear, notes.append))
+    assert not any(frame.regions for frame in frames)
+    assert notes == ["still.mkv has a silent sound track: nothing in it is louder than -80 dB"]
+
+
+def test_a_file_that_ends_too_early_is_refused(make_video, make_beep, ear):
+    path = make_video(times=[k / 25 for k in range(250)], sound=make_beep(10, 0, 10))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(
+        MediaError, match=r"cut off or damaged: it declares 10\.\d s and ends after [3-7]\.\d s: copy it"
+    ):
+        list(walk(path, ear))
+    notes = []
+    assert 50 < len(list(walk(path, ear, notes.append, damaged="skip"))) < 200
+    assert len(notes) == 1
+
+
+def test_sound_that_outlasts_the_picture_is_no_damage(make_video, make_beep, ear):
+    assert len(list(walk(make_video(sound=make_beep(8, 0, 8)), ear))) == 25
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 53), (2, 90)])
+def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
+    path = make_video(size=size, codec="ffv1", pix_fmt="bgr0", sound=make_beep(1, 0, 1))
+    for frame in walk(path, ear):
+        assert frame.regions[0].rle.size == size
+        assert area(frame.regions[0].rle) == size[0] * size[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"fps": 0.0}, "fps must be above 0, got 0.0"),
+        ({"fps": float("nan")}, "fps must be above 0"),
+        ({"missing_audio": "silent"}, "Did you mean 'silence'"),
+        ({"damaged": "keep"}, "Choose from: error, skip"),
+        ({"show": "uncertain"}, "Did you mean 'uncertainty'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        Options(**setting)
+
+
+def test_uncertainty_is_blended_in_time(doubtful, doubter):
+    """Seen at 0.25 s, 0.75 s, 1.25 s and 1.75 s: linear in between, the nearest one before and after."""
+    frames = list(walk(doubtful, doubter, fps=2.0, show="uncertainty"))
+    for frame in frames:
+        place = min(max((frame.time - 0.25) / 0.5, 0.0), 3.0)
+        before, share = int(place), place - int(place)
+        steepness = (1 - share) * 0.75**before + share * 0.75 ** (before + 1)
+        row = 0.1 + 0.7 * steepness * np.arange(8) / 7
+        np.testing.assert_allclose(unpack(frame.uncertainty, (6, 8)), [row] * 6, atol=0.5 / 255 + 1e-6)
+        assert frame.uncertainty.size == (6, 8)
+        assert frame.uncertainty.mean == pytest.approx(row.mean(), abs=0.5 / 255)
+        (region,) = frame.regions
+        assert region.uncertainty == pytest.approx(row[:4].mean(), abs=0.01)  # the left half
+    assert len(frames) == 20
+    assert doubter.asked == [True, True]
+
+
+def test_uncertainty_changes_no_mask(doubtful, doubter):
+    plain = list(walk(doubtful, doubter))
+    assert doubter.asked == [False]
+    shown = list(walk(doubtful, doubter, show="uncertainty"))
+    assert [(f.time, [r[:3] for r in f.regions]) for f in shown] == [
+        (f.time, [r[:3] for r in f.regions]) for f in plain
+    ]
+    assert {(f.uncertainty, f.regions[0].uncertainty) for f in plain} == {(None, None)}
+
+
+def test_uncertainty_costs_a_picture_a_few_kilobytes(doubtful, doubter):
+    doubter.doubt = lambda k: torch.rand(224, 224)
+    for frame in walk(doubtful, doubter, show="uncertainty"):
+        assert frame.uncertainty.size == (64, 64)
+        assert len(frame.uncertainty.png) < 4500
+
+
+def test_a_model_that_does_not_estimate_it_is_refused_at_its_first_clip(make_video, make_beep, ear):
+    path = make_video(times=[k / 5 for k in range(60)], sound=make_beep(12, 0, 12))
+    with pytest.raises(ConfigError, match="does not say how uncertain it is: train"):
+        list(walk(path, ear, show="uncertainty"))
+    assert len(ear.clips) == 1
