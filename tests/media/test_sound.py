@@ -29,37 +29,37 @@ def test_windows_equal_the_whole_track_resampled_at_once(rate):
     wave = noise(3, rate)[0]
     sound = Sound(blocks(wave, rate, jitter=0.0005))
     expected = log_mel_at(mono16k(wave, rate), torch.tensor(TIMES, dtype=torch.float64))
-    torch.testing.assert_close(torch.stack([sound.patch(t) for t in TIMES]), expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.stack([sound.log_mel_at(t) for t in TIMES]), expected, atol=2e-5, rtol=1e-5)
 
 
 def test_start_of_the_track_counts():
     wave = noise(2, 16_000)[0]
     late, early = Sound(blocks(wave, 16_000, start=1.25)), Sound(blocks(wave, 16_000, start=-0.3))
     expected = log_mel_at(torch.from_numpy(wave), torch.tensor([0.75]))[0]
-    torch.testing.assert_close(late.patch(2.0), expected)
-    torch.testing.assert_close(early.patch(0.45), expected)
-    assert silence().patch(0.5).unique().item() == pytest.approx(math.log(0.01))
+    torch.testing.assert_close(late.log_mel_at(2.0), expected)
+    torch.testing.assert_close(early.log_mel_at(0.45), expected)
+    assert silence().log_mel_at(0.5).unique().item() == pytest.approx(math.log(0.01))
 
 
 def test_a_gap_in_the_time_stamps_is_silence():
     wave = noise(1, 16_000)[0]
     gappy = Sound(iter([*blocks(wave, 16_000), *blocks(wave, 16_000, start=500.0)]))
-    assert gappy.around(250.0).abs().max() == 0
-    after = gappy.around(500.6)
+    assert gappy.waveform_at(250.0).abs().max() == 0
+    after = gappy.waveform_at(500.6)
     np.testing.assert_allclose(after[:14_200].numpy(), wave[1_800:], atol=1e-6)
 
 
 def test_stamps_that_go_back_do_not_move_the_sound():
     wave = noise(3, 16_000)[0]
     jump = [b._replace(time=b.time if i < 20 else 0.0) for i, b in enumerate(blocks(wave, 16_000))]
-    torch.testing.assert_close(Sound(iter(jump)).around(2.0), torch.from_numpy(wave[32_000 - 7800 :][:15_600]))
+    torch.testing.assert_close(Sound(iter(jump)).waveform_at(2.0), torch.from_numpy(wave[32_000 - 7800 :][:15_600]))
 
 
 def test_memory_does_not_grow_with_the_length():
     rate = 48_000
     sound = Sound(Block(k * 0.1, rate, np.zeros(4800, np.float32)) for k in range(20_000))
     for time in range(60):
-        sound.patch(float(time))
+        sound.log_mel_at(float(time))
         assert sum(len(samples) for _, samples in sound._held) < 2 * rate
     sound.finish()
     assert sound.end == pytest.approx(2_000)
@@ -69,7 +69,7 @@ def test_memory_does_not_grow_with_the_length():
 def test_peak_tells_silence():
     quiet, loud = Sound(blocks(np.full(16_000, 5e-5, np.float32), 16_000)), Sound(blocks(noise(1, 16_000)[0], 16_000))
     for sound in quiet, loud:
-        sound.patch(0.5)
+        sound.log_mel_at(0.5)
     assert quiet.silent
     assert not loud.silent
 
@@ -77,7 +77,7 @@ def test_peak_tells_silence():
 def test_a_change_of_rate_is_refused():
     mixed = Sound(iter([*blocks(noise(1, 16_000)[0], 16_000), *blocks(noise(1, 8_000)[0], 8_000, start=1.0)]))
     with pytest.raises(MediaError, match="from 16000 to 8000 Hz"):
-        mixed.around(1.0)
+        mixed.waveform_at(1.0)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_codec_and_layout_comes_at_its_time(make_video, name, codec, rate,
     wave[:, round(1.2 * rate) : round(1.3 * rate)] = 0.8 * np.sin(np.arange(round(0.1 * rate)) * 440 * 6.28 / rate)
     video = "libvpx" if name.endswith("webm") else "libx264"
     path = make_video(name, codec=video, sound=wave, rate=rate, sound_codec=codec, sound_start=0.5)
-    heard = Sound(sound_blocks(path)).around(1.75)  # from 1.2625 s to 2.2375 s; the beep lasts from 1.7 s to 1.8 s
+    heard = Sound(sound_blocks(path)).waveform_at(1.75)  # from 1.2625 s to 2.2375 s; the beep lasts from 1.7 s to 1.8 s
     loud = torch.nonzero(heard.abs() > 0.1)
     assert loud[0].item() / 16_000 + 1.2625 == pytest.approx(1.7, abs=0.012)
     assert loud[-1].item() / 16_000 + 1.2625 == pytest.approx(1.8, abs=0.012)
@@ -106,7 +106,7 @@ def test_every_codec_and_layout_comes_at_its_time(make_video, name, codec, rate,
 def test_channels_are_averaged_like_mono16k(make_video):
     wave = noise(1, 16_000, channels=6)
     path = make_video(sound=wave, rate=16_000, sound_codec="pcm_f32le")
-    torch.testing.assert_close(Sound(sound_blocks(path)).around(0.5), mono16k(wave, 16_000)[200:15_800])
+    torch.testing.assert_close(Sound(sound_blocks(path)).waveform_at(0.5), mono16k(wave, 16_000)[200:15_800])
 
 
 def test_no_track_gives_no_blocks(make_video):

@@ -125,12 +125,12 @@ def test_frames_are_answered_each_on_its_own() -> None:
 def test_sound_enters_through_its_map_not_its_embedding_alone() -> None:
     """Two maps with one embedding (the pooled one of CompactAudio forgets the order in time) give two answers."""
     model, inputs = build(classifier="softmax").eval(), clip(1, 1)
-    heard = model.audio.hear(inputs.audio)
+    heard = model.audio.features(inputs.audio)
     turned = heard._replace(maps=heard.maps.flip(3))
     assert torch.allclose(model.audio.net.embed(turned.maps[0]), heard.embeddings[0], atol=1e-5)  # type: ignore[union-attr]
     with torch.no_grad():
         one = model(inputs).logits
-        model.audio.hear = lambda _: turned  # type: ignore[method-assign]
+        model.audio.features = lambda _: turned  # type: ignore[method-assign]
         assert (model(inputs).logits - one).abs().max() > 1e-5
 
 

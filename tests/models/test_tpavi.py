@@ -76,7 +76,7 @@ def test_eq1_pixels_meet_the_audio_of_all_frames(form: str, padded: bool) -> Non
     valid = torch.tensor([[True, True, not padded], [True, True, True]])
     heard = (audio @ module.align.weight.T + module.align.bias).mT[..., None, None]
     expected = slow_block(module, maps, heard.expand_as(maps), valid)
-    assert torch.allclose(module(maps, module.hear(audio), valid), expected, atol=1e-5)
+    assert torch.allclose(module(maps, module.project_audio(audio), valid), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["linear", "quadratic"])
@@ -127,7 +127,7 @@ def test_as_built_a_block_is_a_layer_norm() -> None:
     module = Interaction(8, 6, align_bias=True, form="linear")
     maps = torch.randn(2, 8, 3, 2, 2)
     valid = torch.ones(2, 3, dtype=torch.bool)
-    out = module(maps, module.hear(torch.randn(2, 3, 6)), valid)
+    out = module(maps, module.project_audio(torch.randn(2, 3, 6)), valid)
     assert torch.allclose(out, layer_norm(maps.movedim(1, -1), (8,)).movedim(-1, 1), atol=1e-6)
 
 
@@ -169,7 +169,7 @@ def test_any_length_size_and_number_of_classes(classes: int, t: int, h: int, w: 
 
 def test_attention_maps_are_theta_times_phi_of_the_own_frame() -> None:
     module, maps, audio = block(), torch.randn(1, 8, 2, 2, 2), torch.randn(1, 2, 6)
-    heard = module.hear(audio)
+    heard = module.project_audio(audio)
     fit, theta, phi = module.fit(maps, heard), module.theta(maps), module.phi(heard)
     for t in range(2):
         assert fit[0, t, 0, 1, 0].item() == pytest.approx((theta[0, :, t, 1, 0] @ phi[0, :, t, 0, 0]).item(), abs=1e-6)

@@ -74,7 +74,7 @@ def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears
     encoder = AudioEncoder(name, train=True, stereo=ears == 2).eval()
     audio = torch.randn(2, 3, ears, 96, 64)
     with torch.no_grad():
-        heard = encoder.hear(audio)
+        heard = encoder.features(audio)
         assert heard.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
         assert torch.equal(heard.embeddings, encoder(audio))
         each = [encoder.net.embed(ear) for ear in heard.maps.flatten(0, 1).split(channels, 1)]
@@ -83,7 +83,7 @@ def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears
         quiet = torch.zeros(1, 1, ears, 96, 64)
         late = quiet.clone()
         late[..., 80:, :] += 3
-        changed = (encoder.hear(late).maps - encoder.hear(quiet).maps).abs().amax((0, 1, 2, 4))
+        changed = (encoder.features(late).maps - encoder.features(quiet).maps).abs().amax((0, 1, 2, 4))
     assert not changed[:3].any()
     assert changed[-1] > 0
 
@@ -91,15 +91,15 @@ def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears
 def test_gradients_come_back_through_maps_if_the_encoder_learns() -> None:
     audio = torch.randn(1, 2, 1, 96, 64)
     learns = AudioEncoder("compact", train=True).train()
-    learns.hear(audio).maps.square().mean().backward()
+    learns.features(audio).maps.square().mean().backward()
     assert learns.net.features[1].weight.grad.any()
-    assert not AudioEncoder("compact", train=False).hear(audio).maps.requires_grad
+    assert not AudioEncoder("compact", train=False).features(audio).maps.requires_grad
 
 
 def test_embeddings_are_a_map_of_one_place() -> None:
     embeddings = torch.randn(1, 2, 7)
     encoder = AudioEncoder("none", train=False, dim=7)
-    heard = encoder.hear(embeddings)
+    heard = encoder.features(embeddings)
     assert heard.embeddings is embeddings
     assert heard.maps.shape == (1, 2, encoder.channels, 1, 1)
     assert torch.equal(heard.maps.flatten(2), embeddings)
@@ -116,7 +116,7 @@ def test_embeddings_are_a_map_of_one_place() -> None:
 )
 def test_audio_that_has_no_map(name: str, shape: tuple, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        AudioEncoder(name, train=True).hear(torch.zeros(shape))
+        AudioEncoder(name, train=True).features(torch.zeros(shape))
 
 
 def test_sounds_that_will_not_come_leave_no_trace_in_statistics() -> None:
@@ -129,7 +129,7 @@ def test_sounds_that_will_not_come_leave_no_trace_in_statistics() -> None:
     before = statistics()
     other = 5 + torch.randn(2, 2, 1, 96, 64)
     with statistics_kept(encoder):
-        inside = encoder.hear(other).maps
+        inside = encoder.features(other).maps
     assert inside.requires_grad
     assert all(torch.equal(b, before[name]) for name, b in statistics().items())
     with pytest.raises(RuntimeError, match="halfway"), statistics_kept(encoder):
@@ -143,8 +143,8 @@ def test_kept_statistics_are_those_that_are_used() -> None:
     encoder = AudioEncoder("compact", train=True).train()
     audio = 5 + torch.randn(2, 2, 1, 96, 64)
     with statistics_kept(encoder):
-        inside = encoder.hear(audio).maps
-    assert torch.equal(inside, encoder.eval().hear(audio).maps)
+        inside = encoder.features(audio).maps
+    assert torch.equal(inside, encoder.eval().features(audio).maps)
     with statistics_kept(encoder):
         pass
     assert not any(module.training for module in encoder.modules())

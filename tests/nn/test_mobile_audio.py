@@ -95,7 +95,7 @@ def test_the_encoder_embeds_and_scores(ears: int) -> None:
     torch.manual_seed(0)
     encoder = AudioEncoder("mobile", train=True, stereo=ears == 2)
     audio = torch.randn(2, 3, ears, 96, 64)
-    heard = encoder.hear(audio)
+    heard = encoder.features(audio)
     assert heard.embeddings.shape == (2, 3, encoder.dim) == (2, 3, 512 * ears)
     assert heard.maps.shape == (2, 3, encoder.channels, 3, 2) == (2, 3, 512 * ears, 3, 2)
     torch.testing.assert_close(heard.maps.mean((3, 4)), heard.embeddings)

@@ -45,7 +45,7 @@ def test_overlay_has_every_picture_at_its_time_and_the_sound(make_result, tmp_pa
     info = probe(overlay)
     assert info.size == (102, 152)  # even
     assert info.sample_rate == 16_000
-    heard = Sound(sound_blocks(overlay)).around(0.6).abs() > 0.2
+    heard = Sound(sound_blocks(overlay)).waveform_at(0.6).abs() > 0.2
     assert heard[4680:10_920].float().mean() > 0.7  # the beep from 0.4 s to 0.8 s
     assert not heard[:4300].any()
     inside, outside = shown[1].rgb()[25:55, 35:45].astype(int), shown[1].rgb()[65:85, 35:45].astype(int)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from avseg.errors import DataError
-from avseg.synthesis.recordings import continuous, find_sounds, tight_sound
+from avseg.synthesis.recordings import find_sounds, looped_waveform, waveform_without_pauses
 
 
 def write(path, samples, rate=16000):
@@ -21,22 +21,24 @@ def tone(seconds, level=0.5, rate=16000):
 
 def test_long_pauses_are_shortened_and_short_ones_kept(tmp_path):
     pause = np.zeros(16000)
-    long = tight_sound(write(tmp_path / "a.wav", np.concatenate([pause, tone(0.5), pause, tone(0.5), pause])))
+    long = waveform_without_pauses(
+        write(tmp_path / "a.wav", np.concatenate([pause, tone(0.5), pause, tone(0.5), pause]))
+    )
     assert len(long) == 16000 + 2 * 3200
-    short = tight_sound(write(tmp_path / "b.wav", np.concatenate([tone(0.5), pause[:2400], tone(0.5)])))
+    short = waveform_without_pauses(write(tmp_path / "b.wav", np.concatenate([tone(0.5), pause[:2400], tone(0.5)])))
     assert len(short) == 16000 + 2400
     assert np.abs(long).max() == pytest.approx(1.0)
 
 
 def test_any_second_of_a_continuous_sound_is_loud(tmp_path):
     path = write(tmp_path / "a.wav", np.concatenate([np.zeros(40000), tone(0.2, 0.1), np.zeros(30000)]))
-    sound = continuous(path, np.random.default_rng(0), 5 * 16000)
+    sound = looped_waveform(path, np.random.default_rng(0), 5 * 16000)
     assert len(sound) == 5 * 16000
     assert (np.abs(sound.reshape(10, -1)).max(1) > 0.9).all()
 
 
 def test_shorter_than_a_window_is_a_sound(tmp_path):
-    assert len(continuous(write(tmp_path / "a.wav", tone(0.01)), np.random.default_rng(0), 16000)) == 16000
+    assert len(looped_waveform(write(tmp_path / "a.wav", tone(0.01)), np.random.default_rng(0), 16000)) == 16000
 
 
 def test_folders_are_classes(tmp_path):
@@ -57,6 +59,6 @@ def test_nothing_to_hear_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no sounds in"):
         find_sounds(tmp_path)
     with pytest.raises(DataError, match="is silent"):
-        tight_sound(write(tmp_path / "a.wav", np.zeros(9000)))
+        waveform_without_pauses(write(tmp_path / "a.wav", np.zeros(9000)))
     with pytest.raises(DataError, match="is silent"):
-        tight_sound(write(tmp_path / "b.wav", np.zeros(0)))
+        waveform_without_pauses(write(tmp_path / "b.wav", np.zeros(0)))

@@ -2,7 +2,7 @@
 
 A data set says where its files lie (:meth:`FileDataset.find`) and what a mask means (:meth:`FileDataset.labels`);
 reading, fitting, normalising, hearing and padding are here. One whose clips are no files of their own (videos, mixed
-sounds) answers :meth:`FileDataset.shots` or :meth:`FileDataset.listen` in its own way.
+sounds) answers :meth:`FileDataset.shots` or :meth:`FileDataset.log_mel_of` in its own way.
 """
 
 from abc import abstractmethod
@@ -64,7 +64,7 @@ class Shot(NamedTuple):
     labels: Labels | None
 
 
-Hear = Literal["wav", "wav_centred", "pkl"]
+AudioPatches = Literal["wav", "wav_centred", "pkl"]
 
 
 class Part(NamedTuple):
@@ -102,7 +102,7 @@ class FileConfig:
     size: int | tuple[int, int] = 224
     resize: Resize = "squash"
     original_masks: bool = False
-    audio: Hear = "wav"
+    audio: AudioPatches = "wav"
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class FileDataset(AVSDataset):
         masks = _stacked([np.zeros(shape, np.int64) if m is None else m for m in found], entry)
         labelled = torch.tensor([[m is not None for m in found]])
         target = Target(torch.from_numpy(masks)[None], labelled)
-        return lengthen(Sample(Clip(frames[None], self.listen(entry)[None]), target, [entry.name]), self.padded_to)
+        return lengthen(Sample(Clip(frames[None], self.log_mel_of(entry)[None]), target, [entry.name]), self.padded_to)
 
     def shots(self, entry: Entry) -> list[Shot]:
         """The frames of a clip and their labels, as stored.
@@ -244,14 +244,14 @@ class FileDataset(AVSDataset):
             raise DataError(f"{path} holds no samples: give the sound of the clip")
         return waveform
 
-    def listen(self, entry: Entry) -> Tensor:
+    def log_mel_of(self, entry: Entry) -> Tensor:
         """What the frames of a clip hear: log-mel (T, 1, 96, 64), or (T, 2, 96, 64) of stereo.
 
         Raises:
             DataError: When a sound cannot be used.
         """
         how = f"{self.config.audio} {len(entry.frames)} {self.phase} {self.short}"
-        return remembered(self.config.cache, entry.sounds, how, lambda: self._hear(entry))
+        return remembered(self.config.cache, entry.sounds, how, lambda: self._read_log_mel(entry))
 
     def parts(self, entry: Entry) -> Iterator[Part]:
         """The files of a clip one by one, for ``avseg data check``; the first frame first."""
@@ -265,7 +265,7 @@ class FileDataset(AVSDataset):
 
         def sound(path: Path) -> None:
             if len(entry.sounds) == 1:
-                self.listen(entry)
+                self.log_mel_of(entry)
             else:
                 self.sound(path)
 
@@ -273,7 +273,7 @@ class FileDataset(AVSDataset):
         yield from (Part("masks", path, mask) for path in entry.masks if path is not None)
         yield from (Part("sounds", path, sound) for path in entry.sounds)
 
-    def _hear(self, entry: Entry) -> Tensor:
+    def _read_log_mel(self, entry: Entry) -> Tensor:
         (path,), count = entry.sounds, len(entry.frames)
         if self.config.audio == "pkl":
             return one_per_frame(read_log_mel(path), count, self.short, path)

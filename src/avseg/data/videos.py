@@ -135,7 +135,7 @@ class Videos(FileDataset):
 
         def video(path: Path) -> tuple[int, int]:
             # Not a part of its own: the file is also that of the pictures, and of other clips.
-            self.listen(entry)
+            self.log_mel_of(entry)
             size.append(self._seen(entry)[0].size)
             return size[0]
 
@@ -182,15 +182,15 @@ class Videos(FileDataset):
         """The labels, all classes being the same one where that is asked for."""
         return np.where(labels == IGNORE, IGNORE, labels > 0) if self.config.classes == "one" else labels
 
-    def listen(self, entry: Entry) -> Tensor:
+    def log_mel_of(self, entry: Entry) -> Tensor:
         """Log-mel patches (T, 1, 96, 64) around the moments."""
         times = [moment.time for moment in entry.notes]
 
-        def hear() -> Tensor:
+        def read() -> Tensor:
             sound = sound_of(entry.sounds[0])
-            return torch.stack([sound.patch(time) for time in times])
+            return torch.stack([sound.log_mel_at(time) for time in times])
 
-        return remembered(self.config.cache, entry.sounds, f"videos {times}", hear)
+        return remembered(self.config.cache, entry.sounds, f"videos {times}", read)
 
 
 def _entry(name: str, video: Path, moments: tuple[Moment, ...]) -> Entry:

@@ -210,7 +210,7 @@ class VPO(FileDataset):
             raise DataError(f"{path} holds category {number}, which VPO does not have: is it a mask of VPO?")
         return labels
 
-    def listen(self, entry: Entry) -> Tensor:
+    def log_mel_of(self, entry: Entry) -> Tensor:
         """The sources together: log-mel (1, 1, 96, 64), or (1, 2, 96, 64) in stereo."""
         how = f"vpo {self.config.audio} {self.config.patch} {entry.notes}"
         return remembered(self.config.cache, entry.sounds, how, lambda: self._mixed(entry))

@@ -85,7 +85,7 @@ def evaluate(
     _move(model, device)
     with evaluating(model), torch.inference_mode():
         for trial in track(trials, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
-            _hear(model, trial, device, tallies)
+            _score_sample(model, trial, device, tallies)
     return _report(dataset, tallies)
 
 
@@ -126,7 +126,9 @@ def evaluating(model: AVSModel) -> Iterator[None]:
             module.training = training
 
 
-def _hear(model: AVSModel, trial: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]") -> None:
+def _score_sample(
+    model: AVSModel, trial: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]"
+) -> None:
     """Answer clips with each kind of audio, the right one first, and count."""
     clip, target = trial.sample.clip.to(device), trial.sample.target.to(device)
     own, names = trial.own.to(device), trial.sample.names

@@ -73,7 +73,7 @@ class Sound:
         """Whether nothing louder than -80 dB was read so far."""
         return self._peak < _SILENCE
 
-    def patch(self, time: float) -> Tensor:
+    def log_mel_at(self, time: float) -> Tensor:
         """The log-mel patch centred on a moment, as :func:`avseg.mel.log_mel_at` defines it.
 
         Args:
@@ -82,9 +82,9 @@ class Sound:
         Returns:
             (1, 96, 64) float32.
         """
-        return log_mel_at(self.around(time), tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE]))[0]
+        return log_mel_at(self.waveform_at(time), tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE]))[0]
 
-    def around(self, time: float) -> Tensor:
+    def waveform_at(self, time: float) -> Tensor:
         """The 0.975 s of sound centred on a moment: (15600,) float32 at 16 kHz."""
         step = gcd(self._rate, SAMPLE_RATE)
         up, down = SAMPLE_RATE // step, self._rate // step
@@ -178,7 +178,7 @@ def sound_until(path: Path, end: float) -> Tensor:
     sound = sound_of(path)
     wanted = round(end * SAMPLE_RATE)
     middles = [(k + 0.5) * PATCH_SAMPLES / SAMPLE_RATE for k in range(ceil(wanted / PATCH_SAMPLES))]
-    heard = torch.cat([sound.around(middle) for middle in middles]) if middles else torch.zeros(0)
+    heard = torch.cat([sound.waveform_at(middle) for middle in middles]) if middles else torch.zeros(0)
     # Of a track longer than that only a little more was read, so this is no limit.
     return heard[: min(wanted, ceil(sound.end * SAMPLE_RATE))]
 

@@ -273,7 +273,7 @@ class CPM(AVSModel):
         """
         valid = clip.valid
         pixels = self.transformer.pixels(self.visual(real_frames(clip.frames, valid)))
-        heard = self.audio.hear(clip.audio)
+        heard = self.audio.features(clip.audio)
         sound = self._sound(real_frames(heard.maps, valid))
         greeting = self.greeting(real_frames(heard.embeddings, valid))[:, None]
         queries, positions = (q.expand(len(greeting), -1, -1) for q in self.transformer.queries)
@@ -382,7 +382,7 @@ class CPM(AVSModel):
         clips, audio = (real_frames(x, clip.valid)[labelled] for x in (clips, clip.audio))
         own, mixed = mix(audio, labels, clips, prompts.frames)
         with statistics_kept(self.audio):
-            maps = self.audio.hear(mixed.log().unsqueeze(0)).maps[0]
+            maps = self.audio.features(mixed.log().unsqueeze(0)).maps[0]
         sound = self._sound(maps)
         asking = queries
         for listen in self.listening:

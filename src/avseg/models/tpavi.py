@@ -119,7 +119,7 @@ class Interaction(nn.Module):
         """How well each pixel fits the sound of its own frame, θ · φ, (B, T, 1, h, w)."""
         return torch.einsum("bcthw,bctij->bthw", self.theta(maps), self.phi(audio)).unsqueeze(2)
 
-    def hear(self, audio: Tensor) -> Tensor:
+    def project_audio(self, audio: Tensor) -> Tensor:
         """(B, T, D) → Â (B, C, T, 1, 1)."""
         aligned_BTC: Tensor = self.align(audio)
         return aligned_BTC.mT[..., None, None]
@@ -171,7 +171,7 @@ class Fusion(nn.Module):
         return interpolate(self.fuse(features), size, mode="bilinear", align_corners=True)
 
 
-class _Heard(NamedTuple):
+class _MatchingInputs(NamedTuple):
     """What the matching regulariser compares.
 
     Attributes:
@@ -294,7 +294,7 @@ class TPAVI(AVSModel):
         for i in self.config.stages:
             block = cast("Interaction", self.interaction[str(i)])
             clips = features[i].unflatten(0, valid.shape).transpose(1, 2)
-            heard[i] = block.hear(embeddings)
+            heard[i] = block.project_audio(embeddings)
             if maps:
                 fits[f"attention/tpavi{i}"] = block.fit(clips, heard[i])
             keys = torch.ones_like(valid) if zero else valid
@@ -324,13 +324,13 @@ class TPAVI(AVSModel):
         out: Tensor = last(relu(narrow(interpolate(wide(level), tuple(frames[-2:]), mode="bilinear"))))
         return out
 
-    def _state(self, features: Mapping[int, Tensor], heard: Mapping[int, Tensor]) -> _Heard | None:
+    def _state(self, features: Mapping[int, Tensor], heard: Mapping[int, Tensor]) -> _MatchingInputs | None:
         """What :meth:`loss` compares, if it does."""
         if not self.config.matching:
             return None
         frames = next(iter(heard.values())).shape[2]
         maps = (relu(features[i]).unflatten(0, (-1, frames)) for i in heard)
-        return _Heard(tuple(maps), tuple(a.flatten(2).mT for a in heard.values()))
+        return _MatchingInputs(tuple(maps), tuple(a.flatten(2).mT for a in heard.values()))
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """Eq. (2): cross-entropy, binary for one class, plus λ times the matching of Eq. (3)."""
@@ -344,7 +344,7 @@ class TPAVI(AVSModel):
 
     def _matching(self, prediction: Prediction, frames: Tensor) -> Tensor:
         """Eq. (3): KL divergence of the sound from the mean of what is marked, over all stages."""
-        state: _Heard = prediction.state
+        state: _MatchingInputs = prediction.state
         logits = prediction.logits[frames].float()
         if not len(logits):
             return logits.sum()

@@ -147,9 +147,9 @@ class AudioEncoder(nn.Module):
         Raises:
             ConfigError: When there is no encoder for log-mel, or D or the number of channels is another.
         """
-        return self._embeddings(audio) if audio.ndim == 3 else self.hear(audio).embeddings
+        return self._embeddings(audio) if audio.ndim == 3 else self.features(audio).embeddings
 
-    def hear(self, audio: Tensor) -> AudioFeatures:
+    def features(self, audio: Tensor) -> AudioFeatures:
         """The embeddings, and the maps they are pooled from.
 
         Args:

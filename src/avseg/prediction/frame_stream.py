@@ -146,7 +146,7 @@ class FrameStream:
         doubting = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):
             seen = torch.stack([_squashed(picture, size) for _, picture in clip])
-            heard = torch.stack([self._sound.patch(time) for time, _ in clip])
+            heard = torch.stack([self._sound.log_mel_at(time) for time, _ in clip])
             with torch.inference_mode():
                 answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device), maps=doubting)
                 probabilities = answer.probabilities[0].float().cpu().numpy()

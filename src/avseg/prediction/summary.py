@@ -139,7 +139,7 @@ def _spectrogram(axes: Axes, result: "Result") -> None:
     count = int(np.clip(np.ceil(length / PATCH_SECONDS), 1, _MOST_PATCHES))
     sound = Sound(sound_blocks(result.source, ignore))
     centres = result.times[0] + (np.arange(count) + 0.5) * max(length / count, PATCH_SECONDS)
-    bands = torch.cat([sound.patch(float(time))[0] for time in centres]).numpy().T
+    bands = torch.cat([sound.log_mel_at(float(time))[0] for time in centres]).numpy().T
     extent = (result.times[0], result.times[0] + count * max(length / count, PATCH_SECONDS), 0.0, 1.0)
     lowest = float(np.log(OFFSET))
     axes.imshow(bands, extent=extent, aspect="auto", origin="lower", cmap="magma", vmin=lowest, vmax=bands.max() + 1e-3)

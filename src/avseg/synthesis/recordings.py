@@ -40,7 +40,7 @@ def find_sounds(folder: Path) -> dict[str, list[Path]]:
 
 
 @lru_cache(maxsize=256)
-def tight_sound(path: Path) -> NDArray[np.float32]:
+def waveform_without_pauses(path: Path) -> NDArray[np.float32]:
     """:func:`read_sound` without long pauses, so that it is heard in any second; peak 1.
 
     Raises:
@@ -59,8 +59,8 @@ def tight_sound(path: Path) -> NDArray[np.float32]:
     return np.asarray(pieces[since <= _PAUSE].reshape(-1) / peak)
 
 
-def continuous(path: Path, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+def looped_waveform(path: Path, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
     """``count`` samples of a recording from a random place on, repeated where it is short."""
-    wave = tight_sound(path).astype(np.float64)
+    wave = waveform_without_pauses(path).astype(np.float64)
     start = int(rng.integers(len(wave)))
     return np.resize(np.roll(wave, -start), count)

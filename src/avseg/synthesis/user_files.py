@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from avseg.errors import DataError, did_you_mean
 from avseg.synthesis.cutouts import Picture, Thing, find_pictures, open_album, read_classes
-from avseg.synthesis.recordings import find_sounds, tight_sound
+from avseg.synthesis.recordings import find_sounds, waveform_without_pauses
 from avseg.synthesis.user_stock import Collected, share_out, source_of
 
 
@@ -74,7 +74,7 @@ def gather(
         shown, heard = ", ".join(sorted(seen)) or "nothing", ", ".join(sorted(folders))
         raise DataError(f"no class has pictures and sounds. Seen: {shown}. Heard: {heard}. Name them alike, or --pairs")
     for path in bar.track([p for paths in matched.values() for p in paths], description="sounds"):
-        tight_sound(path)
+        waveform_without_pauses(path)
     behind = find_pictures(backgrounds) if backgrounds else [p.image for p in pictures if not p.classes & set(matched)]
     return Material(pictures, matched, behind)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from avseg.interface import IGNORE
 from avseg.media.images import read_labels, read_picture
 from avseg.synthesis.cutouts import Picture, Thing, cut_out, inside
-from avseg.synthesis.recordings import continuous
+from avseg.synthesis.recordings import looped_waveform
 from avseg.synthesis.sprites import scenery
 from avseg.synthesis.sprites.canvas import CutOut
 from avseg.synthesis.sprites.traits import Traits
@@ -54,7 +54,7 @@ class Collected:
         """One of the recordings of that class, from a random place on."""
         path = self.sounds[label][int(rng.integers(len(self.sounds[label])))]
         self.used.append(path)
-        return continuous(path, rng, count)
+        return looped_waveform(path, rng, count)
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Image.Image:
         """A random part of a picture, or a drawn background."""
