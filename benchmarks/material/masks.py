@@ -1,0 +1,183 @@
+"""Masks with class numbers: conversion, repair of pseudo-masks, and people beside objects."""
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from avseg.errors import DataError
+
+Array = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+BORDER = 255
+"""Value of ignored pixels."""
+SMALLEST, LARGEST = 0.03, 0.92
+"""Shares of the image between which a pseudo-mask is plausible."""
+PERSON = 15
+"""Class of people in PASCAL VOC."""
+
+
+def renumber(mask: Array, numbers: dict[int, int]) -> Array:
+    """Return a mask whose values are replaced by class numbers; values that are not named become 0."""
+    table = np.zeros(256, np.uint8)
+    for value, number in numbers.items():
+        table[value] = number
+    return table[mask]
+
+
+def plausible(mask: Bools) -> bool:
+    """Return whether a pseudo-mask has a plausible area and leaves at least one side of the image free."""
+    touching = mask[0].any() and mask[-1].any() and mask[:, 0].any() and mask[:, -1].any()
+    return bool(SMALLEST <= mask.mean() <= LARGEST and not touching)
+
+
+def without_islands(mask: Bools, share: float = 0.05) -> Bools:
+    """Return a mask without the components that are smaller than a share of the largest one."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    kept: Bools = (sizes >= share * sizes.max())[labels] & mask
+    return kept
+
+
+def black_corners(image: Array, darkest: int = 16) -> Bools:
+    """Return the black areas that touch the corners of an image, as left by rotating it."""
+    labels, _ = ndimage.label(image.max(axis=2) <= darkest)
+    corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
+    found: Bools = ndimage.binary_dilation(np.isin(labels, list(corners)), iterations=2)
+    return found
+
+
+def largest_rectangle(free: Bools) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of the largest upright rectangle of True pixels (ends exclusive)."""
+    heights = np.zeros(free.shape[1] + 1, np.int64)
+    best, box = 0, (0, 0, 0, 0)
+    for bottom, row in enumerate(free, 1):
+        heights[:-1] = np.where(row, heights[:-1] + 1, 0)
+        stack: list[int] = []
+        for right, height in enumerate(heights.tolist()):
+            while stack and heights[stack[-1]] >= height:
+                tall = int(heights[stack.pop()])
+                left = stack[-1] + 1 if stack else 0
+                if tall * (right - left) > best:
+                    best, box = tall * (right - left), (bottom - tall, left, bottom, right)
+            stack.append(right)
+    return box
+
+
+def uncornered(image: Array, mask: Bools, least: float = 0.35) -> tuple[Array, Bools]:
+    """Crop the black corners of a rotated image away, or remove them from the mask when too little would be left."""
+    black = black_corners(image)
+    top, left, bottom, right = largest_rectangle(~black)
+    inside = mask[top:bottom, left:right]
+    if (bottom - top) * (right - left) < least * black.size or not 0.1 <= inside.mean() <= 0.97:
+        return image, mask & ~black
+    return image[top:bottom, left:right], inside
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """U²-Net (``u2netp.onnx``), which marks the salient object of an image.
+
+    Attributes:
+        path: The ONNX file.
+    """
+
+    path: Path
+
+    @cached_property
+    def session(self) -> Any:
+        """The session of onnxruntime, on one thread."""
+        runtime = load("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, image: Array) -> Bools:
+        """Return the salient pixels of an image that is padded to a square with a margin of 15 %."""
+        height, width = image.shape[:2]
+        side = round(1.3 * max(height, width))
+        top, left = (side - height) // 2, (side - width) // 2
+        rows, columns = (top, side - height - top), (left, side - width - left)
+        square = np.pad(image, (rows, columns, (0, 0)), mode="edge")
+        pixels = np.asarray(Image.fromarray(square).resize((320, 320), Image.Resampling.LANCZOS), np.float32)
+        pixels = (pixels / pixels.max() - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+        name = self.session.get_inputs()[0].name
+        scores = self.session.run(None, {name: pixels.transpose(2, 0, 1)[None].astype(np.float32)})[0][0, 0]
+        scores = (scores - scores.min()) / max(float(np.ptp(scores)), 1e-6)
+        whole = np.asarray(Image.fromarray(scores).resize((side, side), Image.Resampling.BILINEAR))
+        return without_islands(whole[top : top + height, left : left + width] > 0.5)
+
+
+@dataclass(frozen=True)
+class People:
+    """DeepLab v3 for PASCAL VOC (``.tflite``), of which only the class person is used.
+
+    Attributes:
+        path: The TFLite file.
+    """
+
+    path: Path
+
+    @cached_property
+    def interpreter(self) -> Any:
+        """The interpreter of ai-edge-litert, on one thread."""
+        interpreter = load("ai_edge_litert.interpreter").Interpreter(str(self.path), num_threads=1)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def __call__(self, image: Array) -> Bools:
+        """Return the pixels of people in an image."""
+        given, found = self.interpreter.get_input_details()[0], self.interpreter.get_output_details()[0]
+        height, width = (int(size) for size in given["shape"][1:3])
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        self.interpreter.set_tensor(given["index"], resized[None])
+        self.interpreter.invoke()
+        person = (self.interpreter.get_tensor(found["index"])[0] == PERSON).astype(np.uint8)
+        whole = Image.fromarray(person).resize((image.shape[1], image.shape[0]), Image.Resampling.NEAREST)
+        return without_islands(np.asarray(whole) > 0)
+
+
+def with_person(mask: Array, people: Bools, number: int, *, known: bool) -> Array:
+    """Add people to the mask of an object that they hold or ride.
+
+    Args:
+        mask: Class numbers.
+        people: Pixels of people; fewer than 2 % of the image are not used.
+        number: Class number of people.
+        known: True when the person model also has the object's class: people then count inside the object's mask.
+            Otherwise people are added outside the object's mask only, and when most of the people lie inside it, that
+            part is ignored because the mask is likely to cover the player as well.
+    """
+    if people.mean() < 0.02:
+        return mask
+    merged = mask.copy()
+    inside = people & (mask > 0)
+    merged[people & (mask == 0)] = number
+    if known:
+        merged[inside] = number
+    elif inside.sum() > 0.5 * people.sum():
+        merged[inside] = BORDER
+    return merged
+
+
+def load(name: str) -> Any:
+    """Import an optional module.
+
+    Raises:
+        DataError: When it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = name.partition(".")[0].replace("_", "-")
+        raise DataError(f"{package} is not installed, and an option needs it: pip install {package}") from error
