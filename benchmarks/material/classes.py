@@ -52,10 +52,10 @@ def classes() -> Classes:
     tree = read("classes.yaml")
     table = tree.pop("classes")
     numbers = {row["name"]: place for place, row in enumerate(table, 1)}
-    names: list[dict[str, int]] = [
+    coco, msrc = (
         {name: numbers[row["name"]] for row in table for name in row.get(key, [])} for key in ("coco", "msrc")
-    ]
-    return Classes(numbers, table, *names, tree)
+    )
+    return Classes(numbers, table, coco, msrc, tree)
 
 
 def read(name: str) -> Any:

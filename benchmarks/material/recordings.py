@@ -25,12 +25,10 @@ def original_recording(name: str, source: str, url: str) -> str:
             return f"freesound:{found[1]}"
     if "donateacry" in source:
         return f"donateacry:{name[:36]}"
-    if "free-spoken-digit" in source:
-        return f"digits:{name.rpartition('_')[0]}"
     if "asterisk" in source and (voice := re.match(r"ast_([^_]+_[^_]+_[^_]+_[^_]+)_", name)):
         return f"asterisk:{voice[1]}"
-    if "joined" in source:
-        return f"joined:{name}"
+    if "joined" in source:  # clips of one series repeat the same words, notes or steps in another order
+        return f"joined:{name.rpartition('_')[0]}"
     return re.sub(r"@[0-9a-f]{40}", "", source)
 
 

@@ -78,6 +78,7 @@ def tremolo(spec: dict[str, Any], random: np.random.Generator) -> list[Note]:
         (begin, begin + 0.9 / rate, tone, int(np.clip(velocity + random.integers(-10, 10), 30, 127)))
         for start, end, tone, velocity in melody(spec, random)
         for begin in np.arange(start, max(end, start + 0.1), 1 / rate).tolist()
+        if begin < SECONDS - 0.1
     ]
 
 
