@@ -6,15 +6,16 @@ licence is in the first three; ``research`` is for validation only. Items with t
 
 Masks hold class numbers; 255 is ignored. Pseudo-masks are treated as follows:
 
-- Black corners of rotated images (accordion, phone) are cropped to the largest upright rectangle without them; where
-  this would leave less than 35 % of the image, the corners are removed from the mask only.
+- Black corners of rotated images (accordion, phone) are filled with the blurred colours of the nearest background and
+  removed from the mask; images with less than 2 % of background are left out.
 - Masks below 3 % or above 92 % of the image, or touching all four sides, are computed again with U²-Net
   (``--saliency``) on the image padded to a square with a margin of 15 %; images whose mask is still implausible are
   left out.
 - With ``--people`` (DeepLab v3, PASCAL VOC), people who hold or ride an object get the number of ``person`` when they
-  cover at least 2 % of the image: inside the object's mask too for classes that the model has (motorcycle, boat, …),
-  otherwise outside it only. When most of the person lies inside the mask of a class that the model lacks, the common
-  pixels are ignored. Masks of the class ``person`` are united with the model's.
+  cover at least 2 % of the image. For things that the model keeps apart from people (motorcycle, elephant, llama,
+  umbrella, wheelchair) they count inside the object's mask too, for others (instruments, phones) outside it only; there
+  an image is left out when person and object overlap by more than half of either. Masks of the class ``person`` are
+  united with the model's.
 """
 
 import sys

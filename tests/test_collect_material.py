@@ -97,7 +97,7 @@ def test_stock_is_the_same_when_built_again(collected: Path, tmp_path: Path) -> 
 def test_masks_have_class_numbers_and_ignored_borders(collected: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     collect_material.main([str(out), "--collected", str(collected)])
-    cat = np.asarray(Image.open(next(out.glob("*/images/cat/*.png"))))
+    cat = pictures.values(next(out.glob("*/images/cat/*.png")))
     assert cat.dtype == np.uint8
     assert cat.shape == (SIDE, 2 * SIDE)
     assert [(v, (cat == v).sum()) for v in np.unique(cat)] == [(0, 2800), (classes().number("cat"), 256), (255, 144)]
@@ -152,34 +152,34 @@ def test_coco_masks_map_to_classes_and_other_objects(tmp_path: Path) -> None:
     assert pictures.values(tmp_path / "out.instances.png").tolist() == [[0, 1, 2, 3, 0]]
 
 
-def test_black_corners_are_cropped() -> None:
+def test_black_corners_get_the_colour_of_the_background() -> None:
     y, x = np.mgrid[:100, :100]
-    inside = abs(y - 49.5) + abs(x - 49.5) < 75
-    image = np.where(inside[..., None], 200, 0).astype(np.uint8).repeat(3, axis=2)
-    cropped, mask = masks.uncornered(image, (abs(y - 49.5) < 30) & (abs(x - 49.5) < 30))
-    assert cropped.min() == 200
-    assert cropped.shape[:2] == mask.shape
-    assert mask.sum() == 60 * 60
+    inside, marked = abs(y - 49.5) + abs(x - 49.5) < 75, abs(y - 49.5) + abs(x - 49.5) < 30
+    image = np.where(inside, np.where(marked, 50, 200), 0).astype(np.uint8)[..., None].repeat(3, axis=2)
+    found = masks.uncornered(image, marked | (y < 10))
+    assert found is not None
+    assert (found[0][~marked] == 200).all()
+    assert (found[0][marked] == 50).all()
+    assert not found[1][0, 0]
+    assert found[1][marked].all()
+    assert masks.uncornered(image, inside) is None
 
 
-def test_largest_rectangle_is_found() -> None:
-    free = np.ones((5, 6), np.bool_)
-    free[0, 0] = free[4, 3] = False
-    assert masks.largest_rectangle(free) == (0, 1, 4, 6)
-    assert masks.largest_rectangle(np.zeros((2, 2), np.bool_)) == (0, 0, 0, 0)
+PEOPLE = np.array([[False, False, True, True, True]])
 
 
-@pytest.mark.parametrize(("known", "expected"), [(True, [2, 1, 1, 0]), (False, [2, 2, 1, 0])])
-def test_people_beside_an_object(known: bool, expected: list[int]) -> None:
-    people = np.array([[False, True, True, False]])
-    found = masks.with_person(np.array([[2, 2, 0, 0]], np.uint8), people, 1, known=known)
+@pytest.mark.parametrize(("apart", "expected"), [(True, [2, 2, 1, 1, 1]), (False, [2, 2, 2, 1, 1])])
+def test_people_beside_an_object(apart: bool, expected: list[int]) -> None:
+    found = masks.with_person(np.array([[2, 2, 2, 0, 0]], np.uint8), PEOPLE, 1, apart=apart)
+    assert found is not None
     assert found.tolist() == [expected]
 
 
-def test_people_inside_the_mask_of_an_unknown_object_are_ignored() -> None:
-    people = np.array([[False, True, True, False]])
-    found = masks.with_person(np.array([[2, 2, 2, 0]], np.uint8), people, 1, known=False)
-    assert found.tolist() == [[2, 255, 255, 0]]
+def test_people_who_cover_most_of_what_they_hold_make_an_image_unusable() -> None:
+    assert masks.with_person(np.array([[0, 2, 2, 2, 0]], np.uint8), PEOPLE, 1, apart=False) is None
+    few = np.zeros((10, 10), np.bool_)
+    few[0, 0] = True
+    assert (masks.with_person(np.ones((10, 10), np.uint8) * 2, few, 1, apart=True) == 2).all()
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_stamps_are_cropped_to_what_is_opaque(tmp_path: Path) -> None:
 
 def test_tables_name_known_classes() -> None:
     rest = classes().rest
-    for name in [*read("stamps.yaml"), *rest["with_person"]["known"], *rest["with_person"]["other"]]:
+    for name in [*read("stamps.yaml"), *rest["with_person"]["apart"], *rest["with_person"]["held"]]:
         assert classes().number(name)
     with pytest.raises(DataError, match="Did you mean 'cat'"):
         classes().number("cats")

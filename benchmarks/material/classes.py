@@ -41,6 +41,10 @@ class Classes:
             raise DataError(f"classes.yaml has no class {name!r}. {did_you_mean(name, self.numbers)}")
         return self.numbers[name]
 
+    def silent(self, number: int) -> bool:
+        """Return whether the class of a number makes no sound."""
+        return bool(self.table[number - 1].get("silent", False))
+
     def sound(self, name: str) -> str:
         """Return our name of a sound class."""
         return str(self.rest["sound_names"].get(name, name))

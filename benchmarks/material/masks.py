@@ -57,31 +57,20 @@ def black_corners(image: Array, darkest: int = 16) -> Bools:
     return found
 
 
-def largest_rectangle(free: Bools) -> tuple[int, int, int, int]:
-    """Return top, left, bottom and right of the largest upright rectangle of True pixels (ends exclusive)."""
-    heights = np.zeros(free.shape[1] + 1, np.int64)
-    best, box = 0, (0, 0, 0, 0)
-    for bottom, row in enumerate(free, 1):
-        heights[:-1] = np.where(row, heights[:-1] + 1, 0)
-        stack: list[int] = []
-        for right, height in enumerate(heights.tolist()):
-            while stack and heights[stack[-1]] >= height:
-                tall = int(heights[stack.pop()])
-                left = stack[-1] + 1 if stack else 0
-                if tall * (right - left) > best:
-                    best, box = tall * (right - left), (bottom - tall, left, bottom, right)
-            stack.append(right)
-    return box
+def uncornered(image: Array, mask: Bools) -> tuple[Array, Bools] | None:
+    """Fill the black corners of a rotated image with the colours of the nearest background, and unmark them.
 
-
-def uncornered(image: Array, mask: Bools, least: float = 0.35) -> tuple[Array, Bools]:
-    """Crop the black corners of a rotated image away, or remove them from the mask when too little would be left."""
+    Returns:
+        Image and mask, or None when less than 2 % of the image is background.
+    """
     black = black_corners(image)
-    top, left, bottom, right = largest_rectangle(~black)
-    inside = mask[top:bottom, left:right]
-    if (bottom - top) * (right - left) < least * black.size or not 0.1 <= inside.mean() <= 0.97:
-        return image, mask & ~black
-    return image[top:bottom, left:right], inside
+    background = ~black & ~ndimage.binary_dilation(mask, iterations=3)
+    if background.mean() < 0.02:
+        return None
+    y, x = ndimage.distance_transform_edt(~background, return_distances=False, return_indices=True)
+    # Blurred, because the nearest pixel of each place makes long streaks.
+    smooth = ndimage.gaussian_filter(image[y, x].astype(np.float32), (6, 6, 0))
+    return np.where(black[..., None], smooth.round(), image).astype(np.uint8), mask & ~black
 
 
 @dataclass(frozen=True)
@@ -147,27 +136,26 @@ class People:
         return without_islands(np.asarray(whole) > 0)
 
 
-def with_person(mask: Array, people: Bools, number: int, *, known: bool) -> Array:
+def with_person(mask: Array, people: Bools, number: int, *, apart: bool) -> Array | None:
     """Add people to the mask of an object that they hold or ride.
 
     Args:
         mask: Class numbers.
         people: Pixels of people; fewer than 2 % of the image are not used.
         number: Class number of people.
-        known: True when the person model also has the object's class: people then count inside the object's mask.
-            Otherwise people are added outside the object's mask only, and when most of the people lie inside it, that
-            part is ignored because the mask is likely to cover the player as well.
+        apart: True for objects that the person model keeps apart from people, so people count inside the object's mask
+            too. Otherwise people are added outside the object's mask only.
+
+    Returns:
+        The mask; None when people and an object that is not kept apart overlap by more than half of either, as the mask
+        is then likely to cover the person too, or the person's pixels the object.
     """
     if people.mean() < 0.02:
         return mask
-    merged = mask.copy()
     inside = people & (mask > 0)
-    merged[people & (mask == 0)] = number
-    if known:
-        merged[inside] = number
-    elif inside.sum() > 0.5 * people.sum():
-        merged[inside] = BORDER
-    return merged
+    if not apart and inside.sum() > 0.5 * min(people.sum(), (mask > 0).sum()):
+        return None
+    return np.where(people if apart else people & ~inside, np.uint8(number), mask)
 
 
 def load(name: str) -> Any:

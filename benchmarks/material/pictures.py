@@ -77,6 +77,7 @@ class Picture:
         files = [(Path(f"{stem}.jpg"), "image"), (Path(f"{stem}.png"), "mask")]
         with Image.open(self.image) as file:
             unchanged = file.format == "JPEG" and file.mode == "RGB" and file.size == size and not file.getexif()
+            unchanged = unchanged and np.array_equal(np.asarray(file), image)
         if unchanged:  # a second compression would only lose quality
             files[0][0].write_bytes(self.image.read_bytes())
         else:
@@ -111,18 +112,21 @@ def repaired(row: dict[str, str], folder: Path, label: str, teachers: Teachers) 
         return image, renumber(raw, {1: number, 255: number, 128: BORDER})
     mask = raw > 0
     if label in classes().rest["black_corners"]:
-        image, mask = uncornered(image, mask)
+        if (filled := uncornered(image, mask)) is None:
+            return None
+        image, mask = filled
     elif not plausible(mask) and (teachers.saliency is None or not plausible(mask := teachers.saliency(image))):
         return None
-    return image, _people_added(image, np.where(mask, number, 0).astype(np.uint8), label, teachers)
+    numbers = _people_added(image, np.where(mask, number, 0).astype(np.uint8), label, teachers)
+    return None if numbers is None else (image, numbers)
 
 
-def _people_added(image: Array, mask: Array, label: str, teachers: Teachers) -> Array:
+def _people_added(image: Array, mask: Array, label: str, teachers: Teachers) -> Array | None:
     """Add people to a pseudo-mask of a class that people hold or ride, and bodies to those of people."""
     holding = classes().rest["with_person"]
-    if teachers.people is None or label not in ["person", *holding["known"], *holding["other"]]:
+    if teachers.people is None or label not in [*holding["apart"], *holding["held"]]:
         return mask
-    return with_person(mask, teachers.people(image), classes().number("person"), known=label in holding["known"])
+    return with_person(mask, teachers.people(image), classes().number("person"), apart=label in holding["apart"])
 
 
 def original_image(row: dict[str, str]) -> str:
@@ -206,7 +210,8 @@ def msrc(folder: Path) -> Iterator[Item]:
         objects = {name: int(area) for name, area in areas.items() if name in MSRC_VALUES}
         if not objects:
             continue
-        label = labels[classes().msrc[max(objects, key=objects.__getitem__)]]
+        loud = {name: area for name, area in objects.items() if not classes().silent(classes().msrc[name])}
+        label = labels[classes().msrc[max(loud or objects, key=objects.__getitem__)]]
 
         def mask(row: dict[str, str] = row) -> tuple[Array, Array]:
             return pixels(folder.parent / row["image"]), renumber(values(folder.parent / row["mask"]), numbers)
