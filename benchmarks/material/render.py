@@ -27,6 +27,8 @@ RATE = 16000
 SYNTH_RATE = 48000
 SECONDS = 5.0
 CLIPS = 30
+DRUMS = 128
+"""Bank of the drum kits."""
 SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10))
 
 
@@ -120,12 +122,22 @@ class Synth:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.synth = load("tinysoundfont").Synth(samplerate=SYNTH_RATE)
         self.font = self.synth.sfload(str(path))
 
-    def __call__(self, notes: list[Note], program: int, *, drum: bool) -> Samples:
-        """Return mono samples at 16 kHz, 5 s long."""
-        self.synth.program_select(0, self.font, 128 if drum else 0, program, drum)
+    def __call__(self, notes: list[Note], program: int, bank: int) -> Samples:
+        """Return mono samples at 16 kHz, 5 s long.
+
+        Raises:
+            DataError: When the SoundFont lacks the instrument.
+        """
+        try:
+            self.synth.program_select(0, self.font, bank, program, bank == DRUMS)
+        except RuntimeError as error:
+            raise DataError(
+                f"{self.path} has no program {program} in bank {bank}: use MuseScore_General.sf3"
+            ) from error
         events = [(start, 1, tone, velocity) for start, _, tone, velocity in notes]
         events += [(min(end, SECONDS), 0, tone, 0) for _, end, tone, _ in notes]
         chunks, done = list[Samples](), 0
@@ -171,7 +183,7 @@ class Rendered:
         random = generator(self.name)
         program = int(random.choice(self.spec["programs"]))
         notes = PLAYING[self.spec["playing"]](self.spec, random)
-        samples = self.synth(notes, program, drum=self.spec["playing"] == "drums")
+        samples = self.synth(notes, program, self.spec.get("bank", 0))
         if random.random() < 0.3:
             samples = reverberated(samples, random)
         samples = samples * np.float32(random.uniform(0.3, 0.9) / max(float(np.abs(samples).max()), 1e-4))
