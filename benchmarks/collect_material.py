@@ -11,10 +11,10 @@ Masks hold class numbers; 255 is ignored. Pseudo-masks are treated as follows:
 - Masks below 3 % or above 92 % of the image, or touching all four sides, are computed again with U²-Net
   (``--saliency``) on the image padded to a square with a margin of 15 %; images whose mask is still implausible are
   left out.
-- With ``--people`` (DeepLab v3, PASCAL VOC), people who hold or ride an object get the number of ``person`` when they
-  cover at least 2 % of the image. For things that the model keeps apart from people (motorcycle, elephant, llama,
-  umbrella, wheelchair) they count inside the object's mask too, for others (instruments, phones) outside it only; there
-  an image is left out when person and object overlap by more than half of either. Masks of the class ``person`` are
+- With ``--people`` (DeepLab v3, PASCAL VOC), people who cover at least 2 % of the image get the number of ``person``
+  beside things that the model keeps apart from people (llama, umbrella, wheelchair), inside the object's mask too. It
+  takes some instruments, headphones and phones for people: there, people's pixels outside the object's mask are ignored,
+  and an image is left out when person and object overlap by more than half of either. Masks of the class ``person`` are
   united with the model's.
 """
 

@@ -168,7 +168,7 @@ def test_black_corners_get_the_colour_of_the_background() -> None:
 PEOPLE = np.array([[False, False, True, True, True]])
 
 
-@pytest.mark.parametrize(("apart", "expected"), [(True, [2, 2, 1, 1, 1]), (False, [2, 2, 2, 1, 1])])
+@pytest.mark.parametrize(("apart", "expected"), [(True, [2, 2, 1, 1, 1]), (False, [2, 2, 2, 255, 255])])
 def test_people_beside_an_object(apart: bool, expected: list[int]) -> None:
     found = masks.with_person(np.array([[2, 2, 2, 0, 0]], np.uint8), PEOPLE, 1, apart=apart)
     assert found is not None

@@ -144,7 +144,8 @@ def with_person(mask: Array, people: Bools, number: int, *, apart: bool) -> Arra
         people: Pixels of people; fewer than 2 % of the image are not used.
         number: Class number of people.
         apart: True for objects that the person model keeps apart from people, so people count inside the object's mask
-            too. Otherwise people are added outside the object's mask only.
+            too. Otherwise the people's pixels outside the object's mask are ignored, as the model takes some instruments
+            for people.
 
     Returns:
         The mask; None when people and an object that is not kept apart overlap by more than half of either, as the mask
@@ -155,7 +156,9 @@ def with_person(mask: Array, people: Bools, number: int, *, apart: bool) -> Arra
     inside = people & (mask > 0)
     if not apart and inside.sum() > 0.5 * min(people.sum(), (mask > 0).sum()):
         return None
-    return np.where(people if apart else people & ~inside, np.uint8(number), mask)
+    if apart:
+        return np.where(people, np.uint8(number), mask)
+    return np.where(people & ~inside, np.uint8(BORDER), mask)
 
 
 def load(name: str) -> Any:
