@@ -13,9 +13,9 @@ Masks hold class numbers; 255 is ignored. Pseudo-masks are treated as follows:
   left out.
 - With ``--people`` (DeepLab v3, PASCAL VOC), people who cover at least 2 % of the image get the number of ``person``
   beside things that the model keeps apart from people (llama, umbrella, wheelchair), inside the object's mask too. It
-  takes some instruments, headphones and phones for people: there, people's pixels outside the object's mask are ignored,
-  and an image is left out when person and object overlap by more than half of either. Masks of the class ``person`` are
-  united with the model's.
+  takes some instruments, headphones and phones for people: there, people's pixels outside the object's mask are
+  ignored, and an image is left out when person and object overlap by more than half of either. Masks of the class
+  ``person`` are united with the model's.
 """
 
 import sys

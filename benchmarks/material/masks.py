@@ -144,8 +144,8 @@ def with_person(mask: Array, people: Bools, number: int, *, apart: bool) -> Arra
         people: Pixels of people; fewer than 2 % of the image are not used.
         number: Class number of people.
         apart: True for objects that the person model keeps apart from people, so people count inside the object's mask
-            too. Otherwise the people's pixels outside the object's mask are ignored, as the model takes some instruments
-            for people.
+            too. Otherwise the people's pixels outside the object's mask are ignored, as the model takes some
+            instruments for people.
 
     Returns:
         The mask; None when people and an object that is not kept apart overlap by more than half of either, as the mask
