@@ -115,6 +115,22 @@ def test_what_padding_shows_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(1, 45, 75), (3, 64, 33)])
+def test_efficientnet_trains_at_any_number_of_frames_and_any_size(name: str, shape: tuple[int, int, int]) -> None:
+    model, (t, h, w) = build(name, 4, visual="efficientnet_lite0").train(), shape
+    inputs = Clip(torch.randn(2, t, 3, h, w), torch.randn(2, t, 1, 96, 64))
+    truth = target(inputs, 4)
+    before = model.visual.net.stem.conv.weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    prediction = model(inputs, truth)
+    assert prediction.logits.shape == (2, t, 4, h, w)
+    sum(model.loss(prediction, truth).values()).backward()
+    optimizer.step()
+    assert not torch.equal(model.visual.net.stem.conv.weight, before)
+    assert model.eval()(inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_saved_and_loaded_it_says_the_same(name: str, tmp_path: Path) -> None:
     model = small(name, 3).eval()
     save(model, tmp_path / "m", class_names=["background", "a", "b"])
