@@ -28,12 +28,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from _common import mistakes_in_a_line
 from avseg.errors import ConfigError, DataError
 from material import pictures, recordings, render
 from material.classes import classes, read, write_classes
 from material.masks import People, Saliency
 from material.stock import FOLDERS, PARTS, Item, split, write
-from runs import mistakes_in_a_line
 
 INPUTS = {
     "collected": "folder with images.csv and sounds.csv",

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 import avseg
+from avseg.checkpoints.pretrained import PACKAGED, load_imagenet_head, load_visual
+from avseg.checkpoints.state import read_state
 from avseg.costs import all_macs, paper_macs
-from avseg.data._base import normalise
 from avseg.errors import CheckpointError, ConfigError
+from avseg.media.images import normalise
 from avseg.nn.efficientnet import EfficientNetLite0, ImageNetHead, SameConv2d, original_key
-from avseg.nn.weights import PACKAGED, load_imagenet_head, load_visual, read_state
 
 GOLDEN = {
     (96, 128): [
