@@ -1,1 +1,1 @@
-"""What ``avseg data`` does with data sets on disk, besides loading them: check, prepare."""
+"""The commands ``avseg data check``, ``prepare`` and ``compose``: inspect and make data sets on disk."""

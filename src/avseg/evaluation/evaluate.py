@@ -74,7 +74,7 @@ def evaluate(
     if len(dataset) < 1 + negatives:
         raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
     # The loader's own generator leaves the global random state as it was.
-    trials = DataLoader(
+    negatives = DataLoader(
         NegativeAudioDataset(dataset, wrong=negatives),
         batch_size,
         num_workers=workers,
@@ -84,8 +84,10 @@ def evaluate(
     tallies: dict[str, _Tally] = {}
     _move(model, device)
     with evaluating(model), torch.inference_mode():
-        for trial in track(trials, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
-            _score_sample(model, trial, device, tallies)
+        for negative in track(
+            negatives, "evaluating", console=Console(stderr=True), transient=True, disable=not progress
+        ):
+            _score_sample(model, negative, device, tallies)
     return _report(dataset, tallies)
 
 
@@ -127,13 +129,13 @@ def evaluating(model: AVSModel) -> Iterator[None]:
 
 
 def _score_sample(
-    model: AVSModel, trial: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]"
+    model: AVSModel, negative: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]"
 ) -> None:
     """Answer clips with each kind of audio, the right one first, and count."""
-    clip, target = trial.sample.clip.to(device), trial.sample.target.to(device)
-    own, names = trial.own.to(device), trial.sample.names
+    clip, target = negative.sample.clip.to(device), negative.sample.target.to(device)
+    own, names = negative.own.to(device), negative.sample.names
     right: Tensor | None = None
-    for kind, audio in {RIGHT: clip.audio, **trial.audio}.items():
+    for kind, audio in {RIGHT: clip.audio, **negative.audio}.items():
         prediction = model(Clip(clip.frames, audio.to(device), clip.valid)).at(target.masks.shape[-2:])
         broken = (prediction.logits.isnan().flatten(2).any(2) & (target.labelled | ~own)).any(1)
         if broken.any():

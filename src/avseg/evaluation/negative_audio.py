@@ -81,11 +81,11 @@ def _heard(clip: Clip, frames: int) -> Tensor:
     return audio[:, torch.arange(frames) % audio.shape[1]]
 
 
-def collate_negatives(trials: list[NegativeSample]) -> NegativeSample:
-    """One batch from trials of one clip each."""
+def collate_negatives(negatives: list[NegativeSample]) -> NegativeSample:
+    """One batch from negatives of one clip each."""
 
     def stack(tensors: Sequence[Tensor], fill: float) -> Tensor:
         return pad_sequence([t[0] for t in tensors], batch_first=True, padding_value=fill)
 
-    audio = {kind: stack([t.audio[kind] for t in trials], 0.0) for kind in trials[0].audio}
-    return NegativeSample(collate([t.sample for t in trials]), audio, stack([t.own for t in trials], 1.0))
+    audio = {kind: stack([t.audio[kind] for t in negatives], 0.0) for kind in negatives[0].audio}
+    return NegativeSample(collate([t.sample for t in negatives]), audio, stack([t.own for t in negatives], 1.0))

@@ -1,1 +1,1 @@
-"""Video and sound files, read and written with PyAV on one clock, in seconds and in constant memory."""
+"""Video, sound and picture files, read and written; videos with PyAV on one clock, in seconds, in constant memory."""

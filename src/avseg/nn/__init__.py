@@ -1,1 +1,1 @@
-"""Parts two models or more are made of."""
+"""Building blocks of the models; most of them have a paper of their own."""

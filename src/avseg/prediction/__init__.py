@@ -1,5 +1,5 @@
 """From a video file to the masks of what sounds in it.
 
-``predict`` asks, ``walk`` goes through the video, ``result`` holds the answer; ``draw``, ``summary`` and ``export``
-show and write it.
+``predict`` is the entry point, ``frame_stream`` runs the model over the video, ``result`` holds the masks; ``draw``,
+``summary`` and ``export`` show and write them.
 """

@@ -67,17 +67,26 @@ def predict(
     options = Options(fps, missing_audio, damaged, show)
     network = _ready(model, device)
     notes: list[str] = []
-    walk = FrameStream(Path(video), network, options, notes.append)
+    frame_stream = FrameStream(Path(video), network, options, notes.append)
     frames: list[Frame] = []
-    with seconds_bar("listening", walk.info.duration, shown=progress) as reached:
-        for frame in walk:
+    with seconds_bar("listening", frame_stream.info.duration, shown=progress) as reached:
+        for frame in frame_stream:
             frames.append(frame)
             reached(frame.time)
     name = network.name if isinstance(model, AVSModel) else str(model)
     settings = {**dataclasses.asdict(options), "device": device}
     if show == "masks":
         del settings["show"]  # what is always shown needs no record
-    return Result(Path(video), walk.info.size, class_names(network), frames, walk.end, name, settings, tuple(notes))
+    return Result(
+        Path(video),
+        frame_stream.info.size,
+        class_names(network),
+        frames,
+        frame_stream.end,
+        name,
+        settings,
+        tuple(notes),
+    )
 
 
 def stream(

@@ -170,18 +170,18 @@ class RunCheckpoint(Checkpoint):
     def _used_up(self, step: int) -> bool:
         return self.config.max_steps is not None and step >= self.config.max_steps
 
-    def _save_resume(self, trainer: pl.Trainer, lesson: AVSLightningModule, position: Position) -> None:
+    def _save_resume(self, trainer: pl.Trainer, module: AVSLightningModule, position: Position) -> None:
         self._position = position
-        self._curve_bytes = lesson.curves.size() if lesson.curves else 0
+        self._curve_bytes = module.curves.size() if module.curves else 0
         with _writing(self.folder / RESUME):
             trainer.save_checkpoint(self.folder / RESUME)
 
-    def _save_weights(self, trainer: pl.Trainer, lesson: AVSLightningModule) -> None:
-        scores, lesson.scores = lesson.scores, {}
+    def _save_weights(self, trainer: pl.Trainer, module: AVSLightningModule) -> None:
+        scores, module.scores = module.scores, {}
         score = scores.get(self.monitor, math.nan) * (1 if self.config.mode == "max" else -1)
         better = score > self.best
         self.best = score if better else self.best
-        self._write_weights(trainer, lesson, ("last", "best") if better else ("last",), scores)
+        self._write_weights(trainer, module, ("last", "best") if better else ("last",), scores)
         if scores:
             trainer.print(
                 f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, step {trainer.global_step}: "
@@ -190,14 +190,14 @@ class RunCheckpoint(Checkpoint):
             )
 
     def _write_weights(
-        self, trainer: pl.Trainer, lesson: AVSLightningModule, names: Sequence[str], scores: Mapping[str, float]
+        self, trainer: pl.Trainer, module: AVSLightningModule, names: Sequence[str], scores: Mapping[str, float]
     ) -> None:
         numbers = {name: None if math.isnan(value) else value for name, value in scores.items()}  # JSON has no NaN
         card = {**self.card, "epoch": trainer.current_epoch + 1, "step": trainer.global_step, "metrics": numbers}
         for name in names:
             if trainer.is_global_zero:
                 with _writing(self.folder / name):
-                    store.save(lesson.model, self.folder / name, **card)
+                    store.save(module.model, self.folder / name, **card)
 
 
 @contextmanager

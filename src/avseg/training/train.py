@@ -57,9 +57,9 @@ def train(run: Run, *, progress: bool = False) -> Path:
     if trainer.is_global_zero:
         curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
         (folder / "config.yaml").write_text(yaml.safe_dump(run.as_dict(), sort_keys=False), encoding="utf-8")
-    lesson = AVSLightningModule(model, training, validation, run.train, curves, resume.position)
-    lesson.fresh = fresh
-    _fit(trainer, lesson, resume.path)
+    module = AVSLightningModule(model, training, validation, run.train, curves, resume.position)
+    module.fresh = fresh
+    _fit(trainer, module, resume.path)
     return folder
 
 
@@ -131,7 +131,7 @@ def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Tra
         raise ConfigError(f"these devices cannot be used: {' '.join(str(error).split())}") from error
 
 
-def _fit(trainer: pl.Trainer, lesson: AVSLightningModule, resume: Path | None) -> None:
+def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -> None:
     with warnings.catch_warnings():
         for harmless in (
             ".*your dataloader is not resumable",  # it is, by ShuffledFrom; Lightning looks for another way
@@ -141,7 +141,7 @@ def _fit(trainer: pl.Trainer, lesson: AVSLightningModule, resume: Path | None) -
         ):
             warnings.filterwarnings("ignore", harmless)
         try:
-            trainer.fit(lesson, ckpt_path=resume, weights_only=True)
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
         except SIGTERMException:
             raise SystemExit(143) from None
         except SystemExit as end:
@@ -150,5 +150,5 @@ def _fit(trainer: pl.Trainer, lesson: AVSLightningModule, resume: Path | None) -
                 raise KeyboardInterrupt from None
             raise
         finally:
-            if lesson.curves is not None:
-                lesson.curves.close()
+            if module.curves is not None:
+                module.curves.close()
