@@ -194,6 +194,11 @@ def test_a_new_run_does_not_write_over_an_old_one(whole: Path, capsys: pytest.Ca
     assert "--train.resume auto" in fails(capsys, *SMALL, "--train.out", str(whole))
 
 
+def test_resume_checkpoint_keeps_the_state_key_of_its_callback(whole: Path) -> None:
+    state = torch.load(whole / "resume.ckpt", weights_only=True)
+    assert state["callbacks"]["Keeper"].keys() == {"best"}
+
+
 def test_resume_refuses_what_is_missing_broken_or_another_run(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

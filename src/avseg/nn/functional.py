@@ -1,4 +1,7 @@
-"""Frames that fill a clip up are never looked at: no backbone sees them, and no gradient comes from them."""
+"""Functions that several models share: padding frames left out of the computation, and full precision.
+
+No backbone processes a padding frame, and no gradient comes from one.
+"""
 
 import torch
 from torch import Tensor
