@@ -48,6 +48,8 @@ _START = 4
 
 Teacher = Callable[[Tensor], Outputs]
 """Log-mel patches (N, 1, 96, 64) → outputs."""
+Parts = dict[str, tuple[list[Wave], list[str] | None]]
+"""Name of a part of the report → windows, and the class of each if there is one."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,11 @@ def truncate(teacher: MobileAudio, shard: Shard) -> Student:
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
     return student
+
+
+def start(teacher: MobileAudio, shards: Sequence[Path]) -> Student:
+    """Return :func:`truncate`, fitted to the first four shards."""
+    return truncate(teacher, read_shard(*shards[:_START]))
 
 
 def ridge(inputs: Tensor, targets: Tensor, strength: float = 1e-2) -> tuple[Tensor, Tensor]:
@@ -343,32 +350,57 @@ def prepare(s: Settings, mixer: Mixer, teacher: Teacher) -> list[Path]:
     return paths
 
 
-def report(s: Settings, training: Training, parts: dict[str, Library], command: str) -> dict[str, Any]:
-    """Return the agreement of student and teacher on each part, and where the numbers come from."""
-    path = Path(s.root) / s.teacher
-    float32, file, student = float_teacher(network(path)), Yamnet(path), training.averaged().eval()
+def outputs_of(student: Student) -> Teacher:
+    """Return the predictions of the teacher's outputs by a student, in evaluation mode."""
+    student.eval()
 
     @torch.inference_mode()
-    def ours(mel: Tensor) -> Outputs:
+    def predict(mel: Tensor) -> Outputs:
         predicted = [student(part) for part in mel.split(64)]
         return Outputs(*(torch.cat(outputs).numpy() for outputs in zip(*predicted, strict=True)))
 
+    return predict
+
+
+def report(
+    networks: dict[str, Teacher], file: Callable[[NDArray[np.float32]], Outputs], parts: Parts
+) -> dict[str, Any]:
+    """Return the agreement of networks with the last of them and with the file, on each part.
+
+    Args:
+        networks: Name → network; the last is the float32 teacher.
+        file: Takes waveforms (N, 15600).
+        parts: Name → windows, and the class of each if there is one.
+    """
+    reference = list(networks)[-1]
     found: dict[str, Any] = {}
-    for name, library in parts.items():
-        waves, labels = windows(library)
-        mel = patches(waves)
-        teacher, theirs = float32(mel), file(np.stack(waves))
+    for name, (waves, labels) in parts.items():
+        mel, theirs = patches(waves), file(np.stack(waves))
+        outputs = {network: compute(mel) for network, compute in networks.items()}
         found[name] = {
-            "student and YAMNet in float32": agreement(ours(mel), teacher, labels),
-            "student and YAMNet's file": agreement(ours(mel), theirs),
-            "YAMNet in float32 and YAMNet's file": agreement(teacher, theirs),
-        }
-    settings = dataclasses.asdict(s)
-    stamp = provenance(command)
-    return {**stamp, "settings": settings, "step": training.step, "steps": training.steps, "agreement": found}
+            f"{network} and {reference}": agreement(outputs[network], outputs[reference], labels)
+            for network in outputs
+            if network != reference
+        } | {f"{network} and YAMNet's file": agreement(outputs[network], theirs) for network in outputs}
+    return found
 
 
-def windows(library: Library) -> tuple[list[Wave], list[str]]:
+def parts_of(s: Settings, held_out: Library, test: Library) -> Parts:
+    """Return the windows of the report: whole recordings and instruments, and 1,000 random mixtures of both."""
+    real = Library(held_out.samples, [e for e in held_out.entries if not e.label.startswith("midi_")])
+    notes = Library(held_out.samples, [e for e in held_out.entries if e.label.startswith("midi_")])
+    rng = np.random.default_rng([s.seed, 3])
+    mixer = Mixer(held_out, s.mixing)
+    parts: Parts = {
+        "held-out recordings": windows(real),
+        "held-out instruments": (windows(notes)[0], None),
+        "held-out mixtures": ([mixer.window(rng) for _ in range(1000)], None),
+        "test recordings": windows(test),
+    }
+    return {name: part for name, part in parts.items() if part[0]}
+
+
+def windows(library: Library) -> tuple[list[Wave], list[str] | None]:
     """Return consecutive windows of all sounds and the class of each; what is shorter is padded with silence."""
     waves, labels = [], []
     for entry in library.entries:
@@ -387,15 +419,18 @@ def distil(s: Settings, command: str) -> None:
     yamnet = network(Path(s.root) / s.teacher)
     mixer = Mixer(sounds.part(held_out=False), s.mixing)
     shards = prepare(s, mixer, float_teacher(yamnet))
-    training = Training(s, truncate(yamnet, read_shard(*shards[:_START])), shards)
+    training = Training(s, start(yamnet, shards), shards)
     training.resume()
     training.run()
-    held_out = sounds.part(held_out=True)
-    real = Library(held_out.samples, [e for e in held_out.entries if not e.label.startswith("midi_")])
-    notes = Library(held_out.samples, [e for e in held_out.entries if e.label.startswith("midi_")])
-    parts = {"held-out recordings": real, "held-out instruments": notes, "test recordings": test}
-    parts = {name: library for name, library in parts.items() if library.entries}
-    write_result(Path(s.out) / REPORT, report(s, training, parts, command))
+    networks = {
+        "student": outputs_of(training.averaged()),
+        "start": outputs_of(start(yamnet, shards)),
+        "YAMNet in float32": float_teacher(yamnet),
+    }
+    found = report(networks, Yamnet(Path(s.root) / s.teacher), parts_of(s, sounds.part(held_out=True), test))
+    counts = {"steps": training.steps, "parameters": sum(p.numel() for p in training.averaged().net.parameters())}
+    result = {**provenance(command), "settings": dataclasses.asdict(s), **counts, "agreement": found}
+    write_result(Path(s.out) / REPORT, result)
 
 
 def settings(argv: Sequence[str]) -> Settings:
