@@ -46,8 +46,13 @@ REPORT = "distill_mobile_audio.json"
 _START = 4
 """Shards that the start is fitted to."""
 
+_TRUNK = 51
+"""Layers of ``MobileAudio.features`` that stay as the teacher's: all but the last two blocks."""
+
 Teacher = Callable[[Tensor], Outputs]
 """Log-mel patches (N, 1, 96, 64) → outputs."""
+Trunk = Callable[[Tensor], Tensor]
+"""Log-mel patches → maps (N, 512, 6, 4) of the layers that stay as the teacher's."""
 Parts = dict[str, tuple[list[Wave], list[str] | None]]
 """Name of a part of the report → windows, and the class of each if there is one."""
 
@@ -89,10 +94,10 @@ class Settings:
     mixing: Mixing = field(default_factory=Mixing)
     shards: int = 24
     shard: int = 2000
-    epochs: int = 6
-    batch: int = 64
-    lr: float = 3e-4
-    warmup: int = 200
+    epochs: int = 8
+    batch: int = 128
+    lr: float = 1e-3
+    warmup: int = 100
     weight_decay: float = 1e-4
     positive: float = 10.0
     embedding: float = 2.0
@@ -106,12 +111,12 @@ class Shard:
     """Windows and the outputs of the teacher.
 
     Attributes:
-        mel: (N, 1, 96, 64) log-mel patches.
+        maps: (N, 512, 6, 4), the output of the layers that stay as the teacher's.
         embedding: (N, 1024).
         logits: (N, 521).
     """
 
-    mel: Tensor
+    maps: Tensor
     embedding: Tensor
     logits: Tensor
 
@@ -133,16 +138,26 @@ def float_teacher(net: MobileAudio) -> Teacher:
     return teach
 
 
-def write_shard(path: Path, mixer: Mixer, teacher: Teacher, seeds: Sequence[int], count: int) -> None:
-    """Write ``count`` random windows and the outputs of the teacher, unless the file exists."""
+def trunk_of(net: MobileAudio) -> Trunk:
+    """Return the first layers of a network."""
+
+    @torch.inference_mode()
+    def compute(mel: Tensor) -> Tensor:
+        return torch.cat([net.features[:_TRUNK](part) for part in mel.split(64)])
+
+    return compute
+
+
+def write_shard(path: Path, mixer: Mixer, trunk: Trunk, teacher: Teacher, seeds: Sequence[int], count: int) -> None:
+    """Write maps and outputs of the teacher for ``count`` random windows, unless the file exists."""
     if path.is_file():
         return
     rng = np.random.default_rng(seeds)
     mel = patches([mixer.window(rng) for _ in range(count)])
-    outputs = teacher(mel)
+    outputs, maps = teacher(mel), trunk(mel).numpy()
     beside = path.with_name(f".{path.name}")
     with beside.open("wb") as file:
-        np.savez(file, mel=mel.numpy(), embedding=outputs.embedding.astype("f2"), logits=outputs.logits.astype("f2"))
+        np.savez(file, **{k: v.astype("f2") for k, v in {"maps": maps, **outputs._asdict()}.items()})
     os.replace(beside, path)
 
 
@@ -165,8 +180,17 @@ class Student(nn.Module):
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's embedding (N, 1024) and logits (N, 521), as predicted."""
-        embedding = self.net(mel)
+        return self.late(self.net.features[:_TRUNK](mel))
+
+    def late(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same for the maps (N, 512, 6, 4) of the layers that stay as the teacher's."""
+        embedding = self.net.embed(self.net.features[_TRUNK:](maps))
         return self.project(embedding), self.net.scores(embedding)
+
+    def trained(self) -> list[nn.Parameter]:
+        """Return the parameters of the layers that learn."""
+        modules = self.net.features[_TRUNK:], self.net.scores, self.project
+        return [parameter for module in modules for parameter in module.parameters()]
 
 
 @torch.no_grad()
@@ -255,8 +279,8 @@ class Training:
         self.average = torch.optim.swa_utils.AveragedModel(
             student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(s.ema)
         )
-        decayed = [p for p in student.parameters() if p.ndim > 1]
-        kept = [p for p in student.parameters() if p.ndim == 1]
+        decayed = [p for p in student.trained() if p.ndim > 1]
+        kept = [p for p in student.trained() if p.ndim == 1]
         groups = [{"params": decayed, "weight_decay": s.weight_decay}, {"params": kept, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=s.lr)
         self.step = 0
@@ -315,13 +339,13 @@ class Training:
         warm = min(1.0, (self.step + 1) / self.s.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = self.s.lr * warm * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        terms = loss(self.student(batch.mel), batch, self.s)
+        terms = loss(self.student.late(batch.maps), batch, self.s)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
             raise ConfigError(f"the loss is {total.item()} at step {self.step}: lower lr")
         self.optimizer.zero_grad()
         total.backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(self.student.trained(), 5.0)
         self.optimizer.step()
         self.average.update_parameters(self.student)
         self.step += 1
@@ -342,11 +366,11 @@ def libraries(s: Settings) -> tuple[Library, Library]:
     )
 
 
-def prepare(s: Settings, mixer: Mixer, teacher: Teacher) -> list[Path]:
+def prepare(s: Settings, mixer: Mixer, trunk: Trunk, teacher: Teacher) -> list[Path]:
     """Write all shards that are missing; return their paths."""
     paths = [Path(s.out) / f"windows_{i:03d}.npz" for i in range(s.shards)]
     for i, path in enumerate(track(paths, "windows")):
-        write_shard(path, mixer, teacher, (s.seed, 0, i), s.shard)
+        write_shard(path, mixer, trunk, teacher, (s.seed, 0, i), s.shard)
     return paths
 
 
@@ -418,7 +442,7 @@ def distil(s: Settings, command: str) -> None:
     sounds, test = libraries(s)
     yamnet = network(Path(s.root) / s.teacher)
     mixer = Mixer(sounds.part(held_out=False), s.mixing)
-    shards = prepare(s, mixer, float_teacher(yamnet))
+    shards = prepare(s, mixer, trunk_of(yamnet), float_teacher(yamnet))
     training = Training(s, start(yamnet, shards), shards)
     training.resume()
     training.run()

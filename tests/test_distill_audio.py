@@ -60,6 +60,11 @@ class SmallTeacher(nn.Module):
         return Outputs(embedding.numpy(), self.classify(embedding).numpy())
 
 
+def small_trunk(mel: Tensor) -> Tensor:
+    """Pool the patch to the shape of the maps (N, 512, 6, 4), every channel times another factor."""
+    return nn.functional.adaptive_avg_pool2d(mel, (6, 4)) * torch.linspace(-0.3, 0.3, 512)[:, None, None]
+
+
 def test_a_library_holds_the_sounds_it_was_made_of(library: Library, tmp_path: Path) -> None:
     assert [entry.label for entry in library.entries] == ["high"] * 4 + ["low"] * 4
     np.testing.assert_allclose(library.wave(library.entries[-1]), tone(260, 2.0), atol=1e-4)
@@ -205,15 +210,16 @@ def test_the_start_keeps_the_channels_that_matter() -> None:
         teacher.scores.weight[:, 1::2] = 0  # odd channels are of no use
         embedding = teacher(mel)
         logits = teacher.scores(embedding)
-        student = distill_audio.truncate(teacher, Shard(mel, embedding, logits)).eval()
+        student = distill_audio.truncate(teacher, Shard(teacher.features[:51](mel), embedding, logits)).eval()
         torch.testing.assert_close(student.net(mel), embedding[:, 0::2])
         predicted = student(mel)
+        torch.testing.assert_close(student.late(teacher.features[:51](mel)), predicted)
     assert (predicted[1] - logits).square().mean() < 0.05 * logits.var()
 
 
 def test_the_loss_is_zero_for_the_teacher_and_as_defined() -> None:
     torch.manual_seed(0)
-    shard = Shard(torch.zeros(4, 1, 96, 64), torch.rand(4, 1024), torch.randn(4, 521))
+    shard = Shard(torch.zeros(4, 512, 6, 4), torch.rand(4, 1024), torch.randn(4, 521))
     s = Settings(train=[], teacher="")
     same = distill_audio.loss((shard.embedding, shard.logits), shard, s)
     assert same["scores"].item() == pytest.approx(0, abs=1e-4)
@@ -239,7 +245,7 @@ def test_training_resumes_where_it_stopped(library: Library, tmp_path: Path) -> 
     def training(out: str) -> Training:
         s = settings_for(tmp_path / out)
         (tmp_path / out).mkdir(exist_ok=True)
-        shards = distill_audio.prepare(s, Mixer(library, s.mixing), SmallTeacher())
+        shards = distill_audio.prepare(s, Mixer(library, s.mixing), small_trunk, SmallTeacher())
         torch.manual_seed(0)
         found = Training(s, Student(), shards)
         found.resume()
@@ -249,7 +255,13 @@ def test_training_resumes_where_it_stopped(library: Library, tmp_path: Path) -> 
     before = {name: v.clone() for name, v in whole.student.state_dict().items()}
     whole.run()
     assert whole.step == whole.steps == 8
-    assert not [n for n, v in whole.student.state_dict().items() if torch.equal(v, before[n])]
+    fixed = {n for n, v in whole.student.state_dict().items() if torch.equal(v, before[n])}
+    assert fixed == {
+        f"net.features.{i}.{kind}"
+        for i, layer in enumerate(whole.student.net.features[:51])
+        if isinstance(layer, nn.Conv2d)
+        for kind in ("weight", "bias")
+    }
     training("parts").run(until=3)
     rest = training("parts")
     assert rest.step == 3
@@ -265,14 +277,16 @@ def test_training_resumes_where_it_stopped(library: Library, tmp_path: Path) -> 
 
 def test_training_lowers_the_loss(library: Library, tmp_path: Path) -> None:
     s = dataclasses.replace(settings_for(tmp_path), shards=1, shard=16, batch=8, epochs=12, warmup=1, ema=0.5)
-    shards = distill_audio.prepare(s, Mixer(library, s.mixing), SmallTeacher())
+    shards = distill_audio.prepare(s, Mixer(library, s.mixing), small_trunk, SmallTeacher())
     torch.manual_seed(0)
     training = Training(s, Student(), shards)
     shard = distill_audio.read_shard(shards[0])
 
     def score() -> float:
         with torch.no_grad():
-            return sum(term.item() for term in distill_audio.loss(training.averaged()(shard.mel), shard, s).values())
+            return sum(
+                term.item() for term in distill_audio.loss(training.averaged().late(shard.maps), shard, s).values()
+            )
 
     first = score()
     training.run()
@@ -282,15 +296,15 @@ def test_training_lowers_the_loss(library: Library, tmp_path: Path) -> None:
 def test_shards_are_made_of_their_seed_and_never_twice(library: Library, tmp_path: Path) -> None:
     mixer = Mixer(library, Mixing())
     for name in ("a.npz", "b.npz"):
-        distill_audio.write_shard(tmp_path / name, mixer, SmallTeacher(), (0, 0, 1), 3)
+        distill_audio.write_shard(tmp_path / name, mixer, small_trunk, SmallTeacher(), (0, 0, 1), 3)
     a, b = (distill_audio.read_shard(tmp_path / name) for name in ("a.npz", "b.npz"))
-    assert torch.equal(a.mel, b.mel)
+    assert torch.equal(a.maps, b.maps)
     window = mixer.window(np.random.default_rng((0, 0, 1)))
-    torch.testing.assert_close(a.mel[0], log_mel(np.pad(window, (0, 160)), SAMPLE_RATE)[0])
-    outputs = SmallTeacher()(a.mel)
-    np.testing.assert_allclose(a.logits.numpy(), outputs.logits, rtol=1e-3, atol=1e-3)
-    distill_audio.write_shard(tmp_path / "a.npz", mixer, SmallTeacher(), (0, 0, 2), 3)
-    assert torch.equal(distill_audio.read_shard(tmp_path / "a.npz").mel, a.mel)
+    mel = log_mel(np.pad(window, (0, 160)), SAMPLE_RATE)
+    torch.testing.assert_close(a.maps[:1], small_trunk(mel), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(a.logits[:1].numpy(), SmallTeacher()(mel).logits, rtol=1e-3, atol=1e-3)
+    distill_audio.write_shard(tmp_path / "a.npz", mixer, small_trunk, SmallTeacher(), (0, 0, 2), 3)
+    assert torch.equal(distill_audio.read_shard(tmp_path / "a.npz").maps, a.maps)
 
 
 def test_windows_for_the_report() -> None:
