@@ -26,7 +26,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-d
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity
 
@@ -304,7 +304,8 @@ class Training:
         torch.save({**parts, "step": self.step, "losses": self.losses}, beside)
         os.replace(beside, self._path)
         weights = self._path.with_name(f".{WEIGHTS}")
-        save_file(self.averaged().net.state_dict(), weights)
+        # Python creates the file, with the permissions the user expects; safetensors would make it private.
+        weights.write_bytes(serialise(self.averaged().net.state_dict(), metadata={"format": "pt"}))
         os.replace(weights, self._path.with_name(WEIGHTS))
 
     def averaged(self) -> Student:

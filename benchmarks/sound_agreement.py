@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from yamnet import Outputs
 
@@ -75,5 +76,5 @@ def _cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def _sigmoid(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = 1 / (1 + np.exp(-x.astype(np.float64)))
+    scores: NDArray[np.float64] = expit(x.astype(np.float64))
     return scores
