@@ -13,7 +13,8 @@ from avseg.config import read_run
 
 ROOT = Path(__file__).parents[1]
 BENCHES = sorted((ROOT / "configs").glob("bench_*.yaml"))
-CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*BENCHES})
+OTHERS = sorted((ROOT / "configs").glob("distill_*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*BENCHES, *OTHERS})
 
 
 def commands(config: Path) -> list[list[str]]:

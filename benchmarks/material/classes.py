@@ -81,9 +81,10 @@ def write_classes(path: Path, heard: Collection[str], instruments: Collection[st
         for place, row in enumerate(classes().table, 1)
     ]
     seen = {sound for row in table for sound in row["sounds"]}
+    sources = read("classes.yaml")["background_sources"]
     tree = {
         "classes": table,
-        "background_sounds": sorted(set(heard) - seen),
+        "background_sounds": {name: sources.get(name, []) for name in sorted(set(heard) - seen)},
         "instruments": sorted(instruments),
     }
     path.write_text(yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")

@@ -10,7 +10,7 @@ from avseg.errors import ConfigError, MediaError
 from avseg.interface import Prediction
 from avseg.media.rle import area, decode
 from avseg.media.video import Picture
-from avseg.prediction.frame_stream import FrameStream, Options, sample
+from avseg.prediction.frame_stream import FrameStream, Options, _gate, sample
 from avseg.prediction.uncertainty import unpack
 
 
@@ -164,6 +164,26 @@ def test_a_silent_track_is_noted(make_video, make_beep, ear):
     assert notes == ["still.mkv has a silent sound track: nothing in it is louder than -80 dB"]
 
 
+def test_silence_gate_marks_nothing_below_its_level(make_video, make_beep, doubter):
+    """The model marks the left half of every frame; the second second of the sound is at -70 dBFS."""
+    wave = make_beep(2, 0, 1)
+    wave = wave + np.float32(10 ** (-70 / 20) * 2**0.5) * np.sin(np.arange(wave.shape[1], dtype=np.float32) * 0.3)
+    path = make_video("quiet.mkv", times=[k / 10 for k in range(20)], size=(16, 16), sound=wave)
+    marked = [bool(frame.regions) for frame in walk(path, doubter)]
+    assert marked[:6] == [True] * 6
+    assert marked[-5:] == [False] * 5
+    assert all(frame.regions for frame in walk(path, doubter, silence_gate=-90.0))
+    assert all(frame.regions for frame in walk(path, doubter, silence_gate=None))
+
+
+def test_silence_gate_leaves_the_background_of_several_classes():
+    probabilities = np.full((2, 3, 4, 4), 1 / 3, np.float32)
+    _gate(probabilities, torch.stack([torch.full((100,), 1e-4), torch.full((100,), 1e-2)]), -60.0)
+    assert (probabilities[0, 0] == 1).all()
+    assert (probabilities[0, 1:] == 0).all()
+    np.testing.assert_allclose(probabilities[1], 1 / 3)
+
+
 def test_a_file_that_ends_too_early_is_refused(make_video, make_beep, ear):
     path = make_video(times=[k / 25 for k in range(250)], sound=make_beep(10, 0, 10))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -196,6 +216,7 @@ def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
         ({"missing_audio": "silent"}, "Did you mean 'silence'"),
         ({"damaged": "keep"}, "Choose from: error, skip"),
         ({"show": "uncertain"}, "Did you mean 'uncertainty'"),
+        ({"silence_gate": float("-inf")}, "silence_gate must be a level in dBFS such as -60, or null, got -inf"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(setting, message):

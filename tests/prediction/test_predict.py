@@ -34,7 +34,13 @@ def test_predict_gives_a_result(beeping, ear):
     assert result.intervals == [(pytest.approx(1.04), pytest.approx(2.0), "sounding")]
     assert result.class_names == ("background", "sounding")
     assert (result.source, result.size, result.end) == (beeping, (96, 128), pytest.approx(2.0))
-    assert result.options == {"fps": 4, "missing_audio": "error", "damaged": "error", "device": "cpu"}
+    assert result.options == {
+        "fps": 4,
+        "missing_audio": "error",
+        "damaged": "error",
+        "device": "cpu",
+        "silence_gate": -60.0,
+    }
     assert result.notes == ()
 
 

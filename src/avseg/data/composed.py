@@ -154,10 +154,10 @@ class ComposedClips(AVSDataset):
         self._names = ("background", *names)
         self.class_names = self._names if config.task == "semantic" else ("background", "sounding")
         self._composer = Composer(self.stock, (config.width, config.height), config.class_weights)
-        if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):
-            raise DataError(f"{config.root} has no class with pictures and recordings in part {config.part or split}")
         if gaps := self.stock.gaps():
             warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
+        if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):
+            raise DataError(f"{config.root} has no class with pictures and recordings in part {config.part or split}")
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ class ComposedClips(AVSDataset):
             return self._negative(rng, scene, noise, files)
         chosen = rng.permutation(able)[: 1 if rng.random() < 0.75 else 2].tolist()
         if scene.moving and set(chosen) & scene.moving:
-            chosen = [n for n in chosen if n not in scene.moving][:1] + [int(rng.choice(sorted(scene.moving)))]
+            chosen = [*[n for n in chosen if n not in scene.moving][:1], int(rng.choice(sorted(scene.moving)))]
         level = float(rng.uniform(-34, -10))
         events = [
             self._event(rng, self._own_sounds(scene, n), n, level - float(rng.uniform(0, 8)) * (k > 0), files)

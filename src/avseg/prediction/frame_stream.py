@@ -10,6 +10,7 @@ How it looks and listens:
 - Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
   sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
   the picture's own size and only there becomes a mask (:func:`avseg.prediction.regions.find_regions`).
+- Silence. Where the sound around a sample is below ``silence_gate``, nothing is marked, whatever the model predicts.
 - Uncertainty, when it is to be shown, is blended like a probability, and made small
   (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The pictures of one clip and about 2 s of sound are held, however long the video is.
@@ -35,6 +36,7 @@ from avseg.media.container import refuse
 from avseg.media.images import normalise
 from avseg.media.sound import Sound, silence, sound_blocks
 from avseg.media.video import Picture, pictures, probe
+from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at
 from avseg.prediction.regions import Frame, find_regions
 from avseg.prediction.uncertainty import answered, pack
 
@@ -42,6 +44,8 @@ MissingAudio = Literal["error", "silence"]
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
 
+_CENTRE = torch.tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE])
+"""Centre in seconds of the sound of one patch."""
 _USUAL_FRAMES, _USUAL_SIZE = 5, 224
 """Of AVSBench, for a model whose card names no data."""
 
@@ -55,16 +59,21 @@ class Options:
         missing_audio: Without a sound track, refuse, or let the model hear silence.
         damaged: Where something cannot be decoded, refuse, or leave that part out and note it.
         show: What to keep of the model's answers: the masks, or its uncertainty as well.
+        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which nothing is
+            marked; None marks what the model predicts.
     """
 
     fps: float = 1.0
     missing_audio: MissingAudio = "error"
     damaged: Damaged = "error"
     show: Show = "masks"
+    silence_gate: float | None = -60.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ConfigError(f"fps must be above 0, got {self.fps}")
+        if self.silence_gate is not None and not math.isfinite(self.silence_gate):
+            raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate}")
         for name, kind in (("missing_audio", MissingAudio), ("damaged", Damaged), ("show", Show)):
             if (said := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {said!r}. {did_you_mean(said, choices)}")
@@ -146,10 +155,13 @@ class FrameStream:
         doubting = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):
             seen = torch.stack([_squashed(picture, size) for _, picture in clip])
-            heard = torch.stack([self._sound.log_mel_at(time) for time, _ in clip])
+            waves = torch.stack([self._sound.waveform_at(time) for time, _ in clip])
+            heard = torch.cat([log_mel_at(wave, _CENTRE) for wave in waves])
             with torch.inference_mode():
                 answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device), maps=doubting)
                 probabilities = answer.probabilities[0].float().cpu().numpy()
+            if self._options.silence_gate is not None:
+                _gate(probabilities, waves, self._options.silence_gate)
             doubts = answered(answer, self._model.name) if doubting else [None] * len(clip)
             for (time, _), p, doubt in zip(clip, probabilities, doubts, strict=True):
                 yield _Answer(time, p, doubt)
@@ -173,6 +185,14 @@ class FrameStream:
             )
         if self.info.sample_rate is not None and self._sound.silent:
             self._note(f"{self._path.name} has a silent sound track: nothing in it is louder than -80 dB")
+
+
+def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:
+    """Mark nothing, in place, in the frames (T, K, h, w) whose sound (T, n) is below a level in dBFS."""
+    quiet = (waves.double().square().mean(1) < 10.0 ** (dbfs / 10.0)).numpy()
+    probabilities[quiet] = 0.0
+    if probabilities.shape[1] > 1:
+        probabilities[quiet, 0] = 1.0
 
 
 def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Picture]]:

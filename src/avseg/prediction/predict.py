@@ -37,6 +37,7 @@ def predict(
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
     show: Show = "masks",
+    silence_gate: float | None = -60.0,
     progress: bool = False,
 ) -> Result:
     """Find what sounds in a video.
@@ -54,6 +55,7 @@ def predict(
         damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
             (``"skip"``).
         show: The ``"masks"``, or, of a model that estimates it, the ``"uncertainty"`` as well.
+        silence_gate: Level in dBFS below which nothing is marked; ``None`` marks what the model predicts.
         progress: Show a bar.
 
     Returns:
@@ -64,7 +66,7 @@ def predict(
         ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show)
+    options = Options(fps, missing_audio, damaged, show, silence_gate)
     network = _ready(model, device)
     notes: list[str] = []
     frame_stream = FrameStream(Path(video), network, options, notes.append)
@@ -98,6 +100,7 @@ def stream(
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
     show: Show = "masks",
+    silence_gate: float | None = -60.0,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Like :func:`predict`, one frame after the other, as soon as the sample after it is answered.
@@ -110,6 +113,7 @@ def stream(
         missing_audio: What to do without a sound track.
         damaged: What to do with what cannot be decoded.
         show: With ``"uncertainty"``, a frame and its regions tell theirs.
+        silence_gate: Level in dBFS below which nothing is marked.
         note: Is told what the user should know, such as that the sound is silent.
 
     Returns:
@@ -120,7 +124,8 @@ def stream(
         ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    return iter(FrameStream(Path(video), _ready(model, device), Options(fps, missing_audio, damaged, show), note))
+    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    return iter(FrameStream(Path(video), _ready(model, device), options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -140,6 +145,7 @@ def predict_command(
     missing_audio: MissingAudio = "error",
     damaged: Damaged = "error",
     show: Show = "masks",
+    silence_gate: float | None = -60.0,
     overwrite: bool = False,
 ) -> None:
     """Mark what sounds in a video.
@@ -154,6 +160,7 @@ def predict_command(
         damaged: Where the file cannot be decoded, refuse (error) or skip that part.
         show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
             grey pictures in uncertainty/, rows in summary.png.
+        silence_gate: Level in dBFS below which nothing is marked; null marks what the model predicts.
         overwrite: Replace an earlier result in the output folder.
 
     Raises:
@@ -163,7 +170,15 @@ def predict_command(
     folder = output or Path(f"{video.stem}_avseg")
     with fresh_folder(folder, MAY_HOLD, overwrite=overwrite) as partial:
         result = predict(
-            video, model, fps=fps, device=device, missing_audio=missing_audio, damaged=damaged, show=show, progress=True
+            video,
+            model,
+            fps=fps,
+            device=device,
+            missing_audio=missing_audio,
+            damaged=damaged,
+            show=show,
+            silence_gate=silence_gate,
+            progress=True,
         )
         write(result, partial, progress=True)
     _report(result, folder, perf_counter() - started)

@@ -27,7 +27,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -214,20 +214,21 @@ def _decode(folder: Path, numbers: Mapping[str, int], kept: Path, side: int, bro
     kept.mkdir(parents=True, exist_ok=True)
     skipped: list[str] = []
     index: dict[str, Any] = {"photos": [], "cutouts": [], "recordings": []}
-    writer = _Writer(kept, folder, broken, skipped)
-    for kind, suffixes, read in (("images", _PHOTOS, _photo), ("cutouts", (".png",), _cutout)):
-        found = _by_class(folder / kind, suffixes, numbers)
-        for number, path in track(found, kind, console=Console(stderr=True), transient=True, disable=not progress):
-            if (planes := writer.read(path, lambda p, r=read: r(p, side, len(numbers)))) is not None:  # type: ignore[misc]
+    console = Console(stderr=True)
+    with _Writer(kept, broken, skipped) as writer:
+        for kind, suffixes, read in (("images", _PHOTOS, _photo), ("cutouts", (".png",), _cutout)):
+            found = _by_class(folder / kind, suffixes, numbers)
+            for number, path in track(found, kind, console=console, transient=True, disable=not progress):
+                planes = writer.read(path, partial(read, side=side, classes=len(numbers)))
+                if planes is None:
+                    continue
                 present = np.unique(planes[..., 3]).tolist() if kind == "images" else [number]
                 row = [str(path.relative_to(folder)), planes.shape[:2], writer.pixels(planes), present, planes.shape[2]]
                 index["photos" if kind == "images" else "cutouts"].append([number, *row])
-    sounds = find_sounds(folder / "sounds")
-    every = [(name, path) for name, paths in sounds.items() for path in paths]
-    for name, path in track(every, "sounds", console=Console(stderr=True), transient=True, disable=not progress):
-        if (wave := writer.read(path, _wave)) is not None:
-            index["recordings"].append([name, str(path.relative_to(folder)), writer.samples(wave), len(wave)])
-    writer.close()
+        every = [(name, path) for name, paths in find_sounds(folder / "sounds").items() for path in paths]
+        for name, path in track(every, "sounds", console=console, transient=True, disable=not progress):
+            if (wave := writer.read(path, _wave)) is not None:
+                index["recordings"].append([name, str(path.relative_to(folder)), writer.samples(wave), len(wave)])
     if skipped:
         warnings.warn(f"{len(skipped)} files of {folder} cannot be used: {'; '.join(skipped)}", stacklevel=2)
     beside = kept / f".index.{os.getpid()}.tmp"
@@ -236,12 +237,23 @@ def _decode(folder: Path, numbers: Mapping[str, int], kept: Path, side: int, bro
 
 
 class _Writer:
-    """Append pixels and samples to the files of a cache."""
+    """Append pixels and samples to the files of a cache, which are put in place when all went well."""
 
-    def __init__(self, kept: Path, folder: Path, broken: Broken, skipped: list[str]) -> None:
+    def __init__(self, kept: Path, broken: Broken, skipped: list[str]) -> None:
         self._names = [(kept / f".{name}.{os.getpid()}.tmp", kept / f"{name}.bin") for name in ("pixels", "samples")]
         self._files = [beside.open("wb") for beside, _ in self._names]
-        self._folder, self._broken, self._skipped = folder, broken, skipped
+        self._broken, self._skipped = broken, skipped
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for file, (beside, name) in zip(self._files, self._names, strict=True):
+            file.close()
+            if kind is None:
+                os.replace(beside, name)
+            else:
+                beside.unlink()
 
     def read(self, path: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any] | None:
         """Return what ``read`` gives, or None for a file that is skipped."""
@@ -265,12 +277,6 @@ class _Writer:
         start = self._files[which].tell()
         self._files[which].write(np.ascontiguousarray(values).tobytes())
         return start
-
-    def close(self) -> None:
-        """Put the files in place."""
-        for file, (beside, name) in zip(self._files, self._names, strict=True):
-            file.close()
-            os.replace(beside, name)
 
 
 def _by_class(folder: Path, suffixes: tuple[str, ...], numbers: Mapping[str, int]) -> list[tuple[int, Path]]:
@@ -306,8 +312,8 @@ def _photo(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
     return np.dstack([small, *rest])
 
 
-def _cutout(path: Path, side: int, _: int) -> NDArray[np.uint8]:
-    """Return (H, W, 4) uint8: RGBA, cut to what is not transparent."""
+def _cutout(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
+    """Return (H, W, 4) uint8: RGBA, cut to what is not transparent; ``classes`` is not used."""
     try:
         with Image.open(path) as file:
             if "A" not in file.getbands() and "transparency" not in file.info:
