@@ -44,12 +44,13 @@ from avseg.data.synthetic import Synthetic
 from avseg.errors import CheckpointError, ConfigError
 from avseg.evaluation.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.reliability import reliability
+from avseg.files import write_text
 from avseg.interface import AVSModel, make_config
 from avseg.metrics import decide
 from avseg.metrics.calibration import Calibration, Reliability
 from avseg.metrics.functional import class_areas, frame_iou
 from avseg.prediction.uncertainty import MAP
-from avseg.provenance import provenance, write_result, write_text
+from avseg.provenance import provenance, write_result
 from avseg.synthesis.scene import Scene
 from avseg.synthesis.script import Ambiguity
 

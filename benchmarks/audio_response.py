@@ -25,9 +25,10 @@ from _common import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 from avseg.data import Sample, build_dataset
 from avseg.errors import ConfigError
 from avseg.evaluation.evaluate import data_settings, evaluating
+from avseg.files import write_text
 from avseg.interface import IGNORE, AVSModel, Clip
 from avseg.metrics.calibration import Ranking
-from avseg.provenance import provenance, write_result, write_text
+from avseg.provenance import provenance, write_result
 
 PREFIX = "attention/ama"
 SOUNDS = ("own", "another")

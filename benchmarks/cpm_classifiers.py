@@ -23,10 +23,11 @@ from _common import arguments, cell, mistakes_in_a_line, over_seeds, seeds
 from avseg.data import AVSDataset, build_dataset, collate
 from avseg.errors import ConfigError
 from avseg.evaluation.evaluate import evaluate
+from avseg.files import write_text
 from avseg.models.cpm import CPM
 from avseg.nn.gaussian_mixture import ClassMixtures
 from avseg.nn.matching import match
-from avseg.provenance import provenance, write_result, write_text
+from avseg.provenance import provenance, write_result
 
 CLASSIFIERS = ("Bayes, all classes as likely", "Bayes, classes as likely as they are", "softmax")
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from avseg.errors import ConfigError, DataError
+from avseg.files import write_text
 from avseg.media.sound import read_sound
 from avseg.mel import SAMPLE_RATE
-from avseg.provenance import write_text
 from avseg.synthesis.recordings import find_sounds
 
 Wave = NDArray[np.float32]

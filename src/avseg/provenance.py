@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from avseg.files import write_text
+
 
 def provenance(command: str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The fields every result file begins with; JSON-able.
@@ -31,15 +33,8 @@ def provenance(command: str, device: torch.device | str = "cpu") -> dict[str, An
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Write a result file, all of it or nothing."""
+    """Write a result file as JSON, completely or not at all."""
     write_text(path, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a crash leaves the old one or the new one."""
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 def commit() -> str | None:

@@ -75,10 +75,10 @@ def test_cards_that_say_too_little(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no avseg\.json"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is no JSON"):
+    with pytest.raises(CheckpointError, match="is not valid JSON"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text(json.dumps({"model": "pcmanet"}))
-    with pytest.raises(CheckpointError, match="does not say model, classes and config"):
+    with pytest.raises(CheckpointError, match="lacks model, classes or config"):
         read_card(tmp_path)
 
 

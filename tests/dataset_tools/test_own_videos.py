@@ -123,7 +123,7 @@ def test_a_bad_video_is_named_and_the_set_is_not_finished(source, out, capsys):
 
 
 def test_what_an_interrupted_run_left_is_cleaned_up(source, out):
-    half = out / "train/.a@0.part"
+    half = out / "train/.a@0.partial/a@0"
     (half / "frames").mkdir(parents=True)
     (half / "frames/0.jpg").touch()
     run(source, out)

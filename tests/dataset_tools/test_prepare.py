@@ -158,7 +158,7 @@ def test_a_killed_run_leaves_nothing_half_and_goes_on(raw):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    whole = [p for p in raw.rglob("visual_frames/**/*_1.png") if ".part" not in p.parent.name]
+    whole = [p for p in raw.rglob("visual_frames/**/*_1.png") if ".partial" not in str(p)]
     assert all(len(list(path.parent.iterdir())) in (3, 5) for path in whole)
     result = prepare(raw, progress=False)
     assert result.made + result.kept == 6

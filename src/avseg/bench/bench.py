@@ -20,9 +20,10 @@ from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.evaluation.evaluate import evaluate
+from avseg.files import check_writable, write_text
 from avseg.models import build_for
 from avseg.profile import TOTAL, profile
-from avseg.provenance import provenance, write_result, write_text
+from avseg.provenance import provenance, write_result
 from avseg.training.train import train
 
 SCORES = "scores.json"
@@ -44,7 +45,7 @@ def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]
         AvsegError: When a setting cannot work or a loss is not finite. What is done is kept.
     """
     console = Console(stderr=True, quiet=not progress)
-    _writable(plan.results)
+    check_writable(plan.results / f"{plan.name}.json", "choose another --results")
     total = sum(map(len, plan.runs.values()))
     reports: dict[str, list[dict[str, Any]]] = {label: [] for label in plan.runs}
     # Seed by seed, so that an interrupted comparison has compared all models with some seeds.
@@ -150,16 +151,6 @@ def _device(run: Run) -> str:
     if wish in ("auto", "gpu") and torch.cuda.is_available():
         return "cuda"
     return "mps" if wish == "mps" or (wish == "auto" and torch.backends.mps.is_available()) else "cpu"
-
-
-def _writable(folder: Path) -> None:
-    """Find out before the work whether its results can be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".avseg.tmp").touch()
-        (folder / ".avseg.tmp").unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write into {folder}: {error.strerror}, choose another --results") from error
 
 
 def bench_command(argv: Sequence[str]) -> Plan:

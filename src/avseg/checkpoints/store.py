@@ -1,8 +1,7 @@
-"""Models on disk: a folder with ``model.safetensors`` and ``avseg.json``, the card that says what they are."""
+"""Save and load models: a folder with ``model.safetensors`` and ``avseg.json``, the card that describes them."""
 
 import dataclasses
 import json
-import os
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from avseg.checkpoints.state import fit, read_state
 from avseg.errors import CheckpointError, did_you_mean
+from avseg.files import replacing
 from avseg.interface import AVSModel
 from avseg.models import build
 
@@ -20,46 +20,42 @@ WEIGHTS = "model.safetensors"
 
 
 def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
-    """Write a model so that :func:`load` finds all it needs.
+    """Write the weights, config and number of classes of a model to a folder for :func:`load`.
 
     Args:
-        model: Its weights, config and classes are written.
-        folder: Created if missing. Each file is replaced in one step: a crash leaves the old one or the new one.
-        half: Write floating tensors with 16 bits, for shipping: half the size, and good enough to answer with.
-        **card: What else to record, JSON-able: ``data``, ``class_names``, ``metrics``, ``commit`` …
+        model: The model.
+        folder: Created if missing. Each of the two files is replaced atomically, see :func:`avseg.files.replacing`.
+        half: Write floating-point tensors with 16 bits: half the size, with an error that is negligible in inference.
+        **card: Further JSON-able fields of the card: ``data``, ``class_names``, ``metrics``, ``commit`` …
 
     Returns:
         The folder.
+
+    Raises:
+        OSError: When the folder cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     if half:
         state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    weights, text = folder / f".{WEIGHTS}.tmp", folder / f".{CARD}.tmp"
-    try:
-        # Python creates the file, with the permissions the user expects; safetensors would make it private.
+    with replacing(folder / CARD) as text, replacing(folder / WEIGHTS) as weights:  # none is replaced if one fails
+        # Python creates the file with the usual permissions; safetensors would make it private.
         weights.write_bytes(serialise(state, metadata={"format": "pt"}))
         text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(weights, folder / WEIGHTS)
-        os.replace(text, folder / CARD)
-    finally:
-        weights.unlink(missing_ok=True)
-        text.unlink(missing_ok=True)
     return folder
 
 
 def bundled() -> list[str]:
-    """Names of the models that come with the package."""
+    """Return the names of the models in the package."""
     return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
-    """The card of a saved model.
+    """Read the card of a saved model.
 
     Raises:
-        CheckpointError: When there is none, or it cannot be read.
+        CheckpointError: When the folder has no card, or it cannot be read.
     """
     path = Path(folder) / CARD
     try:
@@ -69,20 +65,20 @@ def read_card(folder: str | Path) -> dict[str, Any]:
             f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert"
         ) from error
     except ValueError as error:
-        raise CheckpointError(f"{path} is no JSON ({error}): restore it from a copy") from error
+        raise CheckpointError(f"{path} is not valid JSON ({error}): restore it from a copy") from error
     if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
-        raise CheckpointError(f"{path} does not say model, classes and config: it is no card of avseg")
+        raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")
     return card
 
 
 def load(name_or_path: str | Path) -> AVSModel:
-    """A model with its weights, in evaluation mode, its card as ``model.card``.
+    """Load a model with its weights, in evaluation mode; ``model.card`` is its card.
 
     Args:
-        name_or_path: A bundled name such as ``tiny``, a folder we saved or a file in it, or a Hub id.
+        name_or_path: A bundled name such as ``tiny``, a folder written by :func:`save` or a file in it, or a Hub id.
 
     Raises:
-        CheckpointError: When it cannot be found or read, or does not fit.
+        CheckpointError: When the model cannot be found or read, or its weights do not fit.
     """
     path = Path(name_or_path)
     if str(name_or_path) in bundled():
@@ -123,20 +119,20 @@ def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSMod
 
 
 def is_model(source: str) -> bool:
-    """Whether ``source`` is a bundled name, or a folder that avseg train or convert wrote."""
+    """Return whether ``source`` is a bundled name, or a folder written by ``avseg train`` or ``avseg convert``."""
     return source in bundled() or (Path(source) / CARD).is_file()
 
 
 def take_part(model: AVSModel, part: str, source: str) -> None:
-    """Give a model one part of a trained model of any kind: its backbone, its audio encoder, its decoder.
+    """Copy the weights of one part, such as the backbone, from a trained model of any kind.
 
     Args:
-        model: Takes the weights.
-        part: The attribute that holds the part, of both models.
+        model: The model to copy to.
+        part: The attribute that holds the part in both models.
         source: See :func:`load`.
 
     Raises:
-        CheckpointError: When the source cannot be loaded, or one of the two lacks the part, or they do not fit.
+        CheckpointError: When the source cannot be loaded, one of the models lacks the part, or the parts differ.
     """
     donor = load(source)
     for owner, who in ((model, "the model to train"), (donor, source)):
@@ -146,17 +142,17 @@ def take_part(model: AVSModel, part: str, source: str) -> None:
 
 
 def start_from(model: AVSModel, source: str) -> list[str]:
-    """Give a model the weights of a trained one of the same kind, for another task or other settings.
+    """Copy the weights of a trained model of the same kind, which may have other classes or settings.
 
     Args:
-        model: Takes the weights.
+        model: The model to copy to.
         source: See :func:`load`.
 
     Returns:
-        Keys that have another shape there, or are not there: they keep their random weights.
+        Keys that are missing from the source or have another shape there: these tensors are not changed.
 
     Raises:
-        CheckpointError: When the source cannot be loaded, is of another kind, or shares nothing.
+        CheckpointError: When the source cannot be loaded, is of another kind, or shares no tensor.
     """
     donor = load(source)
     if donor.name != model.name:

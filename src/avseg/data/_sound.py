@@ -1,7 +1,6 @@
 """One log-mel patch for each frame of a clip, and a folder that remembers patches."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avseg.errors import DataError
+from avseg.files import replacing
 from avseg.mel import PATCH_SECONDS, SAMPLE_RATE, log_mel
 
 Short = Literal["last", "zero"]
@@ -70,14 +70,9 @@ def remembered(folder: str | None, files: Sequence[Path], how: str, compute: Cal
         return torch.from_numpy(np.load(kept, allow_pickle=False))
     except (OSError, ValueError, EOFError):
         result = compute()
-    beside = kept.with_name(f".{kept.stem}.{os.getpid()}.tmp")
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            np.save(file, result.numpy())
-        os.replace(beside, kept)
+        with replacing(kept) as temporary:
+            np.save(temporary, result.numpy())
     except OSError as error:
-        if beside.is_file():
-            beside.unlink()
         raise DataError(f"cannot write {kept.parent} ({error.strerror}): give another cache, or none") from None
     return result

@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from avseg.dataset_tools.inspection import Report, Settings, examine
-from avseg.dataset_tools.jobs import complete
 from avseg.errors import ConfigError, DataError
+from avseg.files import write_text
 
 _SHOWN = 20
 """Lines on the screen; a file has room for all."""
@@ -97,8 +97,7 @@ def _verdict(report: Report, title: str) -> str:
 
 def _write(out: Path, lines: Sequence[str]) -> None:
     try:
-        with complete(out) as beside:
-            beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(out, "".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error
 

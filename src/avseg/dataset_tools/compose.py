@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import wave
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.progress import Progress
 
 from avseg.colours import palette
 from avseg.errors import ConfigError, DataError
+from avseg.files import recover, replacing, write_text
 from avseg.interface import IGNORE, SPLITS
 from avseg.mel import SAMPLE_RATE
 from avseg.synthesis.scene import Scene, stage
@@ -166,6 +166,7 @@ def _begin(out: Path, card: dict[str, Any]) -> bool:
         DataError: When it holds something else.
     """
     text = json.dumps(card, indent=2) + "\n"
+    recover(out / _UNFINISHED)
     for name in (_FINISHED, _UNFINISHED):
         if (out / name).is_file():
             if (out / name).read_text(encoding="utf-8") != text:
@@ -173,10 +174,7 @@ def _begin(out: Path, card: dict[str, Any]) -> bool:
             return name == _UNFINISHED
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is no data set: give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    beside = out / f"{_UNFINISHED}.part"
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, out / _UNFINISHED)
+    write_text(out / _UNFINISHED, text)
     return True
 
 
@@ -195,10 +193,8 @@ def _make(settings: Composition, material: Material, stock: Collected, folder: P
         ],
         "files": sorted({path.as_posix() for path in stock.used}),
     }
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    _write(beside, scene, story)
-    os.replace(beside, folder)
+    with replacing(folder) as temporary:
+        _write(temporary, scene, story)
 
 
 def _scene(settings: Composition, stock: Collected, rng: np.random.Generator) -> Scene:

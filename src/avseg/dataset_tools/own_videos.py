@@ -19,8 +19,9 @@ from torch import Tensor
 from avseg.colours import palette
 from avseg.data._file_dataset import Entry
 from avseg.data.videos import Videos
-from avseg.dataset_tools.jobs import Job, complete
+from avseg.dataset_tools.jobs import Job
 from avseg.errors import DataError
+from avseg.files import replacing, write_text
 from avseg.interface import SPLITS
 from avseg.media.sound import sound_until, write_wave
 from avseg.mel import SAMPLE_RATE
@@ -56,17 +57,17 @@ class _Clip(NamedTuple):
 
     def write(self, sound: Tensor) -> None:
         """Frames, masks, and the sound, cut from that of the whole video."""
-        with complete(self.folder) as beside:
+        with replacing(self.folder) as temporary:
             for kind in ("frames", "masks"):
-                (beside / kind).mkdir(parents=True)
+                (temporary / kind).mkdir(parents=True)
             for k, (picture, labels) in enumerate(self.data.shots(self.entry)):
-                picture.save(beside / "frames" / f"{k}.jpg", quality=95)
+                picture.save(temporary / "frames" / f"{k}.jpg", quality=95)
                 if labels is not None:
                     mask = Image.fromarray(labels.astype(np.uint8))
                     mask.putpalette(palette())
-                    mask.save(beside / "masks" / f"{k}.png")
-            write_wave(beside / "audio.wav", torch.cat([_second(sound, m.time) for m in self.entry.notes]))
-            (beside / _STORY).write_text(self.story, encoding="utf-8")
+                    mask.save(temporary / "masks" / f"{k}.png")
+            write_wave(temporary / "audio.wav", torch.cat([_second(sound, m.time) for m in self.entry.notes]))
+            (temporary / _STORY).write_text(self.story, encoding="utf-8")
 
 
 class OwnVideos:
@@ -102,8 +103,7 @@ class OwnVideos:
     def finish(self) -> None:
         """Say that the data set is complete."""
         card = {"class_names": list(self.class_names), "variant": "avss"}
-        with complete(self.out / _CARD) as beside:
-            beside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        write_text(self.out / _CARD, json.dumps(card, indent=2) + "\n")
 
     def _job(self, clips: list[_Clip]) -> Job:
         def make() -> None:

@@ -20,8 +20,9 @@ from PIL import Image
 
 from avseg.data._tables import Row, read_rows
 from avseg.dataset_tools.avsbench_frames import kept_frames
-from avseg.dataset_tools.jobs import Job, complete
+from avseg.dataset_tools.jobs import Job
 from avseg.errors import DataError
+from avseg.files import replacing
 from avseg.media.sound import sound_until, write_wave
 
 _SECONDS = 5
@@ -57,11 +58,11 @@ class _Raw(NamedTuple):
 
     def make(self) -> None:
         """Write sound and frames."""
-        with complete(self.sound) as beside:
-            write_wave(beside, sound_until(self.video, self.seconds))
-        with complete(self.frames) as beside:
-            beside.mkdir()
-            for image, path in zip(kept_frames(self.video, self.seconds), self.pictures(beside), strict=True):
+        with replacing(self.sound) as temporary:
+            write_wave(temporary, sound_until(self.video, self.seconds))
+        with replacing(self.frames) as temporary:
+            temporary.mkdir()
+            for image, path in zip(kept_frames(self.video, self.seconds), self.pictures(temporary), strict=True):
                 Image.fromarray(image).save(path)
 
 

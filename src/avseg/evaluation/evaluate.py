@@ -23,6 +23,7 @@ from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
+from avseg.files import check_writable
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, protocols
 from avseg.provenance import provenance, write_result
@@ -319,7 +320,7 @@ def evaluate_checkpoint(
         DataError: When there is no data.
     """
     if out is not None:
-        _prepare(out)
+        check_writable(out)
     model = load(checkpoint)
     settings = data_settings(model.card, dict(data or {}), checkpoint)
     dataset = build_dataset(split=split, **settings)
@@ -362,16 +363,3 @@ def data_settings(card: Mapping[str, Any], data: Mapping[str, Any], checkpoint: 
         raise ConfigError(f"{checkpoint} does not say what data it was trained on: name a data set with --data.name")
     merged = {**(trained if trained.get("name") == name else {}), **data, "name": name}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in merged.items()}
-
-
-def _prepare(out: Path) -> None:
-    """Find out before the work whether its result can be written."""
-    if out.is_dir():
-        raise ConfigError(f"cannot write {out}: it is a folder, name a file in it")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        beside = out.with_name(f".{out.name}.tmp")
-        beside.touch()
-        beside.unlink()
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error

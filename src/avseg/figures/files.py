@@ -1,6 +1,5 @@
 """Writing a picture in one step: the old file or the new one, never half of it."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from avseg.errors import ConfigError
+from avseg.files import replacing
 
 FORMATS = ("png", "pdf", "svg", "jpg")
 """What a figure can be written as."""
@@ -58,27 +58,26 @@ def write_figure(figure: Figure, out: Path, dpi: int) -> Path:
     jpeg = {"pil_kwargs": {"quality": 95, "subsampling": 0}}
     options: dict[str, Any] = jpeg if out.suffix.lower().startswith(".jp") else {}
 
-    def save(beside: Path) -> None:
+    def save(temporary: Path) -> None:
         with styled():
-            figure.savefig(beside, dpi=dpi, **options)
+            figure.savefig(temporary, dpi=dpi, **options)
 
     return write_picture(out, save)
 
 
 def write_picture(out: Path, save: Callable[[Path], object]) -> Path:
-    """Have ``save`` write a file beside ``out``, then put it in its place.
+    """Write a picture with ``save``, completely or not at all.
+
+    Args:
+        out: The file.
+        save: Writes the picture to the path it is called with.
 
     Raises:
         ConfigError: When the file cannot be written.
     """
-    beside = out.with_name(f".{out.stem}.part{out.suffix}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save(beside)
-            os.replace(beside, out)
-        finally:
-            beside.unlink(missing_ok=True)
+        with replacing(out) as temporary:
+            save(temporary)
     except OSError as error:
         raise ConfigError(f"cannot write {str(out)!r} ({error.strerror or error}), name another file") from error
     return out

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from avseg.files import replacing_folder
 from avseg.media.container import ignore, refuse
 from avseg.media.video import pictures, probe
 from avseg.media.writer import VideoWriter
 from avseg.prediction.draw import add_legend, add_names, add_strip, overlay, palette, strip, strip_height, veiled
-from avseg.prediction.freshfolder import fresh_folder
 from avseg.prediction.uncertainty import quantised
 from avseg.progress import seconds_bar
 
@@ -27,11 +27,12 @@ CONTENTS = ("overlay.mp4", "masks", "summary.png", "result.json")
 """What is always written."""
 MAY_HOLD = (*CONTENTS, "uncertainty")
 """What there is in a folder of results at most."""
+PATTERNS = ("overlay.mp4", "masks/*.png", "summary.png", "result.json", "uncertainty/*.png")
 
 
 def save(result: "Result", folder: Path, *, overwrite: bool = False, progress: bool = False) -> Path:
     """See :meth:`avseg.prediction.result.Result.save`."""
-    with fresh_folder(folder, MAY_HOLD, overwrite=overwrite) as partial:
+    with replacing_folder(folder, PATTERNS, overwrite=overwrite) as partial:
         write(result, partial, progress=progress)
     return folder
 

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.errors import ConfigError
+from avseg.files import replacing_folder
 from avseg.interface import AVSModel
-from avseg.prediction.export import MAY_HOLD, write
+from avseg.prediction.export import PATTERNS, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, MissingAudio, Options, Show
-from avseg.prediction.freshfolder import fresh_folder
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.progress import seconds_bar
@@ -168,7 +168,7 @@ def predict_command(
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    with fresh_folder(folder, MAY_HOLD, overwrite=overwrite) as partial:
+    with replacing_folder(folder, PATTERNS, overwrite=overwrite, keep=[video]) as partial:
         result = predict(
             video,
             model,

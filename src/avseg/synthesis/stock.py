@@ -22,7 +22,6 @@ workers share them.
 
 import hashlib
 import json
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ from rich.console import Console
 from rich.progress import track
 
 from avseg.errors import DataError
+from avseg.files import replacing
 from avseg.flags import read_yaml
 from avseg.interface import IGNORE
 from avseg.media.images import read_labels, read_picture
@@ -210,12 +210,11 @@ def read_classes(path: Path) -> tuple[dict[int, StockClass], dict[str, tuple[int
 
 
 def _decode(folder: Path, numbers: Mapping[str, int], kept: Path, side: int, broken: Broken, progress: bool) -> None:
-    """Write the cache of a part: pixels.bin, samples.bin, then index.json."""
-    kept.mkdir(parents=True, exist_ok=True)
+    """Write the cache of a part: a folder of pixels.bin, samples.bin and index.json."""
     skipped: list[str] = []
     index: dict[str, Any] = {"photos": [], "cutouts": [], "recordings": []}
     console = Console(stderr=True)
-    with _Writer(kept, broken, skipped) as writer:
+    with replacing(kept) as temporary, _Writer(temporary, broken, skipped) as writer:
         for kind, suffixes, read in (("images", _PHOTOS, _photo), ("cutouts", (".png",), _cutout)):
             found = _by_class(folder / kind, suffixes, numbers)
             for number, path in track(found, kind, console=console, transient=True, disable=not progress):
@@ -229,31 +228,25 @@ def _decode(folder: Path, numbers: Mapping[str, int], kept: Path, side: int, bro
         for name, path in track(every, "sounds", console=console, transient=True, disable=not progress):
             if (wave := writer.read(path, _wave)) is not None:
                 index["recordings"].append([name, str(path.relative_to(folder)), writer.samples(wave), len(wave)])
+        (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
     if skipped:
         warnings.warn(f"{len(skipped)} files of {folder} cannot be used: {'; '.join(skipped)}", stacklevel=2)
-    beside = kept / f".index.{os.getpid()}.tmp"
-    beside.write_text(json.dumps(index), encoding="utf-8")
-    os.replace(beside, kept / "index.json")
 
 
 class _Writer:
-    """Append pixels and samples to the files of a cache, which are put in place when all went well."""
+    """Append pixels and samples to the files of a cache, in a new folder."""
 
-    def __init__(self, kept: Path, broken: Broken, skipped: list[str]) -> None:
-        self._names = [(kept / f".{name}.{os.getpid()}.tmp", kept / f"{name}.bin") for name in ("pixels", "samples")]
-        self._files = [beside.open("wb") for beside, _ in self._names]
+    def __init__(self, folder: Path, broken: Broken, skipped: list[str]) -> None:
+        folder.mkdir()
+        self._files = [(folder / f"{name}.bin").open("wb") for name in ("pixels", "samples")]
         self._broken, self._skipped = broken, skipped
 
     def __enter__(self) -> "_Writer":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for file, (beside, name) in zip(self._files, self._names, strict=True):
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
             file.close()
-            if kind is None:
-                os.replace(beside, name)
-            else:
-                beside.unlink()
 
     def read(self, path: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any] | None:
         """Return what ``read`` gives, or None for a file that is skipped."""

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from avseg.checkpoints import store
 from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
+from avseg.files import replacing
 from avseg.training.module import AVSLightningModule, score_names
 from avseg.training.sampler import START, Position
 
@@ -87,19 +87,12 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoint files that are whole or absent, and that hold tensors and plain values alone."""
+    """Write checkpoints atomically."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside, make sure it is on disk, then replace."""
-        beside = Path(f"{path}.tmp")
-        try:
-            with beside.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write ``checkpoint`` to ``path``, see :func:`avseg.files.replacing`."""
+        with replacing(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 class RunCheckpoint(Checkpoint):

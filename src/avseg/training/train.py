@@ -21,6 +21,7 @@ from avseg.checkpoints.store import is_model, start_from, take_part
 from avseg.config import Run, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
+from avseg.files import write_text
 from avseg.interface import AVSModel
 from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
@@ -56,7 +57,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
     curves = None
     if trainer.is_global_zero:
         curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
-        (folder / "config.yaml").write_text(yaml.safe_dump(run.as_dict(), sort_keys=False), encoding="utf-8")
+        write_text(folder / "config.yaml", yaml.safe_dump(run.as_dict(), sort_keys=False))
     module = AVSLightningModule(model, training, validation, run.train, curves, resume.position)
     module.fresh = fresh
     _fit(trainer, module, resume.path)
