@@ -118,12 +118,13 @@ def _profile(argv: Sequence[str]) -> None:
     from avseg.checkpoints.store import load
     from avseg.models import build, list_models, model_class
     from avseg.profile import profile
+    from avseg.registry import is_class_path
 
     parser = _parser("profile", profile, skip={"model", "progress"})
     parser.add_argument("model", help=f"{', '.join(list_models())}, or a trained model: bundled name, folder, Hub id.")
     parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
     parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
-    untrained = next((word for word in argv if word in list_models()), None)
+    untrained = next((word for word in argv if word in list_models() or is_class_path(word)), None)
     if untrained is not None:
         parser.add_class_arguments(model_class(untrained).Config)
     said = _said(parser, argv)

@@ -1,34 +1,55 @@
-"""A colour for every label, the same in every picture the package makes of labels."""
+"""Colours of labels: one colour per label, in every picture and palette PNG that the package writes."""
+
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avseg.interface import IGNORE
 
 Colour = tuple[int, int, int]
 
-_FIRST: tuple[Colour, ...] = (
-    (250, 99, 80), (47, 158, 244), (255, 193, 38), (64, 192, 87), (190, 75, 219), (21, 200, 190),
-    (255, 140, 20), (92, 108, 250), (170, 214, 40), (240, 90, 160), (160, 110, 70), (120, 190, 250),
-)  # fmt: skip
+_BASE: tuple[Colour, ...] = (
+    (230, 60, 150),
+    (86, 180, 233),
+    (230, 159, 0),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+"""Magenta, which is rare in photographs, then colours that are distinct with every kind of colour vision (Okabe & Ito,
+"Color Universal Design", 2008): sky blue, orange, green, yellow, blue, vermilion."""
+_BLENDS = ((0.0, 0.0), (255.0, 0.5), (0.0, 0.4))
+"""Grey level and its share in the first, second and third use of :data:`_BASE`."""
 _GOLDEN = 0.618033988749895
 
 
 def colour(label: int) -> Colour:
-    """Black for the background, grey for what is not scored, else a colour unlike those of the labels before."""
+    """Return the RGB colour of a label: black for the background (0), grey for ignored pixels (255).
+
+    Labels 1..7 have the colours of :data:`_BASE`, 8..21 lighter and darker ones, all others hues at the golden angle.
+    """
     if label in (0, IGNORE):
         return (0, 0, 0) if label == 0 else (150, 150, 150)
-    if label <= len(_FIRST):
-        return _FIRST[label - 1]
-    return hsv(label * _GOLDEN % 1.0, (0.9, 0.55, 0.75)[label % 3], (1.0, 0.75)[label % 2])
+    use, which = divmod(label - 1, len(_BASE))
+    if use >= len(_BLENDS):
+        return hsv(label * _GOLDEN % 1.0, (0.9, 0.55, 0.75)[label % 3], (1.0, 0.75)[label % 2])
+    grey, share = _BLENDS[use]
+    r, g, b = (round(value * (1 - share) + grey * share) for value in _BASE[which])
+    return r, g, b
 
 
-def palette() -> list[int]:
-    """The colours of labels 0..255, one after the other, for a palette PNG."""
-    return [value for label in range(256) for value in colour(label)]
+@cache
+def palette(labels: int = 256) -> NDArray[np.uint8]:
+    """Return the colours of the labels 0 … ``labels`` - 1 as a read-only array (labels, 3)."""
+    colours = np.array([colour(label) for label in range(labels)], np.uint8)
+    colours.flags.writeable = False
+    return colours
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """RGB of 0..255 from hue, saturation and value of 0..1."""
+    """Return the RGB colour, 0..255, of a hue, saturation and value, 0..1."""
     k = (np.array([5.0, 3.0, 1.0]) + hue * 6.0) % 6.0
     rgb = value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0)
     r, g, b = (round(255.0 * float(c)) for c in rgb)

@@ -35,7 +35,7 @@ def add_part(parser: ArgumentParser, part: str, name: str, configured: Any, name
         configured: The chosen class.
         names: What can be chosen.
     """
-    parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}.")
+    parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}; or package.module:Class.")
     parser.add_class_arguments(configured.Config, part)
 
 

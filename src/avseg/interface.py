@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError, did_you_mean
+from avseg.registry import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -219,7 +220,8 @@ class Adopted(NamedTuple):
 class AVSModel(nn.Module, ABC):
     """An audio-visual segmentation model. Subclasses are final: share code by calling it, not by inheriting.
 
-    A subclass lives in ``models/<name>.py``; the file name is the name for :func:`avseg.build`.
+    A subclass lives in ``models/<name>.py``; the file name is the name for :func:`avseg.build`. Other packages register
+    subclasses as entry points, see :mod:`avseg.registry`.
 
     Attributes:
         Config: Frozen dataclass declared inside the class; every field has a default, the paper's choice.
@@ -245,8 +247,8 @@ class AVSModel(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """The name :func:`avseg.build` knows the model by."""
-        return type(self).__module__.rsplit(".", 1)[-1]
+        """Name with which :func:`avseg.build` finds the model."""
+        return name_of(type(self), "avseg.models")
 
     @abstractmethod
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from avseg.colours import colour, palette
+from avseg.colours import colour
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.data._base import lengthen
 from avseg.errors import ConfigError
@@ -125,9 +125,3 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, settings, out, clips,
         show(settings, tmp_path / out, clips=clips)
     assert hint in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-def test_palette_is_one_colour_per_label():
-    assert palette()[:3] == [0, 0, 0]
-    assert palette()[765:] == list(colour(255))
-    assert len({colour(k) for k in range(1, 100)}) == 99

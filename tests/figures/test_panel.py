@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from avseg.cli import main
+from avseg.colours import palette
 from avseg.data import build_dataset
 from avseg.figures.panel import panel
 from avseg.interface import Clip, Prediction
 from avseg.models.pcmanet import PCMANet
-from avseg.prediction.draw import palette
 
 
 def test_a_row_for_each_model_and_a_column_for_each_frame(trained, tmp_path, pixels):

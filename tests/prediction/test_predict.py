@@ -9,9 +9,10 @@ from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
 from avseg.media.video import pictures
-from avseg.prediction import export
 from avseg.prediction.predict import class_names, predict, predict_command, stream
 from avseg.prediction.result import Result
+
+CONTENTS = ["masks", "overlay.mp4", "result.json", "summary.png"]
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     predict_command(beeping, fps=4)
     folder = tmp_path / "beeping_avseg"
-    assert sorted(p.name for p in folder.iterdir()) == sorted(export.CONTENTS)
+    assert sorted(p.name for p in folder.iterdir()) == CONTENTS
     assert len(list(folder.joinpath("masks").iterdir())) == len(list(pictures(folder / "overlay.mp4"))) == 50
     frames = json.loads((folder / "result.json").read_text())["frames"]
     assert [bool(frame["regions"]) for frame in frames] == [k > 25 for k in range(50)]
@@ -89,6 +90,29 @@ def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypa
     assert "50 masks for 2.0 s of video" in said
     assert "times real time" in said
     assert not list(tmp_path.glob(".*"))
+
+
+def test_command_writes_the_chosen_outputs(beeping, loaded, tmp_path):
+    out = tmp_path / "out"
+    assert main(["predict", str(beeping), "--save", "masks,json", "-o", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["masks", "result.json"]
+
+
+@pytest.mark.parametrize("words", [["--save", "maks"], ["--save", "uncertainty"]])
+def test_command_refuses_wrong_outputs_before_the_work(beeping, monkeypatch, tmp_path, capsys, words):
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: pytest.fail("too late"))
+    assert main(["predict", str(beeping), *words, "-o", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(("avseg: error: unknown output 'maks'. Did you", "avseg: error: there is no uncertainty"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_does_not_delete_its_input(beeping, loaded, tmp_path):
+    folder = tmp_path / "out"
+    predict_command(beeping, folder, save="overlay")
+    with pytest.raises(ConfigError, match=r"holds the input overlay\.mp4"):
+        predict_command(folder / "overlay.mp4", folder, overwrite=True)
+    assert (folder / "overlay.mp4").is_file()
 
 
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
@@ -114,7 +138,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     def fail(*_):
         raise trouble
 
-    monkeypatch.setattr("avseg.prediction.export.add_strip", fail)
+    monkeypatch.setattr("avseg.outputs.overlay.add_timeline", fail)
     with pytest.raises((KeyboardInterrupt, AvsegError)):
         predict_command(beeping, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
@@ -193,7 +217,7 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
 def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
-    assert set(result.options) == {"fps", "missing_audio", "damaged", "device"}
+    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate"}
     assert not any(doubter.asked)
 
 
@@ -201,13 +225,13 @@ def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, cap
     monkeypatch.setattr("avseg.prediction.predict.load", lambda name: doubter)
     out = tmp_path / "out"
     assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
-    assert sorted(p.name for p in out.iterdir()) == sorted(export.MAY_HOLD)
+    assert sorted(p.name for p in out.iterdir()) == [*CONTENTS, "uncertainty"]
     assert len(list((out / "uncertainty").iterdir())) == 20
     assert "uncertainty 0.41 on average, 0.45 at most (at 0.00 s)" in capsys.readouterr().out
     assert Result.load(out).has_uncertainty
     doubter.seen = itertools.count()
     predict_command(doubtful, out, overwrite=True)
-    assert sorted(p.name for p in out.iterdir()) == sorted(export.CONTENTS)
+    assert sorted(p.name for p in out.iterdir()) == CONTENTS
     assert "uncertainty 0" not in capsys.readouterr().out
 
 
@@ -215,5 +239,5 @@ def test_command_refuses_a_model_that_does_not_estimate_it(beeping, loaded, tmp_
     out = tmp_path / "out"
     assert main(["predict", str(beeping), "--show", "uncertainty", "-o", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("avseg: error: this model (conftest) does not say how uncertain it is")
+    assert line.startswith("avseg: error: this model ( say how uncertain it is")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]

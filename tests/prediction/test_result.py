@@ -156,7 +156,7 @@ def test_uncertainty_is_made_when_asked_for(doubted):
 def test_uncertainty_that_was_not_asked_for_is_refused(result):
     assert not result.has_uncertainty
     for name in ("uncertainty", "mean_uncertainty"):
-        with pytest.raises(ConfigError, match=r"of tiny is without uncertainty: predict again with show uncertainty"):
+        with pytest.raises(ConfigError, match=r"of tiny has no uncertainty: predict again with show uncertainty"):
             getattr(result, name)
 
 

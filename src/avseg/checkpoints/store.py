@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from avseg.errors import CheckpointError, did_you_mean
 from avseg.files import replacing
 from avseg.interface import AVSModel
 from avseg.models import build
+from avseg.registry import is_class_path
 
 CARD = "avseg.json"
 WEIGHTS = "model.safetensors"
@@ -91,7 +94,9 @@ def load(name_or_path: str | Path) -> AVSModel:
             raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
         return _load_folder(path.parent, read_state(path))
     if str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/")):
-        return _load_folder(_from_hub(str(name_or_path)))
+        folder = _from_hub(str(name_or_path))
+        _refuse_import(read_card(folder), str(name_or_path))
+        return _load_folder(folder)
     raise CheckpointError(
         f"no model {str(name_or_path)!r}: no bundled name, folder, file or Hub id. "
         f"{did_you_mean(str(name_or_path), bundled())}"
@@ -107,6 +112,16 @@ def _from_hub(repository: str) -> Path:
         # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{repository} is no local folder, and the Hub says: {reason}") from error
+
+
+def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
+    """Refuse a card that names a class in a module that is not imported: its author may be anybody."""
+    name = str(card["model"])
+    if is_class_path(name) and name.partition(":")[0] not in sys.modules:
+        raise CheckpointError(
+            f"{repository} names the class {name}, which no installed package registers: import it first, if you trust "
+            "its module"
+        )
 
 
 def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:

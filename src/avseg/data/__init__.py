@@ -1,46 +1,41 @@
-"""The data sets, found by file name: ``data/synthetic.py`` is ``"synthetic"``."""
+"""Data sets, found by file name (``data/synthetic.py`` is ``"synthetic"``) or by entry points of other packages."""
 
-import importlib
-import inspect
-import pkgutil
 from typing import Any
 
 from avseg.data._base import AVSDataset, Sample, collate
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import SPLITS, make_config
+from avseg.registry import Registry
 
 __all__ = ["AVSDataset", "Sample", "build_dataset", "collate", "dataset_class", "list_datasets"]
 
+DATASETS: Registry[AVSDataset] = Registry(__name__, "data set", AVSDataset, configured=True)  # type: ignore[type-abstract]
+
 
 def list_datasets() -> list[str]:
-    """Names :func:`build_dataset` knows."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """Return the names that :func:`build_dataset` accepts: those of this package, then those of other packages."""
+    return DATASETS.names()
 
 
 def dataset_class(name: str) -> type[AVSDataset]:
-    """The one data set class of ``data/<name>.py``.
+    """Return the data set class of that name.
+
+    Args:
+        name: One of :func:`list_datasets`, or ``my_package.module:Class``.
 
     Raises:
-        ConfigError: When no data set has that name.
+        ConfigError: When no data set has that name, or it cannot be imported.
     """
-    if name not in list_datasets():
-        raise ConfigError(f"unknown data set {name!r}. {did_you_mean(name, list_datasets())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    (found,) = (
-        c
-        for _, c in inspect.getmembers(module, inspect.isclass)
-        if issubclass(c, AVSDataset) and c.__module__ == module.__name__
-    )
-    return found
+    return DATASETS.find(name)
 
 
 def build_dataset(name: str, split: str, **settings: Any) -> AVSDataset:
-    """A data set of that name.
+    """Build the data set of that name.
 
     Args:
-        name: One of :func:`list_datasets`.
+        name: One of :func:`list_datasets`, or ``my_package.module:Class``.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        **settings: Fields of the data set's ``Config``; what is left out takes its default.
+        **settings: Fields of the data set's ``Config``; defaults for all others.
 
     Raises:
         ConfigError: When the data set, the split or a setting does not exist, or a value cannot work.

@@ -223,7 +223,7 @@ def _write(folder: Path, scene: Scene, story: dict[str, Any]) -> None:
     for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks.astype(np.uint8), strict=True)):
         Image.fromarray(frame).save(folder / "frames" / f"{k}.jpg", quality=95)
         labels = Image.fromarray(mask)
-        labels.putpalette(palette())
+        labels.putpalette(palette().tobytes())
         labels.save(folder / "masks" / f"{k}.png")
     with wave.open(str(folder / "audio.wav"), "wb") as file:
         file.setnchannels(1)

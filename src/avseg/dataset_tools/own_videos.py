@@ -64,7 +64,7 @@ class _Clip(NamedTuple):
                 picture.save(temporary / "frames" / f"{k}.jpg", quality=95)
                 if labels is not None:
                     mask = Image.fromarray(labels.astype(np.uint8))
-                    mask.putpalette(palette())
+                    mask.putpalette(palette().tobytes())
                     mask.save(temporary / "masks" / f"{k}.png")
             write_wave(temporary / "audio.wav", torch.cat([_second(sound, m.time) for m in self.entry.notes]))
             (temporary / _STORY).write_text(self.story, encoding="utf-8")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avseg.checkpoints.store import load
+from avseg.colours import colour
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.evaluate import check_classes, data_settings, evaluating
@@ -18,9 +19,7 @@ from avseg.figures.cells import Colour, Pixels
 from avseg.interface import IGNORE, AVSModel, Prediction
 from avseg.media.images import denormalise
 from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide
-from avseg.prediction.draw import palette
 
-_NOT_SCORED: Colour = (150, 150, 150)
 """Grey, which no class has."""
 
 
@@ -105,11 +104,8 @@ class Scenes:
         return "J" if len(self.names) == 2 else "mIoU"
 
     def colour(self, label: int) -> Colour:
-        """Colours that colour-blind people tell apart; grey for what is not scored."""
-        if label == IGNORE:
-            return _NOT_SCORED
-        red, green, blue = palette(len(self.names))[label].tolist()
-        return red, green, blue
+        """Return the colour of a label."""
+        return colour(label)
 
     def legend(self, clip: Scene) -> list[tuple[str, Colour]]:
         """Name and colour of what sounds in a clip; nothing when there is but one class."""

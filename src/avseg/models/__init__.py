@@ -1,66 +1,60 @@
-"""The models, found by file name: ``models/pcmanet.py`` is ``"pcmanet"``."""
+"""Models, found by file name (``models/pcmanet.py`` is ``"pcmanet"``) or by entry points of other packages."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from typing import TYPE_CHECKING, Any
 
-from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import AVSModel, make_config
+from avseg.registry import Registry
 
 if TYPE_CHECKING:
     from avseg.data import AVSDataset
 
+MODELS: Registry[AVSModel] = Registry(__name__, "model", AVSModel, configured=True)  # type: ignore[type-abstract]
+
 
 def list_models() -> list[str]:
-    """Names :func:`build` knows."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    """Return the names that :func:`build` accepts: those of this package, then those of other packages."""
+    return MODELS.names()
 
 
 def model_class(name: str) -> type[AVSModel]:
-    """The one model class of ``models/<name>.py``.
+    """Return the model class of that name.
+
+    Args:
+        name: One of :func:`list_models`, or ``my_package.module:Class``.
 
     Raises:
-        ConfigError: When no model has that name.
+        ConfigError: When no model has that name, or it cannot be imported.
     """
-    if name not in list_models():
-        raise ConfigError(f"unknown model {name!r}. {did_you_mean(name, list_models())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    (found,) = (
-        c
-        for _, c in inspect.getmembers(module, inspect.isclass)
-        if issubclass(c, AVSModel) and c.__module__ == module.__name__
-    )
-    return found
+    return MODELS.find(name)
 
 
 def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
-    """A model with random weights; reads no file.
+    """Build a model with random weights; reads no file.
 
     Args:
-        name: One of :func:`list_models`.
-        classes: Output channels K: 1 for "what sounds", else background + classes.
-        **config: Fields of the model's ``Config``; what is left out takes the paper's value.
+        name: One of :func:`list_models`, or ``my_package.module:Class``.
+        classes: Output channels K: 1 for binary segmentation, else background + classes.
+        **config: Fields of the model's ``Config``; the defaults are those of the paper.
 
     Raises:
-        ConfigError: When the model or a field does not exist, or a value cannot work.
+        ConfigError: When the model or a field does not exist, or a value is invalid.
     """
     model = model_class(name)
     return model(make_config(model, config), classes)
 
 
 def build_for(dataset: AVSDataset, name: str, **config: Any) -> AVSModel:
-    """A model with random weights for a data set.
+    """Build a model with random weights for a data set.
 
     Args:
-        dataset: Decides ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
-        name: One of :func:`list_models`.
-        **config: As in :func:`build`; ``categories`` stand when they are given and not None.
+        dataset: Determines ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
+        name: As in :func:`build`.
+        **config: As in :func:`build`; ``categories`` overrides the data set's unless it is None.
 
     Raises:
-        ConfigError: When the model or a field does not exist, or a value cannot work.
+        ConfigError: When the model or a field does not exist, or a value is invalid.
     """
     if "categories" in model_class(name).Config.__dataclass_fields__ and config.get("categories") is None:
         config["categories"] = dataset.categories

@@ -18,7 +18,7 @@ from avseg.checkpoints.store import load
 from avseg.errors import ConfigError
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
-from avseg.prediction.export import PATTERNS, write
+from avseg.outputs import choose_outputs, patterns, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, MissingAudio, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -146,6 +146,7 @@ def predict_command(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    save: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Mark what sounds in a video.
@@ -161,6 +162,8 @@ def predict_command(
         show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
             grey pictures in uncertainty/, rows in summary.png.
         silence_gate: Level in dBFS below which nothing is marked; null marks what the model predicts.
+        save: Outputs to write, with commas between them: overlay, masks, summary, json, uncertainty, or those of
+            installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
 
     Raises:
@@ -168,7 +171,8 @@ def predict_command(
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    with replacing_folder(folder, PATTERNS, overwrite=overwrite, keep=[video]) as partial:
+    names = choose_outputs(save, uncertainty=show == "uncertainty")
+    with replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video]) as partial:
         result = predict(
             video,
             model,
@@ -180,7 +184,7 @@ def predict_command(
             silence_gate=silence_gate,
             progress=True,
         )
-        write(result, partial, progress=True)
+        write(result, partial, names, progress=True)
     _report(result, folder, perf_counter() - started)
 
 

@@ -1,21 +1,21 @@
 import numpy as np
 import pytest
 
-from avseg.prediction.draw import add_legend, add_names, add_strip, overlay, palette, strip, strip_height, veiled
+from avseg.colours import palette
+from avseg.outputs._drawing import (
+    add_legend,
+    add_names,
+    add_timeline,
+    overlay,
+    striped,
+    timeline,
+    timeline_height,
+)
 
 GREY = np.full((100, 120, 3), 90, np.uint8)
 LABELS = np.zeros((100, 120), np.uint8)
 LABELS[20:50, 30:70] = 1
 LABELS[40:80, 70:110] = 2
-
-
-def test_colours_differ():
-    colours = palette(22)
-    assert (colours[0] == 0).all()
-    assert len({tuple(c) for c in colours.tolist()}) == 22
-    np.testing.assert_array_equal(palette(3), colours[:3])
-    with pytest.raises(ValueError, match="read-only"):
-        colours[0] = 1
 
 
 def test_overlay_tints_inside_and_leaves_the_rest():
@@ -45,15 +45,15 @@ def test_overlay_of_nothing_and_of_everything():
 def test_small_pictures(size):
     image = np.full((*size, 3), 90, np.uint8)
     assert overlay(image, np.ones(size, np.uint8), palette(2)).shape == image.shape
-    assert strip_height(size) == 0
+    assert timeline_height(size) == 0
     before = image.copy()
-    add_strip(image, strip(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:]), 0.5)
+    add_timeline(image, timeline(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:]), 0.5)
     add_names(image, [1], ("background", "dog"), palette(2))
     np.testing.assert_array_equal(image, before)
 
 
-def test_strip_is_a_graph_of_the_scores():
-    line = strip(8, 10, np.array([1.0, 2.0, 4.0]), 5.0, np.array([0.5, 0.0, 1.0]), palette(4)[1:])
+def test_timeline_is_a_graph_of_the_scores():
+    line = timeline(8, 10, np.array([1.0, 2.0, 4.0]), 5.0, np.array([0.5, 0.0, 1.0]), palette(4)[1:])
     assert line.shape == (10, 8, 3)
     filled = (line != line[0, 3]).any(-1)
     assert filled.sum(0).tolist() == [5, 5, 0, 0, 0, 0, 10, 10]  # two columns per second
@@ -62,15 +62,15 @@ def test_strip_is_a_graph_of_the_scores():
     assert (line[0, -1] == palette(4)[3]).all()
 
 
-def test_add_strip_marks_the_present():
-    image, height = GREY.copy(), strip_height((100, 120))
+def test_add_timeline_marks_the_present():
+    image, height = GREY.copy(), timeline_height((100, 120))
     assert height >= 6
-    line = strip(120, height, np.array([0.0]), 1.0, np.array([0.0]), palette(2)[1:])
-    add_strip(image, line, 0.0)
+    line = timeline(120, height, np.array([0.0]), 1.0, np.array([0.0]), palette(2)[1:])
+    add_timeline(image, line, 0.0)
     assert (image[-height:, 0] == 255).all()
     assert (image[-height:, 1:] < 90).all()
     assert (image[:-height] == 90).all()
-    add_strip(image, line, 1.0)
+    add_timeline(image, line, 1.0)
     assert (image[-height:, -1] == 255).all()
 
 
@@ -90,24 +90,24 @@ def test_names_stand_on_their_colours():
 def test_stripes_are_as_strong_as_the_uncertainty():
     rising = np.broadcast_to(np.linspace(0, 1, 120, dtype=np.float32), (100, 120))
     for ground in (0, 90, 255):
-        seen = veiled(np.full((100, 120, 3), ground, np.uint8), rising).astype(int)
+        seen = striped(np.full((100, 120, 3), ground, np.uint8), rising).astype(int)
         assert (seen[..., 0] == seen[..., 1]).all()  # grey: no class's colour
         assert (seen[..., 0] == seen[..., 2]).all()
         share = 0.6 * rising
         dark, light = (ground * (1 - share) + stripe * share for stripe in (28, 255))
         odd = np.add.outer(np.arange(100), np.arange(120)) // 3 % 2 == 1
         np.testing.assert_allclose(seen[..., 0], np.where(odd, light, dark), atol=1.0)
-    np.testing.assert_array_equal(veiled(GREY, np.zeros((100, 120), np.float32)), GREY)
+    np.testing.assert_array_equal(striped(GREY, np.zeros((100, 120), np.float32)), GREY)
     assert (GREY == 90).all()
 
 
 def test_stripes_grow_with_the_picture():
-    wide = veiled(np.full((900, 1600, 3), 90, np.uint8), np.ones((900, 1600), np.float32))[0, :, 0]
+    wide = striped(np.full((900, 1600, 3), 90, np.uint8), np.ones((900, 1600), np.float32))[0, :, 0]
     assert np.diff(np.flatnonzero(np.diff(wide.astype(int)))).tolist() == [10] * 158
 
 
 def test_contours_are_on_top_of_the_stripes():
-    seen = overlay(veiled(GREY, np.ones((100, 120), np.float32)), LABELS, palette(3))
+    seen = overlay(striped(GREY, np.ones((100, 120), np.float32)), LABELS, palette(3))
     assert (seen[20, 35:65] == 255).all()
     assert (seen[19, 35:65] < 40).all()
     inside = seen[25:45, 35:65].reshape(-1, 3)
@@ -131,6 +131,6 @@ def test_legend_is_above_the_time_line():
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (95, 400), (400, 96)])
 def test_a_legend_that_does_not_fit_is_left_out(size):
     image = np.full((*size, 3), 90, np.uint8)
-    add_legend(image, strip_height(size))
+    add_legend(image, timeline_height(size))
     assert (image == 90).all()
-    assert veiled(image, np.ones(size, np.float32)).shape == image.shape
+    assert striped(image, np.ones(size, np.float32)).shape == image.shape

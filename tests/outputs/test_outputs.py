@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg.errors import ConfigError
+from avseg.errors import ConfigError, MediaError
 from avseg.media import rle
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
-from avseg.prediction.export import CONTENTS, MAY_HOLD, save
+from avseg.outputs import DEFAULT, OUTPUTS, output_class
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
 
 SIZE = (101, 151)
+CONTENTS = ["masks", "overlay.mp4", "result.json", "summary.png"]
+WITH_UNCERTAINTY = [*CONTENTS, "uncertainty"]
 
 
 def region(label, part):
@@ -38,7 +40,7 @@ def make_result(make_video, make_beep):
 
 def test_overlay_has_every_picture_at_its_time_and_the_sound(make_result, tmp_path):
     result = make_result()
-    save(result, tmp_path / "out")
+    result.save(tmp_path / "out")
     overlay = tmp_path / "out" / "overlay.mp4"
     shown = list(pictures(overlay))
     assert [picture.time for picture in shown] == pytest.approx(result.times, abs=1e-4)
@@ -55,7 +57,7 @@ def test_overlay_has_every_picture_at_its_time_and_the_sound(make_result, tmp_pa
 
 def test_masks_are_exact(make_result, tmp_path):
     result = make_result()
-    save(result, tmp_path / "out")
+    result.save(tmp_path / "out")
     files = sorted((tmp_path / "out" / "masks").iterdir())
     assert [file.name for file in files] == [f"{k:06d}.png" for k in range(5)]
     for file, mask in zip(files, result.masks, strict=True):
@@ -67,7 +69,7 @@ def test_masks_are_exact(make_result, tmp_path):
 
 def test_masks_of_several_classes_have_a_palette(make_result, tmp_path):
     result = make_result(("background", "dog", "siren"))
-    save(result, tmp_path / "out")
+    result.save(tmp_path / "out")
     with Image.open(tmp_path / "out" / "masks" / "000004.png") as image:
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), result.labels[4])
@@ -76,7 +78,7 @@ def test_masks_of_several_classes_have_a_palette(make_result, tmp_path):
 
 def test_json_says_it_all(make_result, tmp_path):
     result = make_result()
-    save(result, tmp_path / "out")
+    result.save(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "result.json").read_text())
     assert data == json.loads(json.dumps(result.to_dict()))
     assert data["intervals"] == [{"start": 0.55, "end": 1.4, "name": "sounding"}]
@@ -84,13 +86,13 @@ def test_json_says_it_all(make_result, tmp_path):
 
 
 def test_contents_are_what_they_are_said_to_be(make_result, tmp_path):
-    folder = save(make_result(), tmp_path / "out", progress=True)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(CONTENTS)
+    folder = make_result().save(tmp_path / "out", progress=True)
+    assert sorted(p.name for p in folder.iterdir()) == CONTENTS
     with Image.open(folder / "summary.png") as summary:
         assert summary.width > 1000
     with pytest.raises(ConfigError, match="not empty"):
-        save(make_result(), folder)
-    save(make_result(), folder, overwrite=True)
+        make_result().save(folder)
+    make_result().save(folder, overwrite=True)
 
 
 @pytest.fixture
@@ -102,8 +104,8 @@ def doubted(make_result):
 
 
 def test_uncertainty_is_a_grey_picture_of_the_full_size(doubted, tmp_path):
-    folder = save(doubted, tmp_path / "out")
-    assert sorted(p.name for p in folder.iterdir()) == sorted(MAY_HOLD)
+    folder = doubted.save(tmp_path / "out")
+    assert sorted(p.name for p in folder.iterdir()) == WITH_UNCERTAINTY
     files = sorted((folder / "uncertainty").iterdir())
     assert [file.name for file in files] == [f"{k:06d}.png" for k in range(5)]
     for file, values in zip(files, doubted.uncertainty, strict=True):
@@ -118,7 +120,7 @@ def test_uncertainty_is_a_grey_picture_of_the_full_size(doubted, tmp_path):
 
 
 def test_the_overlay_is_veiled_where_nothing_is_known(doubted, tmp_path):
-    veiled, plain = save(doubted, tmp_path / "out"), save(without(doubted), tmp_path / "plain")
+    veiled, plain = doubted.save(tmp_path / "out"), without(doubted).save(tmp_path / "plain")
     shown, before = (next(pictures(folder / "overlay.mp4")).rgb().astype(int) for folder in (veiled, plain))
     assert np.abs(shown[10:60, :40] - before[10:60, :40]).max() < 12  # sure: as it was
     stripes = shown[10:60, 120:150].mean(-1)
@@ -129,13 +131,76 @@ def test_the_overlay_is_veiled_where_nothing_is_known(doubted, tmp_path):
 
 
 def test_results_with_and_without_uncertainty_overwrite_each_other(doubted, tmp_path):
-    folder = save(doubted, tmp_path / "out")
-    save(without(doubted), folder, overwrite=True)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(CONTENTS)
-    save(doubted, folder, overwrite=True)
-    save(doubted, folder, overwrite=True)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(MAY_HOLD)
+    folder = doubted.save(tmp_path / "out")
+    without(doubted).save(folder, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == CONTENTS
+    doubted.save(folder, overwrite=True)
+    doubted.save(folder, overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == WITH_UNCERTAINTY
 
 
 def without(result):
     return dataclasses.replace(result, frames=[f._replace(uncertainty=None) for f in result.frames])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (["masks"], ["masks"]),
+        ("json, masks", ["masks", "result.json"]),
+        (("overlay", "overlay"), ["overlay.mp4"]),
+        (["summary"], ["summary.png"]),
+    ],
+)
+def test_save_writes_the_chosen_outputs_alone(make_result, tmp_path, chosen, expected):
+    folder = make_result().save(tmp_path / "out", chosen)
+    assert sorted(p.name for p in folder.iterdir()) == expected
+
+
+def test_masks_and_json_do_not_read_the_video(make_result, tmp_path):
+    result = make_result()
+    result.source.unlink()
+    folder = result.save(tmp_path / "out", ["masks", "json"])
+    assert len(list((folder / "masks").iterdir())) == 5
+    with pytest.raises(MediaError, match="no such file"):
+        result.save(tmp_path / "other", ["overlay"])
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["mask"], r"unknown output 'mask'\. Did you mean 'masks'\?"),
+        ("", "unknown output ''"),
+        ([], "no output is chosen: give some of json, masks"),
+        (["uncertainty"], "there is no uncertainty to save: add show uncertainty"),
+    ],
+)
+def test_wrong_outputs_are_refused(make_result, tmp_path, chosen, message):
+    with pytest.raises(ConfigError, match=message):
+        make_result().save(tmp_path / "out", chosen)
+    assert not (tmp_path / "out").exists()
+
+
+def test_uncertainty_alone(doubted, tmp_path):
+    assert [p.name for p in doubted.save(tmp_path / "out", ["uncertainty"]).iterdir()] == ["uncertainty"]
+
+
+def test_a_smaller_choice_replaces_an_earlier_result(make_result, tmp_path):
+    folder = make_result().save(tmp_path / "out")
+    make_result(name="again.mkv").save(folder, ["json"], overwrite=True)
+    assert [p.name for p in folder.iterdir()] == ["result.json"]
+
+
+def test_files_in_masks_that_are_not_ours_are_not_deleted(make_result, tmp_path):
+    folder = make_result().save(tmp_path / "out")
+    (folder / "masks" / "labels.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds 'masks/labels\.txt', which is no result of avseg"):
+        make_result(name="again.mkv").save(folder, overwrite=True)
+    assert (folder / "masks" / "labels.txt").read_text() == "mine"
+
+
+def test_every_output_has_a_file_and_a_class_of_its_own():
+    assert OUTPUTS.own() == ["json", "masks", "overlay", "summary", "uncertainty"]
+    assert set(DEFAULT) < set(OUTPUTS.own())
+    assert len({output_class(name) for name in OUTPUTS.own()}) == 5

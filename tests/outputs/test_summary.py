@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avseg.colours import palette
 from avseg.media import rle
+from avseg.media.video import pictures
+from avseg.outputs._drawing import overlay
+from avseg.outputs.summary import chosen, summary, thumbnail
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
-from avseg.prediction.summary import chosen, summary, thumbnail
 from avseg.prediction.uncertainty import pack
 
 
@@ -48,9 +51,6 @@ def test_summary_of_a_video(make_video, make_beep, classes, audible):
 
 
 def test_thumbnails_given_are_the_ones_read(make_video, make_beep):
-    from avseg.media.video import pictures
-    from avseg.prediction.draw import overlay, palette
-
     path = make_video("clip.mp4", times=[k / 5 for k in range(20)], size=(64, 96), sound=make_beep(4, 1, 2))
     result = make(path, (64, 96), 20)
     given = {

@@ -1,4 +1,4 @@
-"""Masks over pictures: a tint, a contour, a time line of what sounds when, a veil over what is uncertain."""
+"""Draw masks over frames: tint and contour, a timeline of the scores, stripes where the prediction is uncertain."""
 
 from functools import cache, lru_cache
 
@@ -10,59 +10,32 @@ from avseg.prediction.uncertainty import quantised
 
 Pixels = NDArray[np.uint8]
 
-_COLOURS = (
-    (230, 60, 150),
-    (86, 180, 233),
-    (230, 159, 0),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-)
-"""Magenta, which grass, skin, wood and sky leave free; then sky blue, orange, green, yellow, blue and vermilion, told
-apart with every kind of colour vision (Okabe & Ito, "Color Universal Design", 2008)."""
 _TINT = 0.45
 """Share of the class colour inside a region."""
-_STRIP = 0.03
-"""Height of the time line over the height of the picture."""
+_TIMELINE = 0.03
+"""Height of the timeline relative to that of the frame."""
 _DARK, _LIGHT = np.full(3, 28, np.uint8), np.full(3, 255, np.uint8)
-"""Of the contours, and of the time line's ground and mark."""
+"""Colours of the contours, and of the background and the marker of the timeline."""
 _SMALLEST = 96
-"""Pixels of height or width below which a picture has no room for a time line or names."""
-_VEIL = 0.6
-"""Share of the stripes where nothing is known."""
+"""Height or width in pixels below which a frame gets no timeline, names or legend."""
+_STRIPES = 0.6
+"""Share of the stripes at uncertainty 1."""
 _MEDIUM = 110
-"""Grey the legend shows the stripes on."""
-_ENDS = "sure", "uncertain"
-"""Of the legend."""
-
-
-@cache
-def palette(classes: int) -> Pixels:
-    """(classes, 3) RGB: black for the background, then colours that colour-blind people tell apart.
-
-    After seven they come again, lighter, then darker: a contour and a name tell those from their elders.
-    """
-    colours = np.zeros((classes, 3), np.uint8)
-    for label in range(1, classes):
-        turn, which = divmod(label - 1, len(_COLOURS))
-        towards = (0.0, 255.0, 0.0)[turn % 3]
-        share = (0.0, 0.5, 0.4)[turn % 3]
-        colours[label] = np.round(np.array(_COLOURS[which]) * (1 - share) + towards * share)
-    colours.flags.writeable = False
-    return colours
+"""Grey level behind the stripes of the legend."""
+_ENDS = "certain", "uncertain"
+"""Labels of the legend."""
 
 
 def overlay(image: Pixels, labels: Pixels, colours: Pixels) -> Pixels:
-    """Tint every region and trace its contour: white, inside a dark line, so that it shows on any ground.
+    """Tint every region and draw its contour: white, with a dark line around it for contrast on any background.
 
     Args:
         image: (H, W, 3) RGB.
-        labels: (H, W) class numbers; 0 stays as it is.
-        colours: (classes, 3), from :func:`palette`.
+        labels: (H, W) class indices; 0 is not changed.
+        colours: (classes, 3), from :func:`avseg.colours.palette`.
 
     Returns:
-        A new (H, W, 3) picture.
+        A new (H, W, 3) image.
     """
     image = image.copy()
     rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
@@ -82,16 +55,16 @@ def overlay(image: Pixels, labels: Pixels, colours: Pixels) -> Pixels:
     return image
 
 
-def strip(
+def timeline(
     width: int, height: int, times: NDArray[np.float64], end: float, scores: NDArray[np.float64], colours: Pixels
 ) -> Pixels:
-    """The time line of a whole video: one bar per column, as high as the score, in the colour of what sounds.
+    """Return the timeline of a whole video: one bar per column, as high as the score, in the colour of the class.
 
     Args:
-        width: Of the line, in pixels.
-        height: Of the line, in pixels.
-        times: (N,) seconds at which the frames appear.
-        end: Seconds at which the last one goes.
+        width: Width in pixels.
+        height: Height in pixels.
+        times: (N,) start of the frames in seconds.
+        end: End of the last frame in seconds.
         scores: (N,) 0..1.
         colours: (N, 3) RGB.
 
@@ -105,18 +78,18 @@ def strip(
     return np.where(filled[..., None], colours[frame][None], _DARK)
 
 
-def strip_height(size: tuple[int, int]) -> int:
-    """Pixels the time line takes at the bottom of a picture; 0 when there is no room."""
-    return 0 if min(size) < _SMALLEST else max(6, round(size[0] * _STRIP))
+def timeline_height(size: tuple[int, int]) -> int:
+    """Return the height in pixels of the timeline of a frame (H, W); 0 for small frames."""
+    return 0 if min(size) < _SMALLEST else max(6, round(size[0] * _TIMELINE))
 
 
-def add_strip(image: Pixels, line: Pixels, done: float) -> None:
-    """Lay a time line over the bottom of a picture, in place, with a white mark at the present.
+def add_timeline(image: Pixels, line: Pixels, done: float) -> None:
+    """Draw a timeline over the bottom of an image, in place, with a white marker at the current time.
 
     Args:
         image: (H, W, 3).
-        line: (h, W, 3), from :func:`strip`.
-        done: Share of the video that is over, 0..1.
+        line: (h, W, 3), from :func:`timeline`.
+        done: Elapsed share of the video, 0..1.
     """
     height, width = line.shape[:2]
     if not height:
@@ -129,7 +102,14 @@ def add_strip(image: Pixels, line: Pixels, done: float) -> None:
 
 
 def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
-    """Write the names of what sounds into the upper left corner, in place, each on its colour."""
+    """Write class names into the upper left corner, in place, each on the colour of its class.
+
+    Args:
+        image: (H, W, 3).
+        labels: Labels to name.
+        names: Label → name.
+        colours: (classes, 3).
+    """
     if min(image.shape[:2]) < _SMALLEST:
         return
     gap = max(2, image.shape[0] // 90)
@@ -154,23 +134,23 @@ def _plate(name: str, colour: tuple[int, int, int], size: int) -> Pixels:
     return np.asarray(plate)
 
 
-def veiled(image: Pixels, uncertainty: NDArray[np.float32]) -> Pixels:
-    """Draw slanted stripes, dark and light in turn, the stronger the less is known.
+def striped(image: Pixels, uncertainty: NDArray[np.float32]) -> Pixels:
+    """Draw alternating dark and light diagonal stripes whose opacity grows with the uncertainty.
 
-    They show on any ground, and without a hue they are no class's colour. Regions and their contours go on top.
+    Stripes are visible on any background, and grey is not the colour of a class. Regions are drawn on top.
 
     Args:
         image: (H, W, 3) RGB.
         uncertainty: (H, W), 0..1.
 
     Returns:
-        A new (H, W, 3) picture.
+        A new (H, W, 3) image.
     """
     return _striped(image, uncertainty, _stripe(image))
 
 
 def add_legend(image: Pixels, line: int) -> None:
-    """Tell what the stripes mean, in place: in the lower right corner, above a time line of ``line`` pixels."""
+    """Draw the legend of the stripes, in place, in the lower right corner above a timeline of ``line`` pixels."""
     if min(image.shape[:2]) < _SMALLEST:
         return
     legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), max(2, image.shape[0] // 90)
@@ -181,17 +161,17 @@ def add_legend(image: Pixels, line: int) -> None:
 
 
 def _stripe(image: Pixels) -> int:
-    """Pixels of a stripe, along a row."""
+    """Return the width of a stripe in pixels, along a row."""
     return max(3, min(map(int, image.shape[:2])) // 90)
 
 
 def _striped(image: Pixels, uncertainty: NDArray[np.float32], stripe: int) -> Pixels:
     stripes = _stripes(*uncertainty.shape, stripe)
-    share = Image.fromarray(quantised(uncertainty * np.float32(_VEIL)))
+    share = Image.fromarray(quantised(uncertainty * np.float32(_STRIPES)))
     return np.array(Image.composite(stripes, Image.fromarray(image), share))
 
 
-@lru_cache(maxsize=2)  # of the video and of the legend
+@lru_cache(maxsize=2)  # one for the video, one for the legend
 def _stripes(height: int, width: int, stripe: int) -> Image.Image:
     odd = (np.arange(height)[:, None] + np.arange(width)) // stripe % 2
     return Image.fromarray(np.where(odd[..., None], _LIGHT, _DARK))
@@ -199,7 +179,7 @@ def _stripes(height: int, width: int, stripe: int) -> Image.Image:
 
 @cache
 def _legend(size: int, stripe: int) -> Pixels:
-    """The stripes from none to the strongest, between two words."""
+    """Return an image of the stripes from uncertainty 0 to 1, between two words."""
     font, pad = ImageFont.load_default(size), size // 3
     widths = [round(font.getlength(word)) + 2 * pad for word in _ENDS]
     scale = np.full((size + 2 * pad, 8 * size, 3), _MEDIUM, np.uint8)
@@ -217,7 +197,7 @@ def _paste(part: Image.Image, colour: Pixels, mask: NDArray[np.bool_], share: fl
 
 
 def _edge(marked: Pixels) -> NDArray[np.bool_]:
-    """Pixels whose right or lower neighbour is of another class, and that neighbour."""
+    """Return a mask of the pixels whose right or lower neighbour has another label, and of that neighbour."""
     edge = np.zeros(marked.shape, bool)
     across, down = marked[:, 1:] != marked[:, :-1], marked[1:] != marked[:-1]
     edge[:, 1:] |= across

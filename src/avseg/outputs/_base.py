@@ -1,0 +1,100 @@
+"""Base of the outputs, and the frame that they get."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from avseg.media.container import Complain, ignore, refuse
+from avseg.media.video import Picture
+from avseg.prediction.record import Record
+
+
+@dataclass(frozen=True)
+class OutputFrame:
+    """One frame of a video and its prediction; arrays are decoded on first access and shared by all outputs.
+
+    Attributes:
+        record: The prediction.
+        index: Index of the frame.
+        picture: The frame of the video; None if no output reads the video.
+    """
+
+    record: Record
+    index: int
+    picture: Picture | None = None
+
+    @property
+    def time(self) -> float:
+        """Start of the frame, in seconds since the start of the file."""
+        return self.record.frames[self.index].time
+
+    @cached_property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB.
+
+        Raises:
+            RuntimeError: When the output does not declare ``reads_video``.
+        """
+        if self.picture is None:
+            raise RuntimeError("an output that uses rgb must set reads_video = True")
+        return self.picture.rgb()
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """(H, W) class of every pixel; 0 is the background."""
+        labels: NDArray[np.uint8] = self.record.labels[self.index]
+        return labels
+
+    @cached_property
+    def uncertainty(self) -> NDArray[np.float32] | None:
+        """(H, W) uncertainty of every pixel, 0..1; None if it was not requested."""
+        return self.record.uncertainty[self.index] if self.record.has_uncertainty else None
+
+
+class Output:
+    """One kind of output of a prediction; ``outputs/<name>.py`` holds one subclass, which is final.
+
+    It is entered as a context, gets every frame in order, then :meth:`finish` is called.
+
+    Args:
+        record: The prediction.
+        folder: Existing folder to write to.
+
+    Attributes:
+        files: Patterns of the files it writes, relative to the folder, such as ``masks/*.png``. An earlier result is
+            only overwritten if all its files match such a pattern.
+        reads_video: Whether it uses :attr:`OutputFrame.rgb`. If no output does, the video is not opened.
+    """
+
+    files: ClassVar[tuple[str, ...]]
+    reads_video: ClassVar[bool] = False
+
+    def __init__(self, record: Record, folder: Path) -> None:
+        self.record, self.folder = record, folder
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close open files; ``kind`` is the type of the exception if one was raised."""
+
+    def add(self, frame: OutputFrame) -> None:
+        """Write one frame."""
+
+    def finish(self) -> None:
+        """Write what depends on all frames."""
+
+
+def numbered(folder: str) -> tuple[str, ...]:
+    """Return the patterns of the images ``<folder>/000000.png``, and so on."""
+    return tuple(f"{folder}/{'[0-9]' * digits}.png" for digits in (6, 7))
+
+
+def damage(record: Record) -> Complain:
+    """Return what to do with damage in the video: what was skipped in the prediction is skipped again."""
+    return ignore if record.options.get("damaged") == "skip" else refuse

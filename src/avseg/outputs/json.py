@@ -1,0 +1,134 @@
+"""``result.json``: the whole prediction as JSON (format 1), from which it is loaded again; and as COCO annotations."""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from avseg.errors import MediaError
+from avseg.media import rle
+from avseg.outputs._base import Output
+from avseg.prediction.record import Record
+from avseg.prediction.regions import Frame, Region
+from avseg.prediction.uncertainty import UncertaintyMap
+
+R = TypeVar("R", bound=Record)
+FILE = "result.json"
+_FORMAT = 1
+"""Raised when a field of result.json changes or disappears; new fields keep it."""
+
+
+class Json(Output):
+    """The prediction as JSON."""
+
+    files = (FILE,)
+
+    def finish(self) -> None:
+        """Write the file."""
+        text = json.dumps(to_dict(self.record), ensure_ascii=False)
+        (self.folder / FILE).write_text(text, encoding="utf-8")
+
+
+def load(folder: str | Path, kind: type[R]) -> R:
+    """Read the result.json of a folder.
+
+    Args:
+        folder: Folder written by ``avseg predict``.
+        kind: Class to create.
+
+    Raises:
+        MediaError: When the folder has none, or it is not valid JSON.
+    """
+    path = Path(folder) / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} is no result of avseg ({error}): give a folder written by avseg predict") from error
+    size = (data["size"][0], data["size"][1])
+    frames = tuple(_frame(frame, size) for frame in data["frames"])
+    names, notes = tuple(data["class_names"]), tuple(data["notes"])
+    return kind(Path(data["source"]), size, names, frames, data["end"], data["model"], data["options"], notes)
+
+
+def to_dict(record: Record) -> dict[str, Any]:
+    """Return the content of result.json as plain values."""
+    return {
+        "format": _FORMAT,
+        "source": str(record.source),
+        "size": list(record.size),
+        "class_names": list(record.class_names),
+        "end": record.end,
+        "model": record.model,
+        "options": dict(record.options),
+        "notes": list(record.notes),
+        "intervals": [interval._asdict() for interval in record.intervals],
+        "frames": [
+            {
+                "time": frame.time,
+                "score": round(float(score), 4),
+                "regions": [_region_as_dict(region) for region in frame.regions],
+                **({"uncertainty": _map_as_dict(frame.uncertainty)} if frame.uncertainty else {}),
+            }
+            for frame, score in zip(record.frames, record.scores, strict=True)
+        ],
+    }
+
+
+def to_coco(record: Record) -> dict[str, Any]:
+    """Return the masks as a COCO data set: images, annotations with run lengths, categories.
+
+    The file name of an image is that of its mask (``masks/000012.png`` → ``000012.png``); ``time`` is in seconds. With
+    uncertainty, an annotation has its mean ``uncertainty``.
+    """
+    height, width = record.size
+    images = [
+        {"id": i, "file_name": f"{i:06d}.png", "height": height, "width": width, "time": frame.time}
+        for i, frame in enumerate(record.frames)
+    ]
+    annotations = [
+        {
+            "image_id": i,
+            "category_id": region.label,
+            "segmentation": {"size": list(region.rle.size), "counts": region.rle.counts.decode()},
+            "area": rle.area(region.rle),
+            "bbox": list(rle.box(region.rle)),
+            "iscrowd": 0,
+            "score": region.score,
+            **_uncertainty(region),
+        }
+        for i, frame in enumerate(record.frames)
+        for region in frame.regions
+    ]
+    return {
+        "info": {"description": f"Sounding objects in {record.source.name}, predicted by avseg's {record.model}"},
+        "images": images,
+        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, 1)],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(record.class_names) if i],
+    }
+
+
+def _uncertainty(region: Region) -> dict[str, float]:
+    return {} if region.uncertainty is None else {"uncertainty": region.uncertainty}
+
+
+def _region_as_dict(region: Region) -> dict[str, Any]:
+    size, counts = list(region.rle.size), region.rle.counts.decode()
+    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **_uncertainty(region)}
+
+
+def _map_as_dict(found: UncertaintyMap) -> dict[str, Any]:
+    return {"mean": found.mean, "size": list(found.size), "png": b64encode(found.png).decode()}
+
+
+def _frame(data: Mapping[str, Any], size: tuple[int, int]) -> Frame:
+    regions = (
+        Region(r["label"], r["score"], rle.RLE(size, r["counts"].encode()), r.get("uncertainty"))
+        for r in data["regions"]
+    )
+    found = data.get("uncertainty")
+    return Frame(data["time"], tuple(regions), found and _map(found))
+
+
+def _map(data: Mapping[str, Any]) -> UncertaintyMap:
+    return UncertaintyMap(data["mean"], (data["size"][0], data["size"][1]), b64decode(data["png"]))

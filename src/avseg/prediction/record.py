@@ -1,0 +1,183 @@
+"""Data of a prediction: the regions of every frame of a video, and arrays derived from them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from avseg.errors import ConfigError
+from avseg.media import rle
+from avseg.prediction.regions import Frame
+from avseg.prediction.uncertainty import UncertaintyMap, unpack
+
+MIN_AREA = 0.001
+"""Share of the frame that a class must cover to count as sounding in :attr:`Record.intervals`."""
+
+
+class Interval(NamedTuple):
+    """A time span in which a class sounds.
+
+    Attributes:
+        start: Onset in seconds.
+        end: Offset in seconds.
+        name: Name of the class.
+    """
+
+    start: float
+    end: float
+    name: str
+
+
+class Masks:
+    """An (N, H, W) array whose frames are decoded on access.
+
+    ``masks[3]`` is (H, W), ``masks[10:20]`` is (10, H, W), ``np.asarray(masks)`` decodes all frames.
+
+    Args:
+        make: Returns frame k, (H, W).
+        shape: (N, H, W).
+        dtype: Type of the values.
+    """
+
+    def __init__(self, make: Callable[[int], NDArray[Any]], shape: tuple[int, int, int], dtype: DTypeLike) -> None:
+        self._make = make
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self.ndim = 3
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (self._make(i) for i in range(len(self)))
+
+    def __getitem__(self, index: int | slice) -> NDArray[Any]:
+        if isinstance(index, slice):
+            chosen = [self._make(i) for i in range(*index.indices(len(self)))]
+            return np.stack(chosen) if chosen else np.zeros((0, *self.shape[1:]), self.dtype)
+        return self._make(range(len(self))[index])
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("masks are decoded on access: an array of them is always a copy")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"Masks(shape={self.shape}, dtype={self.dtype})"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The regions of the sounding classes in every frame of a video.
+
+    Attributes:
+        source: The video.
+        size: (H, W) of its frames, as displayed.
+        class_names: Label → name; the first is the background.
+        frames: One entry per frame; about 1 kB each at 720p, up to 4 kB more with uncertainty.
+        end: End of the last frame, in seconds since the start of the file.
+        model: Name of the model.
+        options: Settings of the prediction.
+        notes: Warnings, such as that the sound track is silent.
+    """
+
+    source: Path
+    size: tuple[int, int]
+    class_names: tuple[str, ...]
+    frames: Sequence[Frame] = field(repr=False)
+    end: float
+    model: str
+    options: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> Masks:
+        """(N, H, W) bool: pixels of any sounding class; decoded on access."""
+        return Masks(lambda i: self._labels(i) > 0, (len(self.frames), *self.size), bool)
+
+    @property
+    def labels(self) -> Masks:
+        """(N, H, W) uint8: class of every pixel, 0 for the background; decoded on access."""
+        return Masks(self._labels, (len(self.frames), *self.size), np.uint8)
+
+    @property
+    def has_uncertainty(self) -> bool:
+        """Whether uncertainty was requested: ``predict(..., show="uncertainty")``."""
+        return any(frame.uncertainty is not None for frame in self.frames)
+
+    @property
+    def uncertainty(self) -> Masks:
+        """(N, H, W) float32: uncertainty of every pixel, 0..1; decoded on access.
+
+        Raises:
+            ConfigError: When it was not requested.
+        """
+        maps = self._uncertainty_maps()
+        return Masks(lambda i: unpack(maps[i], self.size), (len(maps), *self.size), np.float32)
+
+    @cached_property
+    def mean_uncertainty(self) -> NDArray[np.float64]:
+        """(N,) mean uncertainty of every frame.
+
+        Raises:
+            ConfigError: When it was not requested.
+        """
+        return np.array([found.mean for found in self._uncertainty_maps()])
+
+    @cached_property
+    def times(self) -> NDArray[np.float64]:
+        """(N,) start of every frame, in seconds since the start of the file."""
+        return np.array([frame.time for frame in self.frames])
+
+    @cached_property
+    def areas(self) -> NDArray[np.int64]:
+        """(N, K) pixels per frame and class; column 0, the background, is 0."""
+        areas = np.zeros((len(self.frames), len(self.class_names)), np.int64)
+        for row, frame in zip(areas, self.frames, strict=True):
+            for region in frame.regions:
+                row[region.label] = rle.area(region.rle)
+        return areas
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """(N,) mean probability of the predicted class over the pixels of the mask; 0 for an empty mask."""
+        sums = [
+            sum(region.score * self.areas[i, region.label] for region in frame.regions)
+            for i, frame in enumerate(self.frames)
+        ]
+        pixels: NDArray[np.int64] = np.maximum(self.areas.sum(1), 1)
+        return np.array(sums, np.float64) / pixels
+
+    @cached_property
+    def intervals(self) -> list[Interval]:
+        """Time spans in which a class covers more than a thousandth of the frame, sorted by onset.
+
+        A span starts with the first such frame and ends with the last one.
+        """
+        edges = np.append(self.times, self.end)
+        sounding = self.areas > MIN_AREA * self.size[0] * self.size[1]
+        found = []
+        for label, name in enumerate(self.class_names):
+            padded = np.concatenate(([False], sounding[:, label], [False]))
+            for first, last in np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2):
+                found.append(Interval(float(edges[first]), float(edges[last]), name))
+        return sorted(found)
+
+    def _labels(self, index: int) -> NDArray[np.uint8]:
+        labels = np.zeros(self.size, np.uint8)
+        for region in self.frames[index].regions:
+            labels[rle.decode(region.rle)] = region.label
+        return labels
+
+    def _uncertainty_maps(self) -> list[UncertaintyMap]:
+        maps = [frame.uncertainty for frame in self.frames if frame.uncertainty is not None]
+        if len(maps) != len(self.frames):
+            raise ConfigError(
+                f"this result of {self.model} has no uncertainty: predict again with show uncertainty "
+                "(--show uncertainty) and a model that estimates it"
+            )
+        return maps
