@@ -67,7 +67,8 @@ class Two(AVSDataset):
         size: int = 16
 
     def __init__(self, config, split):
-        self.clips = Synthetic(Synthetic.Config(variant="s4", size=config.size, frames=2, train=2, val=2, test=2), split)
+        settings = {"variant": "s4", "size": config.size, "frames": 2, "train": 2, "val": 2, "test": 2}
+        self.clips = Synthetic(Synthetic.Config(**settings), split)
         self.class_names = self.clips.class_names
 
     def __len__(self):
@@ -156,7 +157,7 @@ def test_classes_of_other_packages_are_built(toy):
     assert (model.name, model.classes, model.config.start) == ("even", 3, 2.0)
     assert len(build_dataset("two", "val", size=24)) == 2
     assert output_class("times").files == ("times.txt",)
-    with pytest.raises(ConfigError, match="unknown setting 'strat' of Even. Did you mean 'start'"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'strat' of Even\. Did you mean 'start'"):
         avseg.build("even", strat=1.0)
 
 
@@ -199,7 +200,7 @@ def test_a_broken_entry_point_is_one_line_that_names_the_package(toy):
 
 def test_two_packages_with_one_name_are_refused(toy):
     install(toy, "other_package", "[avseg.models]\neven = other_package.net:Net\n", net=NETWORK)
-    with pytest.raises(ConfigError, match="other-package.* both register the model 'even': uninstall one"):
+    with pytest.raises(ConfigError, match=r"other-package.* both register the model 'even': uninstall one"):
         model_class("even")
 
 

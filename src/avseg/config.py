@@ -148,11 +148,8 @@ def read_run(argv: Sequence[str]) -> Run:
     settings = parse(run_parser(model, data), argv)
     train = TrainConfig(**settings.train.as_dict())
     if train.out is None:
-        name = (
-            Path(settings.config[0].relative).stem
-            if settings.config
-            else "_".join(part.rpartition(":")[2] for part in (model, data))
-        )
+        parts = "_".join(part.rpartition(":")[2] for part in (model, data))
+        name = Path(settings.config[0].relative).stem if settings.config else parts
         train = dataclasses.replace(train, out=f"runs/{name}")
     return Run(settings.model.as_dict(), settings.data.as_dict(), Weights(**settings.weights.as_dict()), train)
 
