@@ -21,7 +21,7 @@ CLASSES = {"dog": (230, 40, 40), "car": (40, 230, 40)}
 @pytest.fixture
 def listed(tmp_path, monkeypatch) -> Path:
     """A stock of two classes, and a list of its files in place of the frozen one."""
-    stock, rows = tmp_path / "stock", []
+    stock = tmp_path / "stock"
     classes = [{"number": k, "name": name, "sounds": [name]} for k, name in enumerate(CLASSES, 1)]
     (stock / "test").mkdir(parents=True)
     (stock / "classes.yaml").write_text(yaml.safe_dump({"classes": classes}))
@@ -34,8 +34,8 @@ def listed(tmp_path, monkeypatch) -> Path:
         Image.fromarray(mask).save(stock / f"test/images/{name}/a.png")
         wave = 0.3 * np.sin(np.arange(24_000) * 0.1 * k)
         wavfile.write(stock / f"test/sounds/{name}/a.wav", 16_000, (wave * 32767).astype(np.int16))
-    for path in sorted(p for p in (stock / "test").rglob("*") if p.is_file()):
-        rows.append((str(path.relative_to(stock)), hashlib.sha256(path.read_bytes()).hexdigest()))
+    files = sorted(p for p in (stock / "test").rglob("*") if p.is_file())
+    rows = [(str(p.relative_to(stock)), hashlib.sha256(p.read_bytes()).hexdigest()) for p in files]
     with (tmp_path / "files.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("file", "sha256"), *rows])
     (tmp_path / "settings.yaml").write_text(
