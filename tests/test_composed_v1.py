@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 import avseg
+import composed_speed
 import composed_v1
 from avseg.checkpoints.store import save
 
@@ -86,3 +87,19 @@ def test_frozen_list_names_each_file_once_with_a_free_licence():
     assert len({row["file"] for row in rows}) == len(rows) > 1000
     assert all(len(row["sha256"]) == 64 and row["licence"] and row["source"] for row in rows)
     assert not any("research" in row["file"] or "NC" in row["licence"] for row in rows)
+
+
+def test_composed_speed_writes_times_and_their_ratio(listed, tmp_path, monkeypatch):
+    listed.joinpath("test").rename(listed / "train")
+    recipe = {
+        "model": {"name": "pcmanet", "visual": "resnet18", "audio": "compact", "train_audio": True, "channels": 16},
+        "data": {"name": "composed", "size": 64, "frames": 2},
+        "train": {"batch_size": 2},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(composed_speed, "RECIPE", tmp_path / "recipe.yaml")
+    composed_speed.main([str(listed), str(tmp_path / "speed.json"), "--rounds", "1"])
+    numbers = json.loads((tmp_path / "speed.json").read_text())["numbers"]
+    assert numbers["training_over_composing"] == pytest.approx(
+        numbers["training_seconds_per_clip"] / numbers["composing_seconds_per_clip"]
+    )
