@@ -51,7 +51,7 @@ def test_stream_gives_the_same_frames(beeping, ear):
 def test_stream_refuses_at_once_and_warns(make_video, ear):
     with pytest.raises(MediaError, match="no sound track"):
         stream(make_video("mute.mp4"), ear)
-    with pytest.warns(UserWarning, match="the model heard silence"):
+    with pytest.warns(UserWarning, match="the model input is silence"):
         list(stream(make_video("mute.mp4"), ear, missing_audio="silence"))
 
 
@@ -193,7 +193,7 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
 def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
-    assert set(result.options) == {"fps", "missing_audio", "damaged", "device"}
+    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate"}
     assert not any(doubter.asked)
 
 

@@ -17,11 +17,13 @@ from rich.table import Table
 from avseg.checkpoints.store import load
 from avseg.errors import ConfigError
 from avseg.interface import AVSModel
+from avseg.media.container import video_path
 from avseg.prediction.export import MAY_HOLD, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, MissingAudio, Options, Show
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.freshfolder import fresh_folder
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
+from avseg.prediction.sampling import MissingAudio
 from avseg.progress import seconds_bar
 
 _ROWS = 20
@@ -67,9 +69,10 @@ def predict(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
+    path = video_path(video)
     network = _ready(model, device)
     notes: list[str] = []
-    frame_stream = FrameStream(Path(video), network, options, notes.append)
+    frame_stream = FrameStream(path, network, options, notes.append)
     frames: list[Frame] = []
     with seconds_bar("listening", frame_stream.info.duration, shown=progress) as reached:
         for frame in frame_stream:
@@ -80,7 +83,7 @@ def predict(
     if show == "masks":
         del settings["show"]  # what is always shown needs no record
     return Result(
-        Path(video),
+        path,
         frame_stream.info.size,
         class_names(network),
         frames,
@@ -125,7 +128,7 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
-    return iter(FrameStream(Path(video), _ready(model, device), options, note))
+    return iter(FrameStream(video_path(video), _ready(model, device), options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
