@@ -23,7 +23,7 @@ def beeping(make_video, make_beep):
 @pytest.fixture
 def loaded(monkeypatch, ear):
     """Lets the command find the listening model under every name."""
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: ear)
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: ear)
     return ear
 
 
@@ -198,7 +198,7 @@ def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
 
 
 def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: doubter)
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: doubter)
     out = tmp_path / "out"
     assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == sorted(export.MAY_HOLD)

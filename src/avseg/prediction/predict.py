@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from avseg.checkpoints.store import load
-from avseg.errors import ConfigError
+from avseg.devices import move
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.prediction.export import MAY_HOLD, write
@@ -52,7 +52,7 @@ def predict(
         model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
             mode on ``device``.
         fps: Samples per second of video.
-        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …
+        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, refuse (``"error"``), or let the model hear ``"silence"``.
         damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
             (``"skip"``).
@@ -158,7 +158,7 @@ def predict_command(
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg if left out.
         model: Bundled name, folder or Hub id of the model.
         fps: How many times per second of video the model looks and listens.
-        device: Where the model runs: cpu, cuda, mps.
+        device: Where the model runs: cpu, cuda, mps, or auto for the fastest one.
         missing_audio: Without a sound track, refuse (error) or let the model hear silence.
         damaged: Where the file cannot be decoded, refuse (error) or skip that part.
         show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
@@ -188,12 +188,7 @@ def predict_command(
 
 
 def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
-    network = model if isinstance(model, AVSModel) else load(model)
-    try:
-        return network.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {device!r} cannot be used ({reason}): try cpu") from error
+    return move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
 
 
 def _report(result: Result, folder: Path, elapsed: float) -> None:
