@@ -115,6 +115,7 @@ class VisualBackbone(nn.Module):
         if training == "deep":
             for module in _early(self.net):
                 module.requires_grad_(False)
+        self.train()  # here, because Lightning keeps the mode it finds: fixed batch norms must not update
 
     def train(self, mode: bool = True) -> "VisualBackbone":
         """Set training mode, for the parts of the backbone that are trained."""
