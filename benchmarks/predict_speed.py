@@ -35,7 +35,7 @@ def main(out: str, videos: list[str]) -> None:
     """Measure and write."""
     command = shlex.join(["python", "benchmarks/predict_speed.py", out, *(Path(v).name for v in videos)])
     report = provenance(command) | {
-        "config": {"model": "tiny", "fps": 1.0},
+        "config": {"model": "small", "fps": 1.0},
         "numbers": [factor(Path(v)) for v in videos],
     }
     Path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -175,5 +175,5 @@ def test_a_run_starts_from_it_and_another_from_that_run(
     for run in (first, second):
         torch.testing.assert_close(avseg.load(run / "last").transformer.queries[0], queries, atol=1e-6, rtol=0)
     capsys.readouterr()
-    assert main([*TRAIN, "--weights.decoder", "tiny", "-o", str(tmp_path / "third")]) == 2
-    assert "tiny is a pcmanet, which has no part 'transformer'" in capsys.readouterr().err
+    assert main([*TRAIN, "--weights.decoder", "small", "-o", str(tmp_path / "third")]) == 2
+    assert "small is a pcmanet, which has no part 'transformer'" in capsys.readouterr().err

@@ -64,13 +64,13 @@ def test_a_model_without_masks_says_what_it_has(without_maps, tmp_path):
     ("words", "hint"),
     [
         ("nothing -o x.png", "no model 'nothing'"),
-        ("tiny -o x.bmp", "give a .png"),
-        ("tiny", "out"),
-        ("tiny -o x.png --split tset", "Did you mean 'test'?"),
-        ("tiny -o x.png --pick 200", "pick from 0 … 199"),
-        ("tiny -o x.png --data.variant avss", "the model has 1 classes, the data set 13"),
-        ("tiny -o x.png --data sinthetic", "Did you mean 'synthetic'?"),
-        ("tiny -o x.png --data.szie 9", "Did you mean 'data.size'?"),
+        ("small -o x.bmp", "give a .png"),
+        ("small", "out"),
+        ("small -o x.png --split tset", "Did you mean 'test'?"),
+        ("small -o x.png --data synthetic --pick 200", "pick from 0 … 199"),
+        ("small -o x.png --data synthetic --data.variant avss", "the model has 1 classes, the data set 13"),
+        ("small -o x.png --data sinthetic", "Did you mean 'synthetic'?"),
+        ("small -o x.png --data synthetic --data.szie 9", "Did you mean 'data.size'?"),
     ],
 )
 def test_mistakes_are_one_line(words, hint, tmp_path, monkeypatch, capsys):

@@ -317,7 +317,7 @@ def test_weights_model_without_a_matching_audio_encoder_is_refused(
     argv = [
         "train",
         "--weights.model",
-        "tiny",
+        "small",
         "--model.visual",
         "resnet18",
         "--data.size",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy.io import wavfile
@@ -14,7 +15,11 @@ from scipy.io import wavfile
 import avseg
 import composed_speed
 import composed_v1
+import sound_names
 from avseg.checkpoints.store import save
+from avseg.nn.class_prior import object_classes
+from avseg.nn.mobile_audio import audioset_classes
+from avseg.synthesis.stock import Recording, Stock
 
 CLASSES = {"dog": (230, 40, 40), "car": (40, 230, 40)}
 
@@ -103,3 +108,17 @@ def test_composed_speed_writes_times_and_their_ratio(listed, tmp_path, monkeypat
     assert numbers["training_over_composing"] == pytest.approx(
         numbers["training_seconds_per_clip"] / numbers["composing_seconds_per_clip"]
     )
+
+
+def test_sound_names_counts_right_names(tmp_path, monkeypatch):
+    """The scores of every window are set to one AudioSet class: dogs are right, cars are not."""
+    stock = Stock({}, {}, {}, {}, {"dog": [Recording("a", 0, 9)], "car": [Recording("b", 0, 9)] * 3}, tmp_path)
+    monkeypatch.setattr(Stock, "wave", lambda *_: np.zeros(16_000, np.float32))
+    model = avseg.build("pcmanet", visual="resnet18", audio="mobile")
+    scores = torch.full((1, 1, 521), -9.0)
+    scores[..., audioset_classes().index("Bark")] = 9.0
+    monkeypatch.setattr(model.audio, "scores", lambda _: scores)
+    numbers = sound_names.measure(model, stock)
+    assert numbers["right"] == numbers["certain_right"] == 0.25
+    assert numbers["folders"]["dog"] == {"recordings": 1, "right": 1.0}
+    assert set(sound_names.RIGHT["dog"]) <= {c.name for c in object_classes()}
