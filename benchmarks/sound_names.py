@@ -2,8 +2,8 @@
 
 For each recording of the part ``research`` of a stock (never trained on) the name is the object class with the highest
 score of any of its AudioSet classes, over all windows of one second (:mod:`avseg.nn.class_prior`). It is right when it
-is one of the classes in :data:`RIGHT` for the folder of the recording. Folders without a class there are left out. Names
-in results would need 80 %.
+is one of the classes in :data:`RIGHT` for the folder of the recording. Folders without a class there are left out.
+Names in results would need 80 %.
 """
 
 import shlex
