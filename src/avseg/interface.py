@@ -261,7 +261,22 @@ class AVSModel(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Named terms of the training objective, already weighted: their sum is minimised."""
+        """Return the weighted terms of the training objective by name; their sum is minimised.
+
+        It changes no parameter and no buffer, so that it can be called any number of times. It may keep intermediate
+        results in :attr:`Prediction.state` for :meth:`after_step`.
+        """
+
+    def after_step(self, prediction: Prediction, target: Target) -> None:  # noqa: B027 - most models need none
+        """Update buffers that are not trained by gradient, such as running statistics. The default does nothing.
+
+        The training module calls it after each optimizer step, without gradients: once, or with
+        ``train.accumulate`` > 1 once for each batch of the step, in the order of the batches.
+
+        Args:
+            prediction: Output of :meth:`forward` in training mode, which was passed to :meth:`loss`.
+            target: Ground truth of the same batch.
+        """
 
     @classmethod
     def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:

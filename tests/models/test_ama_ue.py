@@ -350,6 +350,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
         assert int(network.steps) == step
         found = network.loss(prediction, truth)["evidence"].item()
         assert found == pytest.approx(0.1 * total / count, rel=1e-3)
+        network.after_step(prediction, truth)
     network.eval()
     network.loss(prediction, truth)
     assert int(network.steps) == 12

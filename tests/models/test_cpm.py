@@ -65,9 +65,12 @@ def target(like: Clip) -> Target:
 
 
 def step(model: CPM, inputs: Clip, truth: Target) -> tuple[Prediction, dict[str, Tensor]]:
-    """One answer in training and its loss."""
+    """Run one training step without an optimizer."""
     prediction = model.train()(inputs, truth)
-    return prediction, model.loss(prediction, truth)
+    terms = model.loss(prediction, truth)
+    with torch.no_grad():
+        model.after_step(prediction, truth)
+    return prediction, terms
 
 
 def taught(classes: int = 4, **config: Any) -> CPM:
@@ -254,6 +257,7 @@ def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
     prediction = model.train()(inputs, truth)
     torch.manual_seed(9)
     model.loss(prediction, truth)
+    model.after_step(prediction, truth)
     torch.manual_seed(9)
     state, labels = prediction.state, truth.masks.flatten(0, 1)
     for layer in range(model.config.layers + 1):

@@ -26,7 +26,8 @@ from avseg.cli import main
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.errors import ConfigError
-from avseg.interface import Clip, Target
+from avseg.interface import Clip, Prediction, Target
+from avseg.models.pcmanet import PCMANet
 from avseg.training.module import AVSLightningModule, mirror, rate_factor, score_names
 from avseg.training.sampler import Position, ResumableSampler
 
@@ -149,6 +150,56 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
         assert main([*command, *limit]) == 0
     files = ("metrics.csv", "last/model.safetensors")
     assert all((tmp_path / file).read_bytes() == (whole / file).read_bytes() for file in files)
+
+
+CPM = [
+    *("--model", "cpm", "--model.visual", "resnet18", "--model.channels", "32", "--model.heads", "4"),
+    *("--model.feedforward", "32", "--model.queries", "6", "--model.layers", "1", "--model.pixel_layers", "1"),
+    *("--model.points", "64", "--model.components", "1", "--model.minimum", "1", "--model.every", "1"),
+    *("--model.memory", "32", "--model.warmup", "1", "--train.batch_size", "3"),
+]
+
+
+@pytest.mark.slow
+def test_cpm_resumes_bit_for_bit_with_its_mixtures(tmp_path: Path) -> None:
+    one, two = ([*SMALL, *CPM, "--train.out", str(tmp_path / name)] for name in ("one", "two"))
+    assert main(one) == 0
+    assert main([*two, "--train.max_steps", "2"]) == 0
+    assert main([*two, "--train.resume", "auto"]) == 0
+    assert same_run(tmp_path / "one", tmp_path / "two")
+    model = load(tmp_path / "one/last")
+    assert model.steps == 6  # type: ignore[comparison-overlap]
+    assert model.mixtures.fitted.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_after_step_gets_the_batches_of_each_optimizer_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    calls: list[tuple[str, int]] = []
+    step, after_step = torch.optim.Adam.step, PCMANet.after_step
+
+    def counted(self: torch.optim.Adam, closure: Callable[[], float] | None = None) -> object:
+        found = step(self, closure)
+        calls.append(("step", 0))
+        return found
+
+    def recorded(self: PCMANet, prediction: Prediction, target: Target) -> None:
+        assert self.training
+        assert not torch.is_grad_enabled()
+        assert prediction.logits.shape[:2] == target.masks.shape[:2]
+        calls.append(("after", len(target.masks)))
+        after_step(self, prediction, target)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    monkeypatch.setattr(PCMANet, "after_step", recorded)
+    command = [*SMALL, "--train.epochs", "1", "--train.accumulate", str(accumulate), "--train.out", str(tmp_path)]
+    assert main(command) == 0
+    two, rest, optimizer = ("after", 2), ("after", 1), ("step", 0)
+    if accumulate == 1:
+        assert calls == [optimizer, two] * 4 + [optimizer, rest]
+    else:
+        assert calls == [optimizer, two, two] * 2 + [optimizer, rest]
 
 
 def test_categories_of_what_sounds_change_no_loss_and_no_score(whole: Path, tmp_path: Path) -> None:

@@ -396,9 +396,11 @@ class AMAUE(AVSModel):
             terms["contrast"] = c.contrast * self._contrast(state, target)
         if state.alpha is not None:
             terms["evidence"] = c.evidence * self._doubt(state.alpha, target)
-        if self.training:
-            self.steps += 1
         return terms
+
+    def after_step(self, prediction: Prediction, target: Target) -> None:
+        """Count the batch, for the annealing of the KL term."""
+        self.steps += 1
 
     def _doubt(self, alpha: Tensor, target: Target) -> Tensor:
         """L_unc at the resolution of the head, where labels are the nearest pixels'."""

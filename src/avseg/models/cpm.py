@@ -36,7 +36,7 @@ Differs from the paper, or from what is known of it:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +58,25 @@ Source = Literal["mixture", "embedding"]
 Modelled = Literal["query", "mask"]
 
 
-class _State(NamedTuple):
-    """What :meth:`CPM.loss` needs: what class-agnostic queries drew, their class logits, which frames they are of."""
+@dataclass
+class _State:
+    """Intermediate results for :meth:`CPM.loss` and :meth:`CPM.after_step`.
+
+    Attributes:
+        drawn: Outputs of the class-agnostic queries.
+        classes: (layers + 1, n, N, C + 2) their class logits.
+        valid: (B, T) of the clip.
+        fits: Whether the prediction was made in training with a target.
+        prompted: Outputs of the class-conditional prompts, if any.
+        matches: Matches of the last decoder layer, set by :meth:`CPM.loss`.
+    """
 
     drawn: QueryOutputs
     classes: Tensor
     valid: Tensor
     fits: bool
     prompted: Prompted | None
+    matches: Matches | None = None
 
 
 class CPM(AVSModel):
@@ -397,8 +408,6 @@ class CPM(AVSModel):
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """L = L_agn + λ (L_ACP + L_VCP + L_PCL).
 
-        After an answer in training, mixtures remember the queries that were matched.
-
         Raises:
             ConfigError: When there are more kinds of labels than the model was built for.
         """
@@ -412,16 +421,27 @@ class CPM(AVSModel):
                 "leave categories out, then they come from the data"
             )
         with full_precision(labels):
-            terms, matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
+            terms, state.matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
             if self.mixtures is not None:
-                observed = self._observed(self._modelled(state.drawn)[chosen], matches)
+                observed = self._observed(self._modelled(state.drawn)[chosen], state.matches)
                 terms["generative"] = self.config.generative * self.mixtures.cross_entropy(*observed)
-                if state.fits:
-                    self.mixtures.observe(*observed)
             if state.fits:
-                self.steps += 1
                 terms |= self._prompting(state.prompted)
         return terms
+
+    def after_step(self, prediction: Prediction, target: Target) -> None:
+        """Add the embeddings of matched queries to the mixtures, and count the batch for ``warmup``.
+
+        Uses the matches that :meth:`loss` found for this prediction: their points are random, and the mixtures are
+        fitted to the assignment that the loss trained.
+        """
+        state: _State = prediction.state
+        if self.mixtures is not None:
+            if state.matches is None:
+                raise ValueError("after_step needs a prediction that was passed to loss before")
+            chosen = real_frames(target.labelled, state.valid)
+            self.mixtures.observe(*self._observed(self._modelled(state.drawn)[chosen], state.matches))
+        self.steps += 1
 
     def _agnostic(self, classes: Tensor, masks: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Matches]:
         """L_agn: the set loss of every layer, each with a matching of its own; and the last layer's matches."""

@@ -58,6 +58,7 @@ class AVSLightningModule(pl.LightningModule):
         self.validation_loss = MeanMetric()
         self.scores: dict[str, float] = {}
         self.fresh: list[str] = []
+        self._since_step: list[tuple[Prediction, Target]] = []
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Batches from where the run stands."""
@@ -124,11 +125,24 @@ class AVSLightningModule(pl.LightningModule):
         prediction = self._answer(clip, target)
         terms = self.model.loss(prediction, target)
         loss = self._sum(terms, batch)
+        if type(self.model).after_step is not AVSModel.after_step:  # otherwise keep no prediction in memory
+            self._since_step.append((prediction, target))
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         if self.global_step % self.config.log_every == 0 and batch_idx % self.config.accumulate == 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self._write("train", {"loss": loss, **terms, **prediction.scalars, "lr": rate})
         return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the optimizer, then call :meth:`AVSModel.after_step` for each batch of the step.
+
+        Not in ``on_train_batch_end``: callbacks, which save the run, come before that hook of the module.
+        """
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            for prediction, target in self._since_step:
+                self.model.after_step(prediction, target)
+        self._since_step.clear()
 
     def _answer(self, clip: Clip, target: Target) -> Prediction:
         try:
