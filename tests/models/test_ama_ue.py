@@ -70,7 +70,7 @@ def test_the_response_is_the_mean_of_the_heads_logits() -> None:
 @pytest.mark.parametrize("merging", ["audio", "mean"])
 @pytest.mark.parametrize("correlation", ["global", "group"])
 def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation: str) -> None:
-    block = ama(merging=merging, correlation=correlation, layers=2)
+    block = ama(merging=merging, correlation=correlation, refine_layers=2)
     block.layers = nn.ModuleList([Same(), Same()])
     fused, response = torch.randn(1, 6, 8), torch.randn(1, 6)
     groups = torch.tensor([[0, 1, 0, 2, 1, 0]])
@@ -90,7 +90,7 @@ def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation:
 
 @torch.no_grad()
 def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
-    block = ama(layers=1, groups=3)
+    block = ama(refine_layers=1, groups=3)
     block.layers = nn.ModuleList([Same()])
     maps, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
     out, aligned = block(maps, audio)
@@ -125,7 +125,7 @@ def test_how_large_embeddings_are_changes_nothing() -> None:
 @torch.no_grad()
 def test_likeness_does_not_drown_the_response() -> None:
     """G fᵀ / √D stays within √D in all layers, whatever the feed-forward blocks make of G: S is added to it."""
-    block, seen = ama(channels=16, layers=3), []
+    block, seen = ama(channels=16, refine_layers=3), []
     for layer in block.layers:
         layer.forward_block[-1].weight.mul_(1000)
         layer.register_forward_hook(lambda *said: seen.append(said[-1]))
@@ -152,7 +152,7 @@ def test_ama_stands_between_the_stages_of_the_backbone() -> None:
 @pytest.mark.parametrize("grid", [28, 4])
 def test_a_place_that_nobody_is_nearest_to_breaks_nothing(grid: int) -> None:
     """On a smaller grid centres are no tokens, so that a group may be empty."""
-    block = ama(groups=5, grid=grid)
+    block = ama(groups=5, cluster_grid=grid)
     maps = torch.randn(2, 8, 8, 8).repeat(1, 1, 1, 1)
     maps[:, :, ::2] = -maps[:, :, 1::2]  # averages of opposites are near nothing
     out, aligned = block(maps.requires_grad_(), torch.randn(2, 6))
@@ -313,12 +313,12 @@ def test_without_uncertainty_the_mask_head_answers() -> None:
 
 @pytest.mark.parametrize("classes", [1, 4])
 def test_the_objective_has_its_terms(classes: int) -> None:
-    network, inputs = model(classes, evidence=2.0, contrast=3.0).train(), clip()
+    network, inputs = model(classes, evidence_weight=2.0, contrast_weight=3.0).train(), clip()
     truth = target(inputs, classes)
     prediction = network(inputs)
     terms = network.loss(prediction, truth)
     assert set(terms) == {"bce" if classes == 1 else "ce", "dice", "iou", "contrast", "evidence"}
-    plain = model(classes, evidence=1.0, contrast=1.0).train()
+    plain = model(classes, evidence_weight=1.0, contrast_weight=1.0).train()
     once = plain.loss(prediction, truth)
     assert terms["evidence"].item() == pytest.approx(2 * once["evidence"].item())
     assert terms["contrast"].item() == pytest.approx(3 * once["contrast"].item())
@@ -329,7 +329,10 @@ def test_the_objective_has_its_terms(classes: int) -> None:
 def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
     data: str, weigh: Callable[[Tensor], Tensor]
 ) -> None:
-    network, inputs = model(4, anneal=10, divergence=0.5, data_term=data, evidence=0.1).train(), clip(1, 1)
+    network, inputs = (
+        model(4, kl_anneal_steps=10, kl_weight=0.5, data_term=data, evidence_weight=0.1).train(),
+        clip(1, 1),
+    )
     truth = target(inputs, 4)
     truth.masks[:, :, :8] = IGNORE
     prediction = network(inputs)
@@ -358,7 +361,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "mask"}, {"stages": (2, 4)}]
+    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise_logits": "mask"}, {"stages": (2, 4)}]
 )
 @pytest.mark.parametrize("classes", [1, 3])
 def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
@@ -371,10 +374,10 @@ def test_masks_are_supervised_after_uncertainty_weighs_them_or_before() -> None:
     inputs = clip()
     truth = target(inputs)
     for supervise, reaches in (("final", True), ("mask", False)):
-        network = model(supervise=supervise).train()
+        network = model(supervise_logits=supervise).train()
         network.loss(network(inputs), truth)["dice"].backward()
-        assert network.doubt is not None
-        assert (network.doubt.weight.grad is not None) is reaches
+        assert network.evidence_head is not None
+        assert (network.evidence_head.weight.grad is not None) is reaches
 
 
 def test_two_runs_are_one() -> None:
@@ -409,17 +412,17 @@ def test_the_pictures_it_offers() -> None:
         ({"merging": "sound"}, "merging = 'sound'"),
         ({"correlation": "all"}, "correlation = 'all'"),
         ({"positives": "labels"}, "positives = 'labels'"),
-        ({"supervise": "both"}, "supervise = 'both'"),
+        ({"supervise_logits": "both"}, "supervise_logits = 'both'"),
         ({"activation": "relu"}, "activation = 'relu'"),
         ({"data_term": "log"}, "data_term = 'log'"),
         ({"stages": (0, 1)}, "stages must be different numbers"),
         ({"groups": 0}, "groups must be 1 or more, got 0"),
         ({"channels": 30, "heads": 4}, "channels must be a multiple of heads = 4, got 30"),
-        ({"share": 0.6}, "share must be in"),
-        ({"smooth": 0.0}, "smooth and temperature must be above 0"),
-        ({"contrast": -1.0}, "contrast must be 0 or more"),
-        ({"evidence": math.nan}, "evidence must be 0 or more, got nan"),
-        ({"divergence": -1.0}, "divergence must be 0 or more"),
+        ({"contrast_share": 0.6}, "contrast_share must be in"),
+        ({"dice_smooth": 0.0}, "dice_smooth and temperature must be above 0"),
+        ({"contrast_weight": -1.0}, "contrast_weight must be 0 or more"),
+        ({"evidence_weight": math.nan}, "evidence_weight must be 0 or more, got nan"),
+        ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),
     ],

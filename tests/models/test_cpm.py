@@ -34,11 +34,11 @@ SMALL: dict[str, Any] = {
     "points": 256,
     "contrast_pixels": 32,
     "components": 2,
-    "minimum": 2,
-    "every": 1,
-    "memory": 32,
+    "mixture_min_samples": 2,
+    "mixture_fit_every": 1,
+    "mixture_memory": 32,
     "warmup": 0,
-    "momentum": 0.5,
+    "mixture_momentum": 0.5,
 }
 OFF: dict[str, Any] = {"acp": False, "vcp": False, "pcl": False}
 SILENCE = torch.full((1, 1, 1, 96, 64), OFFSET).log()
@@ -145,14 +145,14 @@ def test_without_sound_the_queries_hear_nothing_of_it() -> None:
 
 
 def test_the_objective_is_the_sum_of_its_parts() -> None:
-    model = taught(prompting=2.0)
+    model = taught(prompt_weight=2.0)
     inputs, truth = clip(), target(clip())
     torch.manual_seed(1)
     _, terms = step(model, inputs, truth)
     assert set(terms) == {"classes", "masks", "dice", "generative", "acp", "vcp", "pcl"}
     assert all(terms[name] > 0 for name in terms)
-    again = taught(prompting=1.0)
-    again.load_state_dict(taught(prompting=2.0).state_dict())
+    again = taught(prompt_weight=1.0)
+    again.load_state_dict(taught(prompt_weight=2.0).state_dict())
     torch.manual_seed(1)
     _, half = step(again, inputs, truth)
     for name in ("acp", "vcp", "pcl"):
@@ -178,14 +178,14 @@ def test_without_prompts_nothing_is_left_of_them() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("acp", {"audio", "sound", "listening", "prompt"}),
-        ("vcp", {"visual", "audio", "sound", "listening", "transformer", "head", "prompt"}),
+        ("acp", {"audio", "sound", "audio_attention", "prompt"}),
+        ("vcp", {"visual", "audio", "sound", "audio_attention", "transformer", "head", "prompt"}),
         (
             "pcl",
-            {"visual", "audio", "sound", "listening", "transformer", "prompt", "project_sound", "project_pixels"},
+            {"visual", "audio", "sound", "audio_attention", "transformer", "prompt", "project_sound", "project_pixels"},
         ),
-        ("classes", {"visual", "audio", "sound", "greeting", "listening", "transformer", "head"}),
-        ("generative", {"visual", "audio", "sound", "greeting", "listening", "transformer"}),
+        ("classes", {"visual", "audio", "sound", "audio_query_bias", "audio_attention", "transformer", "head"}),
+        ("generative", {"visual", "audio", "sound", "audio_query_bias", "audio_attention", "transformer"}),
     ],
 )
 def test_a_gradient_reaches_what_it_should_and_nothing_else(name: str, expected: set[str]) -> None:
@@ -329,7 +329,7 @@ def banded(truth: Target) -> Tensor:
 
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
 def test_prompts_learn_what_they_are_asked(source: str) -> None:
-    model, truth = build(source=source, prompting=1.0), target(clip())
+    model, truth = build(prompt_source=source, prompt_weight=1.0), target(clip())
     inputs = Clip(clip().frames, banded(truth))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     found: list[dict[str, float]] = []
@@ -393,8 +393,8 @@ def test_maps_are_what_queries_drew() -> None:
         ({"channels": 48}, "channels must be a multiple of 32 and of heads, got 48 and 4 heads"),
         ({"audio": "none"}, "acp and pcl mix sounds"),
         ({"classifier": "bayess"}, "classifier = 'bayess'. Did you mean 'bayes'?"),
-        ({"minimum": 1}, "components, minimum and memory must not fall, got 2, 1 and 32"),
-        ({"temperature": 0.0}, "temperature and floor must be above 0"),
+        ({"mixture_min_samples": 1}, "components <= mixture_min_samples <= mixture_memory must hold, got 2, 1 and 32"),
+        ({"temperature": 0.0}, "temperature and mixture_var_floor must be above 0"),
         ({"queries": 0}, "queries must be 1 or more, got 0"),
         ({"categories": 7}, "categories must be the classes without the background, 3, got 7"),
     ],
@@ -440,7 +440,16 @@ TRAIN = [
     *("train", "--model.name", "cpm", "--model.visual", "resnet18", "--model.audio", "compact"),
     *("--model.train_audio", "true", "--model.channels", "32", "--model.heads", "4", "--model.feedforward", "64"),
     *("--model.queries", "6", "--model.layers", "1", "--model.pixel_layers", "1", "--model.points", "64"),
-    *("--model.warmup", "2", "--model.minimum", "3", "--model.every", "1", "--model.memory", "16"),
+    *(
+        "--model.warmup",
+        "2",
+        "--model.mixture_min_samples",
+        "3",
+        "--model.mixture_fit_every",
+        "1",
+        "--model.mixture_memory",
+        "16",
+    ),
     *("--data.variant", "ms3", "--data.categories", "true", "--data.size", "64", "--data.frames", "2"),
     *("--data.train", "6", "--data.val", "2", "--train.epochs", "2", "--train.batch_size", "2"),
     *("--train.accelerator", "cpu", "--train.workers", "0", "--train.log_every", "1"),

@@ -17,7 +17,14 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from avseg.nn.gaussian_mixture import ClassMixtures, sinkhorn
 
-USUAL: dict[str, Any] = {"memory": 64, "minimum": 4, "every": 1, "momentum": 0.9, "floor": 0.01, "rounds": 3}
+USUAL: dict[str, Any] = {
+    "memory": 64,
+    "min_samples": 4,
+    "fit_every": 1,
+    "momentum": 0.9,
+    "var_floor": 0.01,
+    "sinkhorn_rounds": 3,
+}
 
 
 def build(classes: int = 2, components: int = 2, dim: int = 4, **settings: Any) -> ClassMixtures:
@@ -54,7 +61,7 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 def test_known_mixtures_are_found_again(dim: int, components: int) -> None:
     """Of 4000 vectors a class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
     truth = known(3, components, dim)
-    found = build(3, components, dim, memory=4000, floor=1e-4, rounds=3)
+    found = build(3, components, dim, memory=4000, var_floor=1e-4, sinkhorn_rounds=3)
     x = torch.cat([drawn(truth, c, 4000) for c in range(3)])
     classes = torch.arange(3).repeat_interleave(4000)
     shuffled = torch.randperm(len(x))
@@ -133,7 +140,7 @@ def test_samples_have_the_statistics_of_their_class() -> None:
 
 
 def test_the_memory_keeps_the_latest_in_order() -> None:
-    mixtures = build(2, 1, 1, memory=8, minimum=99)
+    mixtures = build(2, 1, 1, memory=8, min_samples=99)
     kept: list[deque[float]] = [deque(maxlen=8), deque(maxlen=8)]
     number = 0
     for sizes in ((3, 0), (1, 2), (7, 5), (20, 9), (0, 1), (8, 8), (2, 17)):
@@ -153,7 +160,7 @@ def test_the_memory_keeps_the_latest_in_order() -> None:
 
 
 def test_a_class_is_fitted_once_it_has_enough_and_only_now_and_then() -> None:
-    mixtures = build(2, 1, 3, minimum=5, every=3)
+    mixtures = build(2, 1, 3, min_samples=5, fit_every=3)
 
     def fitted(count: int, c: int) -> list[bool]:
         mixtures.observe(torch.randn(count, 3), torch.full((count,), c))
@@ -192,7 +199,7 @@ def slow_round(x: Tensor, mean: Tensor, variance: Tensor, rounds: int, floor: fl
 
 
 def test_the_update_is_a_round_of_em_with_slow_means() -> None:
-    mixtures = build(1, 2, 3, momentum=0.9, floor=0.05)
+    mixtures = build(1, 2, 3, momentum=0.9, var_floor=0.05)
     mixtures.observe(torch.randn(20, 3) + 2 * torch.arange(20)[:, None].remainder(2), torch.zeros(20).long())
     for _ in range(3):
         before = {name: value.double() for name, value in state(mixtures).items()}
@@ -216,7 +223,7 @@ def test_a_class_begins_with_the_first_fit_itself() -> None:
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_identical_vectors_have_the_variance_of_the_floor(scale: float) -> None:
     vector = scale * torch.randn(4)
-    mixtures = build(1, 3, 4, floor=0.02)
+    mixtures = build(1, 3, 4, var_floor=0.02)
     for _ in range(3):
         mixtures.observe(vector.expand(30, 4), torch.zeros(30).long())
     torch.testing.assert_close(mixtures.mean[0], vector.expand(3, 4))
@@ -295,7 +302,7 @@ def test_gradients_reach_vectors_even_if_the_mixtures_moved_on() -> None:
 
 def test_a_checkpoint_holds_all_of_it() -> None:
     steps = [(torch.randn(9, 4), torch.randint(2, (9,))) for _ in range(9)]
-    settings = {"every": 2, "memory": 16}
+    settings = {"fit_every": 2, "memory": 16}
     one = build(**settings)
     for step in steps[:5]:
         one.observe(*step)
@@ -329,7 +336,7 @@ def steps() -> list[list[tuple[Tensor, Tensor]]]:
 
 
 def observe_all(parts: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    mixtures = build(3, 2, 4, memory=16, every=2)
+    mixtures = build(3, 2, 4, memory=16, fit_every=2)
     for x, classes in parts:
         mixtures.observe(x, classes)
     return state(mixtures)

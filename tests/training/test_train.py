@@ -155,8 +155,17 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
 CPM = [
     *("--model", "cpm", "--model.visual", "resnet18", "--model.channels", "32", "--model.heads", "4"),
     *("--model.feedforward", "32", "--model.queries", "6", "--model.layers", "1", "--model.pixel_layers", "1"),
-    *("--model.points", "64", "--model.components", "1", "--model.minimum", "1", "--model.every", "1"),
-    *("--model.memory", "32", "--model.warmup", "1", "--train.batch_size", "3"),
+    *(
+        "--model.points",
+        "64",
+        "--model.components",
+        "1",
+        "--model.mixture_min_samples",
+        "1",
+        "--model.mixture_fit_every",
+        "1",
+    ),
+    *("--model.mixture_memory", "32", "--model.warmup", "1", "--train.batch_size", "3"),
 ]
 
 

@@ -17,7 +17,7 @@ G_l            ``compact``            (n, P, D_l), one vector per group
 m              ``logits``             (B, T, K, H, W) of the mask head, enlarged
 α              ``alpha``              (n, C, h_1, w_1) concentrations of a Dirichlet distribution, 1 or more
 U              ``uncertainty``        (n, 1, H, W) = C / Σ α, enlarged
-λ, μ           ``contrast, evidence``
+λ, μ           ``contrast_weight, evidence_weight``
 =============  =====================  =================================================================
 
 There is no public code, and the paper was at hand in notes alone, which number no equation. What they do not say is a
@@ -95,12 +95,12 @@ class AMA(nn.Module):
         inside = nn.Linear(audio, channels), nn.GELU(), nn.Linear(channels, channels)
         self.audio = nn.Sequential(nn.LayerNorm(audio), *inside, nn.LayerNorm(channels))
         self.query, self.key, self.value = (nn.Linear(channels, channels) for _ in range(3))
-        layers = config.layers if config.grouping else 0
+        layers = config.refine_layers if config.grouping else 0
         self.layers = nn.ModuleList(Mixing(channels, config.heads) for _ in range(layers))
         self.token_out = nn.LayerNorm(channels)
         self.group_out = nn.LayerNorm(channels) if config.grouping else None
         for norm in filter(None, (self.token_out, self.group_out)):
-            nn.init.constant_(norm.weight, config.scale)
+            nn.init.constant_(norm.weight, config.residual_scale)
 
     def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Aligned]:
         """Align one stage.
@@ -120,7 +120,7 @@ class AMA(nn.Module):
         change: Tensor = self.token_out(fused)
         members = None
         if self.group_out is not None:
-            groups = group(tokens.mT.unflatten(2, size), c.groups, c.neighbours, c.grid)
+            groups = group(tokens.mT.unflatten(2, size), c.groups, c.neighbours, c.cluster_grid)
             members = one_hot(groups, min(c.groups, groups.shape[1])).mT.bool()
             compact = self._converge(fused, response, members)
             change = change + self.group_out(compact).gather(1, groups.unsqueeze(-1).expand_as(fused))
@@ -218,34 +218,34 @@ class AMAUE(AVSModel):
             grouping: Off: no groups, every token meets the sound on its own ("baseline" of the ablation).
             groups: P (5: DDESeg); fewer where a map has fewer tokens.
             neighbours: k of DPC-KNN (5: TCFormer).
-            grid: Centres are found among grid × grid tokens at most (ours: 28).
+            cluster_grid: Centres are found among grid × grid tokens at most (ours: 28).
             merging: Tokens of a group weigh by their ``audio`` response (paper) or all the same, ``mean`` ("+ semantic
                 grouping" of the ablation; S is 0 in the refinement then, too).
             correlation: S in the refinement reaches all tokens, ``global`` (the formula has no mask), or the ``group``
                 alone.
-            layers: Of the refinement in each AMA (ours: 2).
-            scale: Where the factor of what AMA adds begins (ours).
+            refine_layers: Of the refinement in each AMA (ours: 2).
+            residual_scale: Where the factor of what AMA adds begins (ours).
             temporal: Frames attend to each other (paper).
             uncertainty: The second head; without it the mask head's answer is final.
-            supervise: L_seg is of the ``final`` answer, which uncertainty has weighed (ours; the notes do not say), or
+            supervise_logits: L_seg is of the ``final`` answer, which uncertainty has weighed (ours; the notes do not say), or
                 of the ``mask`` head's own: then nothing tells uncertainty what it takes away from the answer.
             ce: Weight of the cross-entropy (5: DDESeg).
             dice: Weight of the Dice loss (5: DDESeg).
             iou: Weight of the IoU loss (2: DDESeg).
-            smooth: Added in Dice and IoU (1e-5: DDESeg). With it a frame where nothing sounds pulls nowhere.
+            dice_smooth: Added in Dice and IoU (1e-5: DDESeg). With it a frame where nothing sounds pulls nowhere.
             absent: Count classes that a frame does not have in Dice and IoU (DDESeg).
-            contrast: λ; 0 leaves L_cst out (0.1: ours).
+            contrast_weight: λ; 0 leaves L_cst out (0.1: ours).
             positives: What L_cst takes for positive: tokens that fit the sound best by their ``response`` (paper), or
                 those of the ``truth`` (the paper's comparison, which it says is worse).
-            share: Which share of a frame's tokens fits best, and which worst (ours: 0.2).
+            contrast_share: Which share of a frame's tokens fits best, and which worst (ours: 0.2).
             temperature: Of L_cst (ours: 0.07).
-            evidence: μ; L_unc takes part only with ``uncertainty`` (5: ours, what the cross-entropy of the masks has).
+            evidence_weight: μ; L_unc takes part only with ``uncertainty`` (5: ours, what the cross-entropy of the masks has).
             activation: What makes evidence of logits: ``exp`` (ours) or ``softplus``.
             data_term: Of L_unc: the expected ``cross_entropy`` of Sensoy et al.'s eq. (4) (ours), or their eq. (3), the
                 ``likelihood``, with which the KL term takes all evidence from a pixel whose classes are as likely.
-            divergence: Full weight of the KL term of L_unc (0.1: ours; Sensoy et al.: 1). It takes evidence from
+            kl_weight: Full weight of the KL term of L_unc (0.1: ours; Sensoy et al.: 1). It takes evidence from
                 wherever classes are not certain, and masks with it.
-            anneal: Batches over which the KL term grows from 0 to its full weight (Sensoy et al.: 10 epochs).
+            kl_anneal_steps: Batches over which the KL term grows from 0 to its full weight (Sensoy et al.: 10 epochs).
             dropout: Before the heads (0.1: DDESeg).
         """
 
@@ -260,28 +260,28 @@ class AMAUE(AVSModel):
         grouping: bool = True
         groups: int = 5
         neighbours: int = 5
-        grid: int = 28
+        cluster_grid: int = 28
         merging: Merging = "audio"
         correlation: Correlation = "global"
-        layers: int = 2
-        scale: float = 0.1
+        refine_layers: int = 2
+        residual_scale: float = 0.1
         temporal: bool = True
         uncertainty: bool = True
-        supervise: Supervise = "final"
+        supervise_logits: Supervise = "final"
         ce: float = 5.0
         dice: float = 5.0
         iou: float = 2.0
-        smooth: float = 1e-5
+        dice_smooth: float = 1e-5
         absent: bool = False
-        contrast: float = 0.1
+        contrast_weight: float = 0.1
         positives: Positives = "response"
-        share: float = 0.2
+        contrast_share: float = 0.2
         temperature: float = 0.07
-        evidence: float = 5.0
+        evidence_weight: float = 5.0
         activation: Activation = "exp"
         data_term: DataTerm = "cross_entropy"
-        divergence: float = 0.1
-        anneal: int = 5000
+        kl_weight: float = 0.1
+        kl_anneal_steps: int = 5000
         dropout: float = 0.1
 
         def __post_init__(self) -> None:
@@ -289,7 +289,7 @@ class AMAUE(AVSModel):
                 ("merging", get_args(Merging)),
                 ("correlation", get_args(Correlation)),
                 ("positives", get_args(Positives)),
-                ("supervise", get_args(Supervise)),
+                ("supervise_logits", get_args(Supervise)),
                 ("activation", get_args(Activation)),
                 ("data_term", get_args(DataTerm)),
             ):
@@ -297,18 +297,28 @@ class AMAUE(AVSModel):
                     raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             if len({*self.stages}) < len(self.stages) or not {*self.stages} <= {*STAGES}:
                 raise ConfigError(f"stages must be different numbers out of {STAGES}, got {tuple(self.stages)}")
-            for name in ("channels", "heads", "groups", "neighbours", "grid", "layers", "anneal"):
+            for name in (
+                "channels",
+                "heads",
+                "groups",
+                "neighbours",
+                "cluster_grid",
+                "refine_layers",
+                "kl_anneal_steps",
+            ):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
             if self.channels % self.heads:
                 raise ConfigError(f"channels must be a multiple of heads = {self.heads}, got {self.channels}")
-            for name in ("ce", "dice", "iou", "contrast", "evidence", "divergence"):
+            for name in ("ce", "dice", "iou", "contrast_weight", "evidence_weight", "kl_weight"):
                 if not getattr(self, name) >= 0:  # NaN is not, either
                     raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
-            if not (self.smooth > 0 and self.temperature > 0):
-                raise ConfigError(f"smooth and temperature must be above 0, got {self.smooth} and {self.temperature}")
-            if not 0 < self.share <= 0.5:
-                raise ConfigError(f"share must be in (0, 0.5], got {self.share}")
+            if not (self.dice_smooth > 0 and self.temperature > 0):
+                raise ConfigError(
+                    f"dice_smooth and temperature must be above 0, got {self.dice_smooth} and {self.temperature}"
+                )
+            if not 0 < self.contrast_share <= 0.5:
+                raise ConfigError(f"contrast_share must be in (0, 0.5], got {self.contrast_share}")
             if not 0 <= self.dropout < 1:
                 raise ConfigError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -317,7 +327,7 @@ class AMAUE(AVSModel):
         "backbone": ("visual",),
         "audio": ("audio",),
         "fusion": ("alignment", "temporal"),
-        "decoder": ("levels", "fuse", "mask", "doubt"),
+        "decoder": ("levels", "fuse", "mask", "evidence_head"),
     }
     steps: Tensor
 
@@ -338,7 +348,7 @@ class AMAUE(AVSModel):
         self.temporal = Temporal(c.channels, c.heads) if c.temporal else None
         self.dropout = nn.Dropout2d(c.dropout)
         self.mask = nn.Conv2d(c.channels, classes, 1)
-        self.doubt = nn.Conv2d(c.channels, max(classes, 2), 1) if c.uncertainty else None
+        self.evidence_head = nn.Conv2d(c.channels, max(classes, 2), 1) if c.uncertainty else None
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
@@ -365,7 +375,9 @@ class AMAUE(AVSModel):
             features = self.temporal(features, valid)
         features = self.dropout(features)
         logits: Tensor = _enlarged(self.mask(features), clip.frames).unflatten(0, valid.shape)
-        alpha = None if self.doubt is None else concentration(self.doubt(features), self.config.activation)
+        alpha = (
+            None if self.evidence_head is None else concentration(self.evidence_head(features), self.config.activation)
+        )
         shown = _maps(aligned, alpha, valid) if maps else {}
         final, scalars = logits, {}
         if alpha is not None:
@@ -385,17 +397,17 @@ class AMAUE(AVSModel):
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """L = L_seg + λ L_cst + μ L_unc, L_seg = CE + Dice + IoU, each with its weight."""
         c, state = self.config, prediction.state
-        pair = labelled(prediction.logits if c.supervise == "final" else state.logits, target)
+        pair = labelled(prediction.logits if c.supervise_logits == "final" else state.logits, target)
         ce = bce(*pair) if self.classes == 1 else semantic_ce(*pair)
         terms = {
             "bce" if self.classes == 1 else "ce": c.ce * ce,
-            "dice": c.dice * dice_loss(*pair, smooth=c.smooth, absent=c.absent),
-            "iou": c.iou * iou_loss(*pair, smooth=c.smooth, absent=c.absent),
+            "dice": c.dice * dice_loss(*pair, smooth=c.dice_smooth, absent=c.absent),
+            "iou": c.iou * iou_loss(*pair, smooth=c.dice_smooth, absent=c.absent),
         }
-        if c.contrast and state.aligned:
-            terms["contrast"] = c.contrast * self._contrast(state, target)
+        if c.contrast_weight and state.aligned:
+            terms["contrast"] = c.contrast_weight * self._contrast(state, target)
         if state.alpha is not None:
-            terms["evidence"] = c.evidence * self._doubt(state.alpha, target)
+            terms["evidence"] = c.evidence_weight * self._doubt(state.alpha, target)
         return terms
 
     def after_step(self, prediction: Prediction, target: Target) -> None:
@@ -409,7 +421,7 @@ class AMAUE(AVSModel):
             labels = torch.where(labels == IGNORE, IGNORE, (labels != 0).long())
         near = _nearest(labels, (alpha.shape[2], alpha.shape[3]))
         c = self.config
-        divergence = c.divergence * (self.steps / c.anneal).clamp(max=1.0)
+        divergence = c.kl_weight * (self.steps / c.kl_anneal_steps).clamp(max=1.0)
         return evidential_loss(alpha[target.labelled.flatten()], near, divergence, c.data_term)
 
     def _contrast(self, state: _State, target: Target) -> Tensor:
@@ -418,7 +430,7 @@ class AMAUE(AVSModel):
         terms = []
         for stage in state.aligned:
             if c.positives == "response":
-                positive, negative = extremes(stage.response, c.share)
+                positive, negative = extremes(stage.response, c.contrast_share)
             else:
                 positive, negative = _by_truth(target, state.valid, stage.size)
             takes_part = state.sounds.unsqueeze(1)

@@ -17,7 +17,7 @@ z^k            ``prompts``           (b, K, d), drawn from the mixture of class 
 m_k^a          ``masks``             (b, K, t, f) where in time and frequency class k sounds
 a_i, a_j, a_p  ``own, other, mixed`` (b, ears, 96, 64) magnitudes
 A_k            ``anchors``           (b, K, d)
-λ              ``prompting``
+λ              ``prompt_weight``
 =============  ====================  ==========================================================
 
 There is no public code, and of the paper its text up to the method's outline and its tables were at hand. What stands
@@ -54,8 +54,8 @@ from avseg.nn.matching import Matches, SetLoss, match, set_loss
 from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
-Source = Literal["mixture", "embedding"]
-Modelled = Literal["query", "mask"]
+PromptSource = Literal["mixture", "embedding"]
+MixtureTarget = Literal["query", "mask"]
 
 
 @dataclass
@@ -107,24 +107,24 @@ class CPM(AVSModel):
             dice_weight: Of their dice loss (5: Mask2Former, COMBO).
             no_object: Weight of "no object" among the classes (0.1: Mask2Former, COMBO).
             classifier: Who names the class of a query: ``bayes``, the mixtures (paper), or ``softmax``, the class head.
-            source: Where prompts come from: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
+            prompt_source: Where prompts come from: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
                 to see what the mixtures do).
-            modelled: What mixtures are of: ``mask`` embeddings (paper), or each ``query`` as the class head reads it
+            mixture_target: What mixtures are of: ``mask`` embeddings (paper), or each ``query`` as the class head reads it
                 (ours: early in training it knows more of its class, and a prompt is a query).
             components: M of a mixture (3: GMMSeg's paper; its programs have 5 and 8).
-            memory: Vectors kept of each class (ours; GMMSeg has 32000 pixels for each component).
-            minimum: Vectors a class needs before it is prompted (ours).
-            every: Steps between two fits (5: GMMSeg).
-            momentum: Of the means (0.999: GMMSeg).
-            floor: Added to variances (0.01: GMMSeg).
-            rounds: Of Sinkhorn (3: GMMSeg).
-            generative: Weight of the mixtures' own cross-entropy, which spreads the classes of mask embeddings
+            mixture_memory: Vectors kept of each class (ours; GMMSeg has 32000 pixels for each component).
+            mixture_min_samples: Vectors a class needs before it is prompted (ours).
+            mixture_fit_every: Steps between two fits (5: GMMSeg).
+            mixture_momentum: Of the means (0.999: GMMSeg).
+            mixture_var_floor: Added to variances (0.01: GMMSeg).
+            sinkhorn_rounds: Of Sinkhorn (3: GMMSeg).
+            mixture_ce_weight: Weight of the mixtures' own cross-entropy, which spreads the classes of mask embeddings
                 (0.01: GMMSeg).
             warmup: Steps before the first prompt (ours).
             acp: Prompt with mixtures of sounds (paper).
             vcp: Prompt with pictures (paper).
             pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
-            prompting: λ, weight of the three (ours: 0.1, so that together they weigh less than L_agn).
+            prompt_weight: λ, weight of the three (ours: 0.1, so that together they weigh less than L_agn).
             acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours),
                 which does not grow with the map but is some hundred times smaller than what it is added to.
             temperature: Of PCL (0.1: CAVP).
@@ -150,21 +150,21 @@ class CPM(AVSModel):
         dice_weight: float = 5.0
         no_object: float = 0.1
         classifier: Classifier = "bayes"
-        source: Source = "mixture"
-        modelled: Modelled = "mask"
+        prompt_source: PromptSource = "mixture"
+        mixture_target: MixtureTarget = "mask"
         components: int = 3
-        memory: int = 256
-        minimum: int = 16
-        every: int = 5
-        momentum: float = 0.999
-        floor: float = 0.01
-        rounds: int = 3
-        generative: float = 0.01
+        mixture_memory: int = 256
+        mixture_min_samples: int = 16
+        mixture_fit_every: int = 5
+        mixture_momentum: float = 0.999
+        mixture_var_floor: float = 0.01
+        sinkhorn_rounds: int = 3
+        mixture_ce_weight: float = 0.01
         warmup: int = 500
         acp: bool = True
         vcp: bool = True
         pcl: bool = True
-        prompting: float = 0.1
+        prompt_weight: float = 0.1
         acp_norm: Literal["mean", "2-norm"] = "2-norm"
         temperature: float = 0.1
         contrast_dim: int = 128
@@ -173,8 +173,8 @@ class CPM(AVSModel):
         def __post_init__(self) -> None:
             for name, choices in (
                 ("classifier", get_args(Classifier)),
-                ("source", get_args(Source)),
-                ("modelled", get_args(Modelled)),
+                ("prompt_source", get_args(PromptSource)),
+                ("mixture_target", get_args(MixtureTarget)),
                 ("acp_norm", ("mean", "2-norm")),
             ):
                 if getattr(self, name) not in choices:
@@ -189,8 +189,8 @@ class CPM(AVSModel):
                 "pixel_layers",
                 "points",
                 "components",
-                "every",
-                "rounds",
+                "mixture_fit_every",
+                "sinkhorn_rounds",
                 "contrast_pixels",
             ):
                 if getattr(self, name) < 1:
@@ -199,15 +199,15 @@ class CPM(AVSModel):
                 raise ConfigError(
                     "acp and pcl mix sounds: with audio none, whose embeddings cannot be mixed, set both to false"
                 )
-            if not self.components <= self.minimum <= self.memory:
+            if not self.components <= self.mixture_min_samples <= self.mixture_memory:
                 raise ConfigError(
-                    "components, minimum and memory must not fall, "
-                    f"got {self.components}, {self.minimum} and {self.memory}"
+                    "components <= mixture_min_samples <= mixture_memory must hold, "
+                    f"got {self.components}, {self.mixture_min_samples} and {self.mixture_memory}"
                 )
-            if self.temperature <= 0 or self.floor <= 0 or not 0 <= self.momentum < 1:
+            if self.temperature <= 0 or self.mixture_var_floor <= 0 or not 0 <= self.mixture_momentum < 1:
                 raise ConfigError(
-                    "temperature and floor must be above 0 and momentum within [0, 1), "
-                    f"got {self.temperature}, {self.floor} and {self.momentum}"
+                    "temperature and mixture_var_floor must be above 0 and mixture_momentum within [0, 1), "
+                    f"got {self.temperature}, {self.mixture_var_floor} and {self.mixture_momentum}"
                 )
 
         @property
@@ -219,7 +219,7 @@ class CPM(AVSModel):
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "backbone": ("visual",),
         "audio": ("audio",),
-        "fusion": ("sound", "greeting", "listening"),
+        "fusion": ("sound", "audio_query_bias", "audio_attention"),
         "decoder": ("transformer", "head"),
         TRAINING: ("prompt", "embedding", "project_sound", "project_pixels"),
     }
@@ -234,8 +234,8 @@ class CPM(AVSModel):
         self.visual = VisualBackbone(c.visual)
         self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.sound = nn.Conv2d(self.audio.channels, c.channels, 1)
-        self.greeting = nn.Linear(self.audio.dim, c.channels)
-        self.listening = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))
+        self.audio_query_bias = nn.Linear(self.audio.dim, c.channels)
+        self.audio_attention = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))
         self.transformer = MaskTransformer(
             self.visual.channels,
             width=c.channels,
@@ -255,21 +255,21 @@ class CPM(AVSModel):
         c = self.config
         prompted = c.acp or c.vcp or c.pcl
         self.mixtures = None
-        if c.classifier == "bayes" or (prompted and c.source == "mixture"):
+        if c.classifier == "bayes" or (prompted and c.prompt_source == "mixture"):
             self.mixtures = ClassMixtures(
                 self.labels + 1,
                 c.components,
                 c.channels,
-                memory=c.memory,
-                minimum=c.minimum,
-                every=c.every,
-                momentum=c.momentum,
-                floor=c.floor,
-                rounds=c.rounds,
+                memory=c.mixture_memory,
+                min_samples=c.mixture_min_samples,
+                fit_every=c.mixture_fit_every,
+                momentum=c.mixture_momentum,
+                var_floor=c.mixture_var_floor,
+                sinkhorn_rounds=c.sinkhorn_rounds,
             )
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.prompt = nn.Linear(c.channels, c.channels) if prompted else None
-        by_embedding = prompted and c.source == "embedding"
+        by_embedding = prompted and c.prompt_source == "embedding"
         self.embedding = nn.Embedding(self.labels, c.channels) if by_embedding else None
         self.project_sound = nn.Linear(c.channels, c.contrast_dim) if c.pcl else None
         self.project_pixels = nn.Conv2d(c.channels, c.contrast_dim, 1) if c.pcl else None
@@ -286,9 +286,9 @@ class CPM(AVSModel):
         pixels = self.transformer.pixels(self.visual(real_frames(clip.frames, valid)))
         heard = self.audio.features(clip.audio)
         sound = self._sound(real_frames(heard.maps, valid))
-        greeting = self.greeting(real_frames(heard.embeddings, valid))[:, None]
-        queries, positions = (q.expand(len(greeting), -1, -1) for q in self.transformer.queries)
-        drawn = self._decode(pixels, sound, queries + greeting, positions)
+        audio_query_bias = self.audio_query_bias(real_frames(heard.embeddings, valid))[:, None]
+        queries, positions = (q.expand(len(audio_query_bias), -1, -1) for q in self.transformer.queries)
+        drawn = self._decode(pixels, sound, queries + audio_query_bias, positions)
         classes = self.head(drawn.queries)
         logits = self._logits(self._probabilities(drawn, classes[-1]), drawn.masks[-1], clip.frames.shape[-2:])
         fits = self.training and target is not None
@@ -322,7 +322,7 @@ class CPM(AVSModel):
         """Queries listen and look, layer after layer."""
 
         def listen(layer: int, asking: Tensor) -> Tensor:
-            heard: Tensor = self.listening[layer](asking, sound)
+            heard: Tensor = self.audio_attention[layer](asking, sound)
             return heard
 
         return self.transformer.decode(pixels, queries, positions, listen)
@@ -335,7 +335,7 @@ class CPM(AVSModel):
 
     def _modelled(self, drawn: QueryOutputs) -> Tensor:
         """What mixtures are of, (n, N, d): normalised, so that all have one length."""
-        vectors = drawn.queries[-1] if self.config.modelled == "query" else drawn.embeddings
+        vectors = drawn.queries[-1] if self.config.mixture_target == "query" else drawn.embeddings
         return layer_norm(vectors.float(), vectors.shape[-1:])
 
     def _logits(self, probabilities: Tensor, masks: Tensor, size: torch.Size) -> Tensor:
@@ -396,7 +396,7 @@ class CPM(AVSModel):
             maps = self.audio.features(mixed.log().unsqueeze(0)).maps[0]
         sound = self._sound(maps)
         asking = queries
-        for listen in self.listening:
+        for listen in self.audio_attention:
             asking = listen(asking, sound)
         masks = torch.einsum("bkd,bdtf->bktf", asking, sound.map)
         weight = masks.sigmoid()
@@ -424,7 +424,7 @@ class CPM(AVSModel):
             terms, state.matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
             if self.mixtures is not None:
                 observed = self._observed(self._modelled(state.drawn)[chosen], state.matches)
-                terms["generative"] = self.config.generative * self.mixtures.cross_entropy(*observed)
+                terms["generative"] = self.config.mixture_ce_weight * self.mixtures.cross_entropy(*observed)
             if state.fits:
                 terms |= self._prompting(state.prompted)
         return terms
@@ -477,7 +477,7 @@ class CPM(AVSModel):
             ("pcl", c.pcl, self._contrast),
         ):
             if on:
-                terms[name] = zero if prompted is None else zero + c.prompting * find(prompted)
+                terms[name] = zero if prompted is None else zero + c.prompt_weight * find(prompted)
         return terms
 
     def _audio(self, prompted: Prompted) -> Tensor:

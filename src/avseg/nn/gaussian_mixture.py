@@ -38,11 +38,11 @@ class ClassMixtures(nn.Module):
         components: M.
         dim: d.
         memory: Vectors kept for each class.
-        minimum: So many vectors a class needs before it is fitted.
-        every: Calls of :meth:`observe` between two fits.
+        min_samples: So many vectors a class needs before it is fitted.
+        fit_every: Calls of :meth:`observe` between two fits.
         momentum: How much of the old mean stays at each fit.
-        floor: Added to every variance.
-        rounds: Of Sinkhorn in an E-step.
+        var_floor: Added to every variance.
+        sinkhorn_rounds: Of Sinkhorn in an E-step.
 
     Attributes:
         mean: μ (C, M, d); 0 until the class is fitted.
@@ -65,14 +65,20 @@ class ClassMixtures(nn.Module):
         dim: int,
         *,
         memory: int,
-        minimum: int,
-        every: int,
+        min_samples: int,
+        fit_every: int,
         momentum: float,
-        floor: float,
-        rounds: int,
+        var_floor: float,
+        sinkhorn_rounds: int,
     ) -> None:
         super().__init__()
-        self.minimum, self.every, self.momentum, self.floor, self.rounds = minimum, every, momentum, floor, rounds
+        self.min_samples, self.fit_every, self.momentum, self.var_floor, self.sinkhorn_rounds = (
+            min_samples,
+            fit_every,
+            momentum,
+            var_floor,
+            sinkhorn_rounds,
+        )
         self.register_buffer("mean", torch.zeros(classes, components, dim))
         self.register_buffer("variance", torch.ones(classes, components, dim))
         self.register_buffer("fitted", torch.zeros(classes, dtype=torch.bool))
@@ -127,9 +133,9 @@ class ClassMixtures(nn.Module):
         for c in classes.unique().tolist():
             self._remember(c, x[classes == c])
         self.calls += 1
-        if self.calls % self.every == 0:
+        if self.calls % self.fit_every == 0:
             with full_precision(x):
-                for c in (self.filled >= self.minimum).nonzero().flatten().tolist():
+                for c in (self.filled >= self.min_samples).nonzero().flatten().tolist():
                     self._fit(c)
 
     def _remember(self, c: int, x: Tensor) -> None:
@@ -149,18 +155,18 @@ class ClassMixtures(nn.Module):
             mean = self.momentum * self.mean[c] + (1 - self.momentum) * mean
         else:
             mean = _far_apart(x, self.mean.shape[1])
-            variance = (x.var(0, correction=0) + self.floor).expand_as(mean)
+            variance = (x.var(0, correction=0) + self.var_floor).expand_as(mean)
             for _ in range(_FIRST_ROUNDS):
                 mean, variance = self._round(x, mean, variance)
         self.mean[c], self.variance[c], self.fitted[c] = mean, variance, True
 
     def _round(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """E-step and M-step: (n, d), (M, d), (M, d) → new mean and variance."""
-        share = sinkhorn(_log_normal(x, mean, variance), self.rounds)
+        share = sinkhorn(_log_normal(x, mean, variance), self.sinkhorn_rounds)
         share = share / share.sum(0)
         mean = share.T @ x
         spread = torch.einsum("nm,nmd->md", share, (x[:, None] - mean).square())
-        return mean, spread + self.floor
+        return mean, spread + self.var_floor
 
 
 def sinkhorn(log_likelihood: Tensor, rounds: int) -> Tensor:
@@ -168,7 +174,7 @@ def sinkhorn(log_likelihood: Tensor, rounds: int) -> Tensor:
 
     Args:
         log_likelihood: log N(x_n; m), (n, M).
-        rounds: Of scaling columns to n / M each, then rows to 1.
+        sinkhorn_rounds: Of scaling columns to n / M each, then rows to 1.
 
     Returns:
         (n, M); rows sum to 1 exactly, columns to n / M the better the more rounds.
