@@ -95,7 +95,7 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
     maps, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
     out, aligned = block(maps, audio)
     assert aligned.members is not None
-    fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.heard)[:, None]
+    fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.audio)[:, None]
     fused = (fused - fused.mean(-1, keepdim=True)) / fused.std(-1, unbiased=False, keepdim=True)
     compact = block._converge(fused, aligned.response, aligned.members)
     assert block.group_out is not None
@@ -273,7 +273,7 @@ def test_contrast_by_truth_takes_what_sounds() -> None:
         rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         positive = (rows < side / 2).flatten()
         negative = (~positive) & (columns >= side / 2).flatten()
-        near = torch.cosine_similarity(stage.heard[0], stage.tokens[0], dim=-1) / 0.07  # the second has no positives
+        near = torch.cosine_similarity(stage.audio[0], stage.tokens[0], dim=-1) / 0.07  # the second has no positives
         against = near[negative].exp().sum()
         total += float(-(near.exp() / (near.exp() + against)).log()[positive].mean()) / 4
     assert found.item() == pytest.approx(0.1 * total, rel=1e-4)

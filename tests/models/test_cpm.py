@@ -101,7 +101,7 @@ def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: 
         names = state.classes[-1].softmax(-1)
     else:
         assert model.mixtures is not None
-        q = state.drawn.embeddings
+        q = state.outputs.embeddings
         q = (q - q.mean(-1, keepdim=True)) / (q.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
         likelihood = model.mixtures.log_likelihood(q).exp().double()
         names = (likelihood / likelihood.sum(-1, keepdim=True)).float()
@@ -109,7 +109,7 @@ def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: 
         scores = torch.zeros(model.labels, 16, 16)
         for n in range(model.config.queries):
             for c in range(model.labels):
-                scores[c] += names[frame, n, c] * state.drawn.masks[-1, frame, n].sigmoid()
+                scores[c] += names[frame, n, c] * state.outputs.masks[-1, frame, n].sigmoid()
         scores = interpolate(scores[None], (64, 64), mode="bilinear")[0].clamp(min=1e-6)
         share = scores / scores.sum(0)
         expected = share if classes > 1 else share[1:].sum(0, keepdim=True)
@@ -213,7 +213,7 @@ def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.Monkey
     slow = torch.zeros(())
     for layer in range(model.config.layers + 1):
         parts = set_loss(
-            model.head(p.drawn.queries[layer]), p.drawn.masks[layer], p.labels, known, weights, random=True
+            model.head(p.outputs.queries[layer]), p.outputs.masks[layer], p.labels, known, weights, random=True
         )
         slow = slow + parts["classes"] + parts["masks"] + parts["dice"]
     assert torch.allclose(found, slow, rtol=1e-5)
@@ -261,12 +261,12 @@ def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
     torch.manual_seed(9)
     state, labels = prediction.state, truth.masks.flatten(0, 1)
     for layer in range(model.config.layers + 1):
-        classes, masks = state.classes[layer], state.drawn.masks[layer]
+        classes, masks = state.classes[layer], state.outputs.masks[layer]
         pairs = match(classes, masks, labels, model.config.set_loss, random=True)
         from avseg.nn.matching import set_loss
 
         set_loss(classes, masks, labels, pairs, model.config.set_loss, random=True)  # draws as many random points
-    q = state.drawn.embeddings[pairs.frames, pairs.queries]
+    q = state.outputs.embeddings[pairs.frames, pairs.queries]
     q = torch.nn.functional.layer_norm(q, q.shape[-1:])
     assert model.mixtures is not None
     for c in range(4):
@@ -383,7 +383,7 @@ def test_maps_are_what_queries_drew() -> None:
     model, inputs = build().eval(), clip(1, 2)
     prediction = model(inputs, maps=True)
     assert prediction.maps["queries"].shape == (1, 2, 6, 16, 16)
-    assert torch.allclose(prediction.maps["queries"][0], prediction.state.drawn.masks[-1].sigmoid())
+    assert torch.allclose(prediction.maps["queries"][0], prediction.state.outputs.masks[-1].sigmoid())
     assert model(inputs).maps == {}
 
 
@@ -391,7 +391,7 @@ def test_maps_are_what_queries_drew() -> None:
     ("config", "message"),
     [
         ({"channels": 48}, "channels must be a multiple of 32 and of heads, got 48 and 4 heads"),
-        ({"audio": "none"}, "acp and pcl mix sounds"),
+        ({"audio": "none"}, "acp and pcl need an audio encoder"),
         ({"classifier": "bayess"}, "classifier = 'bayess'. Did you mean 'bayes'?"),
         ({"mixture_min_samples": 1}, "components <= mixture_min_samples <= mixture_memory must hold, got 2, 1 and 32"),
         ({"temperature": 0.0}, "temperature and mixture_var_floor must be above 0"),
@@ -407,7 +407,7 @@ def test_settings_that_cannot_work_are_refused(config: dict[str, Any], message: 
 
 def test_more_kinds_of_labels_than_it_knows_are_refused() -> None:
     model, truth = build(1, categories=2), target(clip())
-    with pytest.raises(ConfigError, match=r"label 3 came, this model tells 2 kinds of things apart"):
+    with pytest.raises(ConfigError, match=r"got label 3, this model was built for 2 categories"):
         model.loss(model(clip()), truth)
 
 

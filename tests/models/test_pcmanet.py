@@ -297,7 +297,7 @@ def test_live_parameters_are_the_papers_less_what_never_runs() -> None:
     [
         ({"groups": 7}, "channels = 32 must be a multiple of groups = 7"),
         ({"heads": 0}, "multiple of heads = 0"),
-        ({"confidence": 0.3}, r"confidence must lie in 0.5 … 1, got 0.3"),
+        ({"confidence": 0.3}, r"confidence must be in 0.5..1, got 0.3"),
         ({"audio": "vgish"}, r"audio = 'vgish'. Did you mean 'vggish'\?"),
         ({"padding": "none"}, "padding = 'none'"),
         ({"chanels": 8}, r"unknown setting 'chanels' of PCMANet. Did you mean 'channels'\?"),

@@ -290,7 +290,7 @@ def test_without_a_label_nothing_is_learnt() -> None:
     [
         ({"stages": (0, 1)}, "different numbers out of"),
         ({"stages": (2, 2)}, "different numbers out of"),
-        ({"visual_audio": False}, "nothing meets anything"),
+        ({"visual_audio": False}, "visual_audio and visual_visual are both false"),
         ({"channels": 15}, "channels must be even"),
         ({"matching": -1.0}, "must be 0 or more"),
         ({"matching": 0.5, "stages": ()}, "needs stages and visual_audio"),

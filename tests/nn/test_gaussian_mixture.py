@@ -300,7 +300,7 @@ def test_gradients_reach_vectors_even_if_the_mixtures_moved_on() -> None:
     assert not any(buffer.requires_grad for buffer in mixtures.buffers())
 
 
-def test_a_checkpoint_holds_all_of_it() -> None:
+def test_mixtures_restore_from_a_state_dict() -> None:
     steps = [(torch.randn(9, 4), torch.randint(2, (9,))) for _ in range(9)]
     settings = {"fit_every": 2, "memory": 16}
     one = build(**settings)
@@ -319,7 +319,7 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_mixture import observe_with_another
+from test_gaussian_mixture import observe_with_another
 observe_with_another(1, Path(sys.argv[2]))
 """
 
