@@ -123,14 +123,14 @@ def test_a_model_whose_paper_says_nothing_of_cost_gets_no_row_of_it(prompted: Pr
     text = " ".join(console.file.getvalue().split())
     assert "its paper" not in text.lower()
     assert "training 0.01" in text
-    assert "What training alone needs is never run to answer, and in no total." in text
+    assert "The part training does not run at inference and is in no total." in text
 
 
 def test_prints_parts_ratios_and_the_papers_row(small: Profile) -> None:
     console = Console(width=80, file=io.StringIO())
     console.print(small)
     text = console.file.getvalue()
-    for word in ("backbone", "decoder", "its paper", "are live", "What masking saves", "0.10"):
+    for word in ("backbone", "decoder", "its paper", "are used", "Total by keep ratio", "0.10"):
         assert word in text
     assert "…" not in text  # nothing is cut off in a terminal of 80 columns
 
@@ -148,5 +148,5 @@ def test_saves_json_that_says_where_it_comes_from(small: Profile, tmp_path: Path
 @pytest.mark.parametrize("settings", [{"frames": 0}, {"height": 0}, {"runs": 0}])
 def test_nothing_to_measure_is_refused(settings: dict[str, int]) -> None:
     model = build("pcmanet", visual="resnet18", channels=16, audio="none")
-    with pytest.raises(ConfigError, match="begin at 1"):
+    with pytest.raises(ConfigError, match="must be 1 or more"):
         profile(model, **settings)
