@@ -92,7 +92,7 @@ def test_paper_macs_by_hand(model: Small, clip: Clip) -> None:
     assert found == {"backbone": backbone, "audio": 0, "decoder": PIXELS * 4, "other": PIXELS * 4 * 10}
 
 
-def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small, clip: Clip) -> None:
+def test_part_can_be_called_in_pieces_and_recursively(model: Small, clip: Clip) -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -107,7 +107,7 @@ def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small,
     assert found["backbone"] == PIXELS * (3 * 4 + 2 * 4 * 4)
 
 
-def test_a_part_that_another_calls_counts_for_itself(model: Small, clip: Clip) -> None:
+def test_nested_part_is_counted_separately(model: Small, clip: Clip) -> None:
     inner = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
     model.hear = inner  # type: ignore[assignment]
 
@@ -153,7 +153,7 @@ def test_paper_rule_of_a_layer(layer: nn.Module, given: tuple[int, ...], expecte
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.75, 0.3, 0.0])
-def test_forced_mask_shrinks_the_work_evenly(model: Small, clip: Clip, ratio: float) -> None:
+def test_forced_keep_ratio_is_even(model: Small, clip: Clip, ratio: float) -> None:
     per_frame = round(H * W * ratio)
     with forced_keep_ratio(model, ratio), paper_macs(model) as meter:
         scalar = model(clip).scalars["keep_ratio/1"]
@@ -165,7 +165,7 @@ def test_forced_mask_shrinks_the_work_evenly(model: Small, clip: Clip, ratio: fl
     assert model(clip).scalars["keep_ratio/1"] == 1  # nothing is left behind
 
 
-def test_peak_memory_is_what_lives_at_once(model: Small, clip: Clip) -> None:
+def test_peak_memory_is_that_of_live_tensors(model: Small, clip: Clip) -> None:
     base = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), clip.frames, clip.audio, clip.valid])
     with memory(model, clip) as gauge:
         found = peaks(model, clip, gauge)
@@ -177,7 +177,7 @@ def test_peak_memory_is_what_lives_at_once(model: Small, clip: Clip) -> None:
     assert max(found.values()) == found["other"]  # x moved to tokens, and ten numbers for each
 
 
-def test_memory_gauge_sees_tensors_die(model: Small, clip: Clip) -> None:
+def test_memory_gauge_subtracts_freed_tensors(model: Small, clip: Clip) -> None:
     with memory(model, clip) as gauge:
         base = gauge.peak()
         x = torch.zeros(1000)

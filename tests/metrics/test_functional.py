@@ -145,7 +145,7 @@ class TestBinary:
         assert binary_iou(*given).shape == ()
 
     @pytest.mark.parametrize("score", [binary_iou, binary_fscore])
-    def test_refuses_what_it_cannot_score(self, score):
+    def test_invalid_inputs_are_refused(self, score):
         with pytest.raises(ValueError, match="same frames"):
             score(torch.zeros(2, 3, 3), torch.zeros(3, 3, 3))
         with pytest.raises(ValueError, match="same frames"):
@@ -194,7 +194,7 @@ class TestSemantic:
                 np.mean([m for m, v in zip(means, seen.values(), strict=True) if v])
             )
 
-    def test_ignored_pixels_count_nowhere(self):
+    def test_ignored_pixels_are_not_counted(self):
         logits, labels = seeded(2, 4, 6, 6), seeded(2, 6, 6, seed=1).abs().long().clamp(max=3)
         labels[:, 3:] = 255
         whole, part = semantic_scores(logits, labels), semantic_scores(logits[:, :, :3], labels[:, :3])
@@ -207,7 +207,7 @@ class TestSemantic:
         assert clips["miou"] == semantic_scores(logits, labels)["miou"]
 
     @pytest.mark.parametrize("label", [-1, 4, 254])
-    def test_refuses_labels_that_are_no_class(self, label):
+    def test_labels_out_of_range_are_refused(self, label):
         with pytest.raises(ValueError, match=rf"0\.\.3 or 255, got {label}"):
             semantic_scores(torch.zeros(1, 4, 2, 2), torch.full((1, 2, 2), label))
 
@@ -218,7 +218,7 @@ class TestSemantic:
             semantic_scores(torch.zeros(2, 4, 2, 2), torch.zeros(1, 2, 2).long())
 
 
-def test_ratios_are_nan_where_there_is_nothing():
+def test_ratios_of_empty_areas_are_nan():
     nothing = Areas(*torch.zeros(3, 1))
     assert nothing.iou.isnan()
     assert nothing.f().isnan()
@@ -255,7 +255,7 @@ def slow_boundary_f(predicted, truth, tolerance=0.008):
 
 
 class TestBoundary:
-    def test_the_same_contour_is_1_and_none_is_0(self):
+    def test_boundary_f_is_1_for_equal_and_0_for_missing_contours(self):
         mask, empty = square(40, 10, 10, 15), torch.zeros(1, 40, 40, dtype=torch.bool)
         values = [boundary_f(*pair).item() for pair in ((mask, mask), (empty, mask), (mask, empty), (empty, empty))]
         assert values == [1.0, 0.0, 0.0, 1.0]

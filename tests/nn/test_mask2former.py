@@ -39,7 +39,7 @@ def assert_is_theirs(drawn: QueryOutputs, masks: tuple[Tensor, ...], hidden: tup
         torch.testing.assert_close(ours, theirs.transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_queries_that_do_not_listen_are_transformers_own() -> None:
+def test_decoder_without_audio_equals_transformers() -> None:
     net = build()
     with torch.no_grad():
         pixels = net.pixels(features())
@@ -107,7 +107,7 @@ def test_shapes_and_order_of_levels() -> None:
     assert drawn.embeddings.shape == (3, 5, 32)
 
 
-def test_pictures_know_nothing_of_each_other() -> None:
+def test_images_are_independent() -> None:
     net = build()
     index = torch.tensor([2, 0])
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_pictures_know_nothing_of_each_other() -> None:
     torch.testing.assert_close(together.masks[:, index], some.masks, rtol=1e-4, atol=1e-5)
 
 
-def test_queries_listen_once_before_each_layer() -> None:
+def test_before_is_called_before_each_layer() -> None:
     """What they were told is all they know of, whatever the class-agnostic queries are."""
     net = build()
     pixels = net.pixels(features())
@@ -136,7 +136,7 @@ def test_queries_listen_once_before_each_layer() -> None:
     assert not torch.allclose(drawn.masks[4], silent.masks[4], atol=1e-3)
 
 
-def test_outside_of_a_mask_is_outside_unless_it_is_empty() -> None:
+def test_attention_mask_excludes_pixels_outside_unless_empty() -> None:
     net = build()
     masks = torch.randn(2, 5, 8, 12)
     masks[0, 1] = -1.0
@@ -159,7 +159,7 @@ def test_outside_of_a_mask_is_outside_unless_it_is_empty() -> None:
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_query_sees_what_is_within_its_mask_alone(empty: bool) -> None:
+def test_query_attends_within_its_mask_only(empty: bool) -> None:
     """One layer, one query, and pixels drawn for it: the left half of the picture is inside, or nothing is."""
     net = build(layers=1, queries=1)
     queries, positions = (q.expand(1, -1, -1) for q in net.queries)
@@ -196,7 +196,7 @@ def test_gradients_reach_every_parameter_and_the_backbone() -> None:
     assert all(f.grad is not None and f.grad.any() for f in maps)
 
 
-def test_the_pixel_decoder_has_its_32_bits() -> None:
+def test_pixel_decoder_runs_in_float32() -> None:
     net = build()
     maps = tuple(f.bfloat16() for f in features())
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_the_pixel_decoder_has_its_32_bits() -> None:
     assert torch.isfinite(drawn.masks).all()
 
 
-def test_initial_weights_are_those_of_transformers_own_model() -> None:
+def test_initial_weights_equal_transformers() -> None:
     """As wide as there, tensor by tensor; in the pixel decoder all but convolutions and feed-forward layers."""
     ours = build((8, 16, 32, 64)).state_dict()
     for name, there in without_backbone(whole_mask2former()).items():

@@ -116,7 +116,7 @@ def as_numbers(terms: dict[str, Tensor]) -> dict[str, Any]:
     return {name: pytest.approx(term.item(), rel=1e-4, abs=1e-5) for name, term in terms.items()}
 
 
-def test_the_classes_of_each_frame() -> None:
+def test_present_returns_the_classes_of_each_frame() -> None:
     labels = torch.tensor([[[3, 1], [IGNORE, 3]], [[IGNORE] * 2] * 2, [[0, 2], [1, 0]]])
     classes, real = present(labels)
     assert classes[real].tolist() == [1, 3, 0, 1, 2]
@@ -125,7 +125,7 @@ def test_the_classes_of_each_frame() -> None:
     assert [rows.shape for rows in present(labels[1:2])] == [(1, 0), (1, 0)]
 
 
-def test_the_cost_of_every_pair_is_that_of_loops() -> None:
+def test_costs_equal_loops() -> None:
     classes, masks = answers()
     labels = some_labels()
     wanted, real = present(labels)
@@ -138,7 +138,7 @@ def test_the_cost_of_every_pair_is_that_of_loops() -> None:
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_matches_and_losses_are_those_of_loops(random: bool, at: Callable[[Tensor], None]) -> None:
+def test_matches_and_losses_equal_loops(random: bool, at: Callable[[Tensor], None]) -> None:
     """At places between pixels, of masks that are neither square nor as large as the labels."""
     points = 2 * torch.rand(23, 2) - 1
     at(points)
@@ -158,7 +158,7 @@ def test_matches_and_losses_are_those_of_loops(random: bool, at: Callable[[Tenso
     assert slow_set_loss(classes, masks, labels, matches, points) == as_numbers(terms)
 
 
-def test_the_grid_of_evaluation_is_every_pixel() -> None:
+def test_evaluation_grid_is_every_pixel() -> None:
     classes, masks = answers()
     labels = some_labels()
     matches = match(classes, masks, labels, LOSS, random=False)
@@ -166,7 +166,7 @@ def test_the_grid_of_evaluation_is_every_pixel() -> None:
     assert slow_set_loss(classes, masks, labels, matches, pixel_centres((SIDE, SIDE))) == as_numbers(terms)
 
 
-def test_transformers_agrees(at: Callable[[Tensor], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_equal_transformers(at: Callable[[Tensor], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without ignored pixels, at pixel centres, where its blend of labels is the label."""
     size = (6, 9)
     points = pixel_centres(size)
@@ -200,7 +200,7 @@ def test_transformers_agrees(at: Callable[[Tensor], None], monkeypatch: pytest.M
     torch.testing.assert_close(terms["dice"], LOSS.dice * expected["loss_dice"])
 
 
-def test_most_points_are_the_least_certain_of_more() -> None:
+def test_most_points_are_the_least_certain_candidates() -> None:
     loss = SetLoss(points=40, oversample=3.0, importance=0.75)
     masks = torch.randn(2, 6, 6)
     labels = torch.zeros(2, 12, 12, dtype=torch.int64)
@@ -218,7 +218,7 @@ def test_most_points_are_the_least_certain_of_more() -> None:
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_what_is_drawn_where_nothing_is_labelled_never_matters(random: bool) -> None:
+def test_masks_on_ignored_pixels_do_not_matter(random: bool) -> None:
     """A margin of a pixel apart, over which places in between are blended."""
     classes, masks = answers(n=2, size=(16, 16))
     labels = some_labels(n=2, size=(16, 16), ignored=False)
@@ -240,7 +240,7 @@ def test_what_is_drawn_where_nothing_is_labelled_never_matters(random: bool) -> 
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_a_frame_without_labels_costs_nothing(random: bool) -> None:
+def test_frame_without_labels_has_no_loss(random: bool) -> None:
     classes, masks = (x.requires_grad_() for x in answers())
     labels = some_labels()
     labels[1] = IGNORE
@@ -262,7 +262,7 @@ def test_a_frame_without_labels_costs_nothing(random: bool) -> None:
 
 @pytest.mark.parametrize("random", [True, False])
 @pytest.mark.parametrize("frames", [0, 2])
-def test_nothing_is_labelled_at_all(frames: int, random: bool) -> None:
+def test_batch_without_labels_has_zero_loss(frames: int, random: bool) -> None:
     classes, masks = (x.requires_grad_() for x in answers(n=frames))
     labels = torch.full((frames, SIDE, SIDE), IGNORE)
     matches = match(classes, masks, labels, LOSS, random=random)
@@ -274,7 +274,7 @@ def test_nothing_is_labelled_at_all(frames: int, random: bool) -> None:
         assert not gradient.any()
 
 
-def test_a_frame_of_background_alone_is_one_segment() -> None:
+def test_frame_of_background_is_one_segment() -> None:
     classes, masks = answers(n=1)
     labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
     matches = match(classes, masks, labels, LOSS, random=False)
@@ -298,14 +298,14 @@ def test_more_segments_than_queries() -> None:
     assert all(torch.isfinite(t) for t in set_loss(classes, masks, labels, matches, LOSS, random=True).values())
 
 
-def test_logits_beyond_all_numbers_are_matched_last() -> None:
+def test_infinite_logits_are_matched_last() -> None:
     classes, masks = answers(n=1)
     masks[0, :2] = torch.tensor([torch.nan, torch.inf])[:, None, None]
     labels = torch.arange(3).repeat_interleave(22)[: SIDE**2].view(1, SIDE, SIDE)
     assert set(match(classes, masks, labels, LOSS, random=False).queries.tolist()) == {2, 3, 4}
 
 
-def test_gradients_reach_what_answered_and_nothing_else() -> None:
+def test_gradients_reach_matched_masks_only() -> None:
     classes, masks = (x.requires_grad_() for x in answers())
     labels = some_labels()
     matches = match(classes, masks, labels, LOSS, random=True)
@@ -321,7 +321,7 @@ def test_gradients_reach_what_answered_and_nothing_else() -> None:
     assert gradient.any(-1).all()  # "no object" is an answer, too
 
 
-def test_queries_without_a_segment_weigh_as_told() -> None:
+def test_unmatched_queries_have_no_object_weight() -> None:
     classes, masks = answers(n=1)
     classes.requires_grad_()
     labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
@@ -337,7 +337,7 @@ def test_queries_without_a_segment_weigh_as_told() -> None:
     assert gradient.any(-1).flatten().nonzero().flatten().tolist() == matches.queries.tolist()
 
 
-def test_evaluation_is_the_same_each_time() -> None:
+def test_evaluation_is_deterministic() -> None:
     classes, masks = answers(size=(5, 6))
     labels = some_labels(size=(20, 24))
     loss = SetLoss(points=50)

@@ -184,11 +184,11 @@ def binary_fscore(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
+    """Return IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
 
-    Per frame and class; averaged over the frames in which the class is predicted or labelled; then over classes, one
-    never seen counting 0. The official "no background" averages leave out the last class and keep the background,
-    which is class 0: they are here under the official name, the right ones are called ``foreground``.
+    Scores per frame and class are averaged over the frames in which the class is predicted or labelled, then over
+    classes; absent classes count as 0. The official "no background" averages leave out the last class and keep the
+    background, which is class 0. They have the official name here; the averages without class 0 are ``foreground``.
 
     Args:
         logits: (N, K, H, W) or (B, T, K, H, W).
