@@ -1,4 +1,4 @@
-"""A model of one convolution and one linear layer, whose every number can be worked out by hand."""
+"""Tests of costs with a model of few layers, for which all numbers are computed by hand."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +16,7 @@ T, H, W, D = 3, 8, 6, 16
 
 
 class Unsure(nn.Module):
-    """Keeps every token, until it is forced."""
+    """Mask that keeps every token unless it is forced."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[:, :1], dtype=torch.bool)
@@ -28,7 +28,7 @@ class Attend(nn.Module):
 
 
 class Small(AVSModel):
-    """conv on the frames, linear on the tokens its mask keeps, attention between sounds, one output layer in a list.
+    """Model with a convolution, a linear layer on kept tokens, attention over audio, and an output layer in a list.
 
     And a teacher, which answers do without.
     """
@@ -170,9 +170,9 @@ def test_peak_memory_is_that_of_live_tensors(model: Small, clip: Clip) -> None:
     with memory(model, clip) as gauge:
         found = peaks(model, clip, gauge)
     maps = PIXELS * 4 * 4
-    # The convolution's and the batch norm's output live together; the model's input does all the time.
+    # The outputs of convolution and batch norm are alive at the same time, and the model's input all the time.
     assert base + 2 * maps <= found["backbone"] < base + 2 * maps + 1000
-    # While the head runs, x and the mask (one byte a pixel) are still there.
+    # While the head runs, x and the mask (one byte per pixel) are alive.
     assert found["decoder"] >= base + maps + PIXELS
     assert max(found.values()) == found["other"]  # x moved to tokens, and ten numbers for each
 

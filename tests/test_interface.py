@@ -1,4 +1,4 @@
-"""The contract, and the walk a clip takes through a model, with a model of ten lines."""
+"""Tests of the interface with a minimal model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from avseg.models import model_class
 
 
 class Loudness(AVSModel):
-    """Marks every pixel of a frame that is loud: enough of a model to walk through the interface."""
+    """Model that predicts foreground for all pixels of a loud frame."""
 
     @dataclass(frozen=True)
     class Config:

@@ -18,7 +18,7 @@ def test_equals_the_public_vggish_front_end() -> None:
 
 
 def _slow_frame(samples: np.ndarray) -> np.ndarray:
-    """One 25 ms frame by the definition: DFT sums, triangles linear in mel."""
+    """Compute one 25 ms frame from the definition: DFT sums, triangles linear in mel."""
     n = np.arange(400)
     windowed = samples * (0.5 - 0.5 * np.cos(2 * np.pi * n / 400))
     magnitude = [abs(np.sum(windowed * np.exp(-2j * np.pi * k * n / 512))) for k in range(257)]

@@ -1,4 +1,4 @@
-"""Table III of arXiv 2406.02345, and the form of what is printed and saved."""
+"""Tests of profiles: Table III of arXiv 2406.02345, printed tables and saved files."""
 
 import io
 import json
@@ -57,7 +57,7 @@ def test_keep_ratio_reduces_macs_of_fusion_only(small: Profile) -> None:
 
 
 def test_eq6_saving_by_hand(small: Profile) -> None:
-    """Stages 3, 2, 1 of a 64 × 64 picture have 16, 64, 256 tokens; each that does not ask saves a C × C product."""
+    """Stages 3, 2, 1 of a 64 × 64 image have 16, 64, 256 tokens; each dropped query saves a C × C product."""
     tokens = 2 * (16 + 64 + 256)
     saved = small.costs[1.0]["fusion"].macs_paper - small.costs[0.0]["fusion"].macs_paper
     assert saved == tokens * 32 * 32

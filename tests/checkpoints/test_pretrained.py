@@ -1,4 +1,4 @@
-"""What transformers writes, taken over: a small Mask2Former whole, a Swin."""
+"""Tests of loading weights written by transformers: a small Mask2Former, and a Swin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_outputs_equal_transformers(theirs: Mask2FormerForUniversalSegmentation,
     load_decoder(ours, str(folder))
     pixels = ours.transformer.pixels(ours.visual(pictures))
     queries, positions = (q.expand(2, -1, -1) for q in ours.transformer.queries)
-    drawn = ours.transformer.decode(pixels, queries, positions, lambda _, asking: asking)
+    drawn = ours.transformer.decode(pixels, queries, positions, lambda _, x: x)
     expected = theirs(pixel_values=pictures)
     torch.testing.assert_close(drawn.masks[-1], expected.masks_queries_logits)
     torch.testing.assert_close(theirs.class_predictor(drawn.queries[-1]), expected.class_queries_logits)
@@ -102,7 +102,7 @@ def in_memory(state: dict[str, Tensor], theirs: Mask2FormerForUniversalSegmentat
 
 
 def with_indices(state: dict[str, Tensor], theirs: Mask2FormerForUniversalSegmentation) -> dict[str, Tensor]:
-    """Old files hold what is now computed."""
+    """Add index buffers, which old files contain."""
     tables = [k for k in state if k.endswith("relative_position_bias_table")]
     assert tables
     return state | {k.replace("bias_table", "index"): torch.zeros(49, 49).long() for k in tables}

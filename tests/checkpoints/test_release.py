@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' releases: recognised, equal in their outputs, refused by name."""
+"""Tests of checkpoints of the authors' releases: recognition, equal outputs, and errors."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ TPAVI_CASES = ["tpavi_resnet50_s4", "tpavi_resnet50_avss", "tpavi_pvt_v2_b5_s4"]
 
 
 def empty(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """A state dict of zeros with the shapes of a release; int64 counters."""
+    """Return a state dict of zeros with the shapes of a release and int64 counters."""
     return {
         k: torch.zeros(s, dtype=torch.int64 if k.endswith("num_batches_tracked") else torch.float32)
         for k, s in layout.items()

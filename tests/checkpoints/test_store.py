@@ -19,7 +19,7 @@ def model(**config: object) -> avseg.AVSModel:
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

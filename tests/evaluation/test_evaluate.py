@@ -1,4 +1,4 @@
-"""Evaluation with models that hear, or do not, on clips whose every pixel is known."""
+"""Tests of evaluation with models that use or ignore the audio, on clips with known pixels."""
 
 import dataclasses
 import io
@@ -18,11 +18,11 @@ from avseg.interface import AVSModel, Clip, Prediction, Target
 
 HEIGHT, STRIPE = 6, 2
 LEVEL = 20.0
-"""Louder than noise, so that noise is no clip's sound."""
+"""Audio level above that of noise, so that noise matches no clip."""
 
 
 class Stripes(AVSDataset):
-    """Clip i has a level of sound of its own, LEVEL + i, and what sounds is its own stripe of the picture."""
+    """Data set in which clip i has audio level LEVEL + i, and stripe i of the image is sounding."""
 
     def __init__(self, clips=6, class_names=("background", "sounding"), lengths=(3,), padded_to=0, embeddings=False):
         self.clips, self.class_names, self.lengths = clips, class_names, lengths
@@ -45,7 +45,7 @@ class Stripes(AVSDataset):
 
 
 class Named(Stripes):
-    """The same, its masks telling which stripe it is that sounds."""
+    """The same data set with the number of the stripe as label."""
 
     category_names = ("background", *map(str, range(6)))
 
@@ -55,11 +55,11 @@ class Named(Stripes):
 
 
 class Reader(AVSModel):
-    """Marks the stripe whose number it hears, or whatever ``hear`` makes of the sound."""
+    """Model that predicts the stripe of the audio level, changed by ``hear`` if given."""
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """No settings."""
+        """Empty settings."""
 
     paper = "none"
 
@@ -139,7 +139,7 @@ class TestHearing:
         assert set(report["per_class"]) == set(names)
         assert report["per_class"]["dog"]["iou"] == pytest.approx(1)
         assert report["negatives"]["swap"]["scores"]["avsbench_semantic"]["miou_foreground"] == 0
-        # The stripe of another clip that is of the same class is another place all the same.
+        # Another clip of the same class has another stripe.
         assert report["negatives"]["swap"]["overlap"] == 0
 
 
@@ -205,7 +205,7 @@ def test_padding_frames_are_scored_in_one_protocol():
     report = evaluate(Reader(classes=4), Stripes(class_names=names, lengths=(2,), padded_to=4), progress=False)
     assert report["frames"] == 12
     assert report["scores"]["avsbench_semantic"]["miou"] == pytest.approx(1)
-    # On padding the model goes on marking what it hears, where nothing is labelled.
+    # On padding frames the model predicts a stripe although nothing is labelled.
     assert report["scores"]["avsbench_semantic_padded"]["miou"] < 0.8
 
 
@@ -323,7 +323,7 @@ def test_the_report_is_json(heard):
 class TestCommand:
     @pytest.fixture(autouse=True)
     def parts(self, monkeypatch):
-        """A checkpoint and a data set of this file, in place of those on disk."""
+        """Replace checkpoint and data set by those of this file."""
         model = Reader()
         model.card = {"model": "reader", "config": {}, "data": {"name": "stripes", "clips": 4}, "classes": 1}
         self.model = model

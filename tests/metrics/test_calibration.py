@@ -8,7 +8,7 @@ from avseg.metrics.calibration import BINS, Calibration, Ranking, Reliability
 
 
 def slow_reliability(numbers, happened, bins):
-    """(count, mean, share) of each bin that is not empty, and the expected calibration error, in loops."""
+    """Return (count, mean, share) of each non-empty bin and the expected calibration error, in loops."""
     inside = [[] for _ in range(bins)]
     for number, did in zip(numbers, happened, strict=True):
         inside[min(int(number * bins), bins - 1)].append((number, did))
@@ -18,7 +18,7 @@ def slow_reliability(numbers, happened, bins):
 
 
 def slow_auroc(uncertainty, wrong):
-    """Over all pairs of one wrong and one right."""
+    """Compute the AUROC over all pairs of a wrong and a correct pixel."""
     pairs = [
         (w, r)
         for w, bad in zip(uncertainty, wrong, strict=True)

@@ -1,4 +1,4 @@
-"""Scores of one batch: against the recorded releases, the definitions written as slow loops, and sums by hand."""
+"""Tests of scores of one batch against recorded releases, plain loops and worked examples."""
 
 from math import ceil, hypot, nan
 from pathlib import Path
@@ -72,7 +72,7 @@ def slow_fscore(logits, target):
 
 
 def slow_semantic(logits, labels):
-    """{class: [(iou, f) of each frame in which it is predicted or labelled]}."""
+    """Return {class: [(iou, f) of each frame in which it is predicted or labelled]}."""
     predicted = torch.softmax(logits, 1).argmax(1)
     seen = {c: [] for c in range(logits.shape[1])}
     for p, t in zip(predicted, labels, strict=True):
@@ -161,7 +161,7 @@ class TestBinary:
 
 
 def maps(*predicted, classes):
-    """Logits whose argmax is given."""
+    """Return logits with a given argmax."""
     return torch.nn.functional.one_hot(torch.tensor(predicted), classes).movedim(-1, 1).float()
 
 

@@ -1,4 +1,4 @@
-"""The protocols: sums by hand, and nothing but the clips themselves may change a score."""
+"""Tests of the protocols: worked examples, and independence of batches, order and processes."""
 
 import pickle
 import subprocess
@@ -21,7 +21,7 @@ def seeded(*shape, seed=0):
 
 
 def random_clips(classes, clips=6, frames=4, size=(13, 11), seed=0):
-    """Logits, masks, labelled, valid; with empty frames, an empty clip, ignored pixels and padded frames."""
+    """Return logits, masks, labelled, valid, with empty frames, an empty clip, ignored pixels and padding."""
     logits = seeded(clips, frames, classes, *size, seed=seed)
     coarse = torch.nn.functional.avg_pool2d(seeded(clips * frames, 1, size[0], size[1], seed=seed + 1), 5, 1, 2)
     masks = (coarse.view(clips, frames, *size) * 8).long().clamp(0, max(classes - 1, 1))
@@ -70,7 +70,7 @@ class TestEveryProtocol:
         assert {k: same(v, rel=1e-12) for k, v in expected.items()} == run(make(classes, name), *shuffled)
 
     def test_two_halves_sum_to_the_whole(self, classes, name):
-        """What torchmetrics does with processes: states are added."""
+        """Add states, as torchmetrics does for processes."""
         clips = random_clips(classes)
         halves = [make(classes, name), make(classes, name)]
         for half, part in zip(halves, (slice(0, 2), slice(2, 6)), strict=True):
@@ -145,7 +145,7 @@ def _batch(logits, masks, labelled, valid):
 
 
 def logit(*frames):
-    """One clip of one channel from probabilities."""
+    """Return a clip of one channel with given probabilities."""
     return torch.tensor(frames).logit()[None, :, None]
 
 
@@ -205,7 +205,7 @@ class TestMaxF:
 
     def test_pooled_precision_and_recall_by_hand(self):
         scores = run(MaxF(), torch.cat([A[0], B[0]]), torch.cat([A[1], B[1]]))
-        # At (.1, .2]: four are marked, three of them rightly; three are labelled.
+        # At (.1, .2]: four foreground predictions, three of them correct; three labelled.
         assert scores["f_pooled"] == pytest.approx(1.3 * 3 / (0.3 * 3 + 4))
         assert 0.1 < scores["threshold_pooled"] <= 0.2
 
@@ -313,7 +313,7 @@ class TestStrict:
 class TestDavis:
     @staticmethod
     def clip(*boxes):
-        """(1, T, 40, 40) with a square of 12 pixels at each (label, top), or nothing."""
+        """Return (1, T, 40, 40) with a square of 12 pixels at each (label, top), or empty frames."""
         masks = torch.zeros(1, len(boxes), 40, 40).long()
         for frame, box in enumerate(boxes):
             if box:
@@ -374,7 +374,7 @@ half_of_the_clips(1, Path(sys.argv[2]))
 
 
 def half_of_the_clips(rank, folder):
-    """Meet the other process, score every second clip, and return all scores of both together."""
+    """Join the other process, score every second clip, and return the combined scores."""
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", meeting, timedelta(minutes=5), rank=rank, world_size=2)
     try:

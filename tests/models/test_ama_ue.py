@@ -1,4 +1,4 @@
-"""AMA+UE: each formula of the notes the slow way, what the sound decides, and what it must not break."""
+"""Tests of AMA+UE: formulas against plain loops, effects of the audio, gradients, and invalid settings."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 class Same(nn.Module):
-    """A refinement of which only the formula is left."""
+    """Replace the refinement layer by the identity, which leaves the formula."""
 
     def forward(self, compact: Tensor) -> Tensor:
         return compact
@@ -107,7 +107,7 @@ def test_ama_output_is_token_plus_audio_plus_group() -> None:
 
 @torch.no_grad()
 def test_ama_residual_is_small_at_initialisation() -> None:
-    """A tenth of a token's length for the token, and as much for its group."""
+    """Compare the residual with 0.1 of the token length for the token and for its group."""
     maps, audio = torch.randn(1, 8, 4, 4), 50 * torch.randn(1, 6)
     for grouping in (False, True):
         change = ama(grouping=grouping)(maps, audio)[0] - maps
@@ -117,18 +117,18 @@ def test_ama_residual_is_small_at_initialisation() -> None:
 @torch.no_grad()
 def test_ama_invariant_to_audio_scale() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 4, 4), torch.randn(2, 6)
-    (one, heard), (two, louder) = block(maps, audio), block(maps, 100 * audio)
-    assert torch.allclose(heard.response, louder.response, atol=1e-3)
+    (one, quiet), (two, loud) = block(maps, audio), block(maps, 100 * audio)
+    assert torch.allclose(quiet.response, loud.response, atol=1e-3)
     assert torch.allclose(one, two, atol=1e-3)
 
 
 @torch.no_grad()
-def test_ama_similarity_does_not_exceed_the_response() -> None:
-    """G fᵀ / √D stays within √D in all layers, whatever the feed-forward blocks make of G: S is added to it."""
+def test_refined_groups_have_fixed_length() -> None:
+    """Check that G has length √D after every layer, so that G fᵀ / √D does not exceed √D."""
     block, seen = ama(channels=16, refine_layers=3), []
     for layer in block.layers:
         layer.forward_block[-1].weight.mul_(1000)
-        layer.register_forward_hook(lambda *said: seen.append(said[-1]))
+        layer.register_forward_hook(lambda *args: seen.append(args[-1]))
     block(torch.randn(2, 16, 4, 4), 100 * torch.randn(2, 6))
     assert len(seen) == 3
     for vectors in seen:
@@ -137,12 +137,12 @@ def test_ama_similarity_does_not_exceed_the_response() -> None:
 
 @torch.no_grad()
 def test_ama_runs_between_backbone_stages() -> None:
-    """Sound that enters after the first stage is seen by all stages, though only one listens."""
+    """Check that audio fused after stage 1 changes the outputs of later stages."""
     network, inputs = model(stages=(1,), temporal=False).eval(), clip()
     frames, audio = inputs.frames.flatten(0, 1), network.audio(inputs.audio).flatten(0, 1)
 
-    def last(heard: Tensor) -> Tensor:
-        seen: Tensor = network.visual(frames, lambda i, x: network.alignment["1"](x, heard)[0] if i == 1 else x)[-1]
+    def last(audio: Tensor) -> Tensor:
+        seen: Tensor = network.visual(frames, lambda i, x: network.alignment["1"](x, audio)[0] if i == 1 else x)[-1]
         return seen
 
     assert not torch.allclose(last(audio), last(audio.flip(0)), atol=1e-4)
@@ -151,7 +151,7 @@ def test_ama_runs_between_backbone_stages() -> None:
 
 @pytest.mark.parametrize("grid", [28, 4])
 def test_empty_group_keeps_outputs_finite(grid: int) -> None:
-    """On a smaller grid centres are no tokens, so that a group may be empty."""
+    """Use a grid whose centres are not tokens, so that a group may be empty."""
     block = ama(groups=5, cluster_grid=grid)
     maps = torch.randn(2, 8, 8, 8).repeat(1, 1, 1, 1)
     maps[:, :, ::2] = -maps[:, :, 1::2]  # averages of opposites are near nothing
@@ -381,17 +381,17 @@ def test_supervise_logits_selects_final_or_mask_logits() -> None:
 
 
 def test_training_is_deterministic() -> None:
-    """Clusters break ties by order, nothing by chance."""
+    """Check that ties of clusters are broken by index, not at random."""
     inputs = clip()
     truth = target(inputs)
-    answers, gradients = [], []
+    logits, gradients = [], []
     for _ in range(2):
         network = model().train()
         prediction = network(inputs)
         total(network.loss(prediction, truth)).backward()
-        answers.append(prediction.logits)
+        logits.append(prediction.logits)
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
-    assert torch.equal(*answers)
+    assert torch.equal(*logits)
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 

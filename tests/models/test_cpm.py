@@ -1,4 +1,4 @@
-"""CPM: its equations the slow way, what each gradient reaches, what costs nothing, and what must not break it."""
+"""Tests of CPM: equations against plain loops, gradients of each term, inference cost, and unusual inputs."""
 
 import os
 import subprocess
@@ -55,7 +55,7 @@ def clip(b: int = 2, t: int = 3, size: int = 64) -> Clip:
 
 
 def target(like: Clip) -> Target:
-    """A square of class b % 3 + 1 in each frame of clip b, and one of class 3 besides in its last frame."""
+    """Return masks with a square of class b % 3 + 1 in all frames of clip b, and one of class 3 in the last frame."""
     b, t, _, h, w = like.frames.shape
     masks = torch.zeros(b, t, h, w, dtype=torch.int64)
     for i in range(b):
@@ -74,7 +74,7 @@ def step(model: CPM, inputs: Clip, truth: Target) -> tuple[Prediction, dict[str,
 
 
 def taught(classes: int = 4, **config: Any) -> CPM:
-    """A model whose mixtures have been fitted to the classes of :func:`target`."""
+    """Return a model whose mixtures are fitted to the classes of :func:`target`."""
     model = build(classes, **config)
     for _ in range(3):
         step(model, clip(), target(clip()))
@@ -82,7 +82,7 @@ def taught(classes: int = 4, **config: Any) -> CPM:
 
 
 def reached(model: CPM, term: Tensor) -> set[str]:
-    """Submodules that a term moves."""
+    """Return the submodules that receive a gradient from a term."""
     model.zero_grad()
     term.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     return {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
@@ -126,18 +126,18 @@ def test_frames_are_predicted_independently() -> None:
 
 
 def test_audio_map_affects_prediction_beyond_the_embedding() -> None:
-    """Two maps with one embedding (the pooled one of CompactAudio forgets the order in time) give two answers."""
+    """Compare two audio maps with equal embeddings: those of CompactAudio do not depend on the order in time."""
     model, inputs = build(classifier="softmax").eval(), clip(1, 1)
-    heard = model.audio.features(inputs.audio)
-    turned = heard._replace(maps=heard.maps.flip(3))
-    assert torch.allclose(model.audio.net.embed(turned.maps[0]), heard.embeddings[0], atol=1e-5)  # type: ignore[union-attr]
+    features = model.audio.features(inputs.audio)
+    turned = features._replace(maps=features.maps.flip(3))
+    assert torch.allclose(model.audio.net.embed(turned.maps[0]), features.embeddings[0], atol=1e-5)  # type: ignore[union-attr]
     with torch.no_grad():
         one = model(inputs).logits
         model.audio.features = lambda _: turned  # type: ignore[method-assign]
         assert (model(inputs).logits - one).abs().max() > 1e-5
 
 
-def test_without_audio_layers_prediction_ignores_audio() -> None:
+def test_silence_changes_the_prediction() -> None:
     model, inputs = build(classifier="softmax").eval(), clip(1, 2)
     with torch.no_grad():
         one, other = model(inputs).logits, model(Clip(inputs.frames, SILENCE.expand_as(inputs.audio))).logits
@@ -195,15 +195,15 @@ def test_each_term_trains_its_modules_only(name: str, expected: set[str]) -> Non
 
 
 def test_vcp_prompts_every_class_without_matching(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eq. of L_VCP: the set loss with each prompt assigned to its own class, summed over layers."""
+    """Compute L_VCP as the set loss with each prompt assigned to its class, summed over layers."""
     from avseg.nn.matching import Matches, set_loss
 
     model, inputs, truth = taught(), clip(), target(clip())
     prediction = model.train()(inputs, truth)
     p = prediction.state.prompted
     wanted = [sorted({*f.unique().tolist()} - {0}) for f in truth.masks.flatten(0, 1)]
-    asked = [c[r].tolist() for c, r in zip(p.prompts.classes, p.prompts.real, strict=True)]
-    assert asked == [wanted[i] for i in p.prompts.frames]
+    prompted = [c[r].tolist() for c, r in zip(p.prompts.classes, p.prompts.real, strict=True)]
+    assert prompted == [wanted[i] for i in p.prompts.frames]
     frame, query = p.prompts.real.nonzero(as_tuple=True)
     known = Matches(frame, query, p.prompts.classes[frame, query])
     torch.manual_seed(2)
@@ -287,7 +287,7 @@ def test_evaluation_changes_no_mixture_and_no_loss() -> None:
 
 @pytest.mark.parametrize("warmup", [0, 100])
 def test_every_parameter_has_a_gradient_in_every_step(warmup: int) -> None:
-    """Otherwise several processes would wait for each other."""
+    """Distributed training needs a gradient for every parameter in every step."""
     model = taught(warmup=warmup)
     for truth in (target(clip()), Target(torch.zeros_like(target(clip()).masks), target(clip()).labelled)):
         model.zero_grad()
@@ -303,8 +303,8 @@ def test_prompting_costs_nothing_at_inference() -> None:
             model.eval()(clip(1, 2))
         return meter.get_total_flops()
 
-    def answering(model: CPM) -> dict[str, torch.Size]:
-        """Parameters that take part in an answer."""
+    def used(model: CPM) -> dict[str, torch.Size]:
+        """Return the parameters used at inference."""
         with torch.enable_grad():
             logits = model.eval()(clip(1, 2)).logits
             model.zero_grad()
@@ -312,14 +312,14 @@ def test_prompting_costs_nothing_at_inference() -> None:
         return {n: p.shape for n, p in model.named_parameters() if p.grad is not None}
 
     assert operations(prompted) == operations(plain) > 0
-    assert answering(prompted) == answering(plain)
+    assert used(prompted) == used(plain)
     idle = {n for n, _ in prompted.named_parameters()} - {n for n, _ in plain.named_parameters()}
     assert idle
     assert all(n.startswith(CPM.parts[TRAINING]) for n in idle)
 
 
 def banded(truth: Target) -> Tensor:
-    """The sound of each frame, (B, T, 1, 96, 64) log-mel: every class has twenty bands of its own."""
+    """Return log-mel (B, T, 1, 96, 64) in which every class has twenty bands."""
     magnitude = torch.zeros(*truth.masks.shape[:2], 1, 96, 64)
     for c in (1, 2, 3):
         there = (truth.masks == c).flatten(2).any(2)
@@ -376,7 +376,7 @@ def test_unusual_inputs_keep_loss_and_gradients_finite(case: str) -> None:
         sum(terms.values()).backward()  # type: ignore[union-attr]
         assert prediction.logits.isfinite().all()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert prediction.scalars["prompted"] > 0 or case == "more classes than queries"  # the rarest are not known yet
+    assert prediction.scalars["prompted"] > 0 or case == "more classes than queries"  # the rarest are not fitted yet
 
 
 def test_maps_are_query_mask_probabilities() -> None:
@@ -472,7 +472,7 @@ def test_resumed_run_has_equal_mixtures(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_have_equal_mixtures(tmp_path: Path) -> None:
-    """Gradients and mixtures are shared; the weights that are kept hold what both processes saw."""
+    """Check that saved weights include gradients and mixtures of both processes."""
     argv = [*TRAIN, "--train.devices", "2", "--train.epochs", "1", "--train.out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "avseg", *argv], check=True, timeout=300, env=environment)

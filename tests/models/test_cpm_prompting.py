@@ -1,4 +1,4 @@
-"""Prompts and what they are asked, each formula computed the slow way; what is silent or empty costs nothing."""
+"""Tests of class-conditional prompting: formulas against plain loops; silent and empty inputs have zero loss."""
 
 import math
 
@@ -16,12 +16,12 @@ KNOWN = torch.tensor([True, True, True, True, False])
 
 
 def frames_of(*classes: tuple[int, ...]) -> Tensor:
-    """Labels of frames that show some classes each, a column for each: (n, 4, 6)."""
+    """Return labels (n, 4, 6) of frames with the given classes, one per column."""
     return torch.stack([torch.tensor(kinds)[torch.arange(6) * len(kinds) // 6].expand(4, 6) for kinds in classes])
 
 
 def patches(*loudness: float, ears: int = 1) -> Tensor:
-    """Log-mel of frames whose magnitudes are random, 0..2 times their loudness."""
+    """Return log-mel of frames with random magnitudes in 0..2 times their loudness."""
     level = torch.tensor(loudness).view(-1, 1, 1, 1)
     return (2 * torch.rand(len(loudness), ears, *SHAPE) * level + OFFSET).log()
 
@@ -41,12 +41,12 @@ def test_each_frame_is_prompted_with_all_its_classes() -> None:
 
 
 def test_frames_with_unavailable_classes_are_not_prompted() -> None:
-    """The background alone, nothing labelled, and a class that is not known yet: all or nothing."""
+    """Test frames with background only, without labels, and with an unavailable class."""
     labels = frames_of((0,), (0, 1, 4), (IGNORE,), (0, IGNORE), (4,), (2,))
     prompts = prompts_for(labels, KNOWN)
     assert prompts.frames.tolist() == [5]
     assert prompts.classes.tolist() == [[2]]
-    # That the background is unknown does not matter.
+    # An unavailable background does not matter.
     assert prompts_for(labels, torch.tensor([False, True, True, True, True])).frames.tolist() == [1, 4, 5]
 
 
@@ -75,7 +75,7 @@ def test_mix_adds_magnitudes_of_a_distractor(ears: int) -> None:
 
 
 def test_silent_or_empty_frames_are_no_distractors() -> None:
-    """The sound of a frame without labels may be of any class."""
+    """Check that frames without labels are no distractors, since their audio may be of any class."""
     labels = frames_of((1,), (2,), (0,), (IGNORE,))
     audio = patches(1.0, 0.0, 1.0, 1.0)
     magnitude = audio.exp() - OFFSET
@@ -120,10 +120,10 @@ def test_ratio_mask_is_the_share_of_own_magnitude() -> None:
 
 @pytest.mark.parametrize("mean", [True, False])
 def test_ratio_loss_equals_the_formula(mean: bool) -> None:
-    """Frame 2 does not sound; the last prompt of frame 0 and of frame 3 is a repetition."""
+    """Use a silent frame 2 and repeated last prompts in frames 0 and 3."""
     masks = torch.randn(4, 3, 6, 4)
     real = torch.tensor([[True, True, False], [True] * 3, [True] * 3, [True, False, False]])
-    heard = torch.tensor([True, True, False, True])
+    audible = torch.tensor([True, True, False, True])
     ratio = torch.rand(4, *SHAPE)
     expected = 0.0
     for b in (0, 1, 3):
@@ -134,16 +134,16 @@ def test_ratio_loss_equals_the_formula(mean: bool) -> None:
         guess = 1 / (1 + (-interpolate(total, SHAPE, mode="bilinear")[0, 0]).exp())
         squares = ((guess - ratio[b]) ** 2).sum().item()
         expected += squares / (96 * 64) / 3 if mean else math.sqrt(squares) / 3
-    assert ratio_loss(masks, real, ratio, heard, mean=mean).item() == pytest.approx(expected, rel=1e-5)
+    assert ratio_loss(masks, real, ratio, audible, mean=mean).item() == pytest.approx(expected, rel=1e-5)
     masks.requires_grad_()
-    (gradient,) = gradients(ratio_loss(masks, real, ratio, heard, mean=mean), masks)
-    assert torch.equal(gradient.flatten(2).any(2), real & heard[:, None])
+    (gradient,) = gradients(ratio_loss(masks, real, ratio, audible, mean=mean), masks)
+    assert torch.equal(gradient.flatten(2).any(2), real & audible[:, None])
 
 
 @pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("logit", [0.0, 300.0, -300.0])
 def test_ratio_loss_of_silence_is_zero(mean: bool, logit: float) -> None:
-    """Not even where the guess is exact, and the root of 0 has no slope."""
+    """Include an exact prediction, where the square root has no finite slope."""
     masks = torch.full((2, 1, 6, 4), logit, requires_grad=True)
     silent = torch.zeros(2, *SHAPE)
     loss = ratio_loss(masks, torch.ones(2, 1).bool(), silent, torch.zeros(2).bool(), mean=mean)
@@ -159,7 +159,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def slow_contrast(anchors: Tensor, classes: Tensor, seen: Tensor, labels: Tensor, temperature: float) -> float:
-    """InfoNCE in two loops: over anchors, and over the pixels of their classes."""
+    """Compute InfoNCE in loops over anchors and the pixels of their classes."""
     pixels = seen.movedim(1, -1).flatten(0, 2).double()
     of = labels.flatten().tolist()
     per_anchor = []
@@ -173,7 +173,7 @@ def slow_contrast(anchors: Tensor, classes: Tensor, seen: Tensor, labels: Tensor
 
 
 def example() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Anchors (the last of a class without a pixel), their classes, maps, and labels of the maps' own size."""
+    """Return anchors (the last of a class without pixels), their classes, maps, and labels of the size of the maps."""
     labels = torch.randint(0, 4, (2, 3, 5))
     labels[0, 0] = IGNORE
     return torch.randn(5, 6), torch.tensor([1, 2, 2, 3, 7]), 3 * torch.randn(2, 6, 3, 5), labels

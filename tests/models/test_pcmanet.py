@@ -1,4 +1,4 @@
-"""The equations of PCMANet, computed the slow way; gradients that must flow; every row of Table IV."""
+"""Tests of PCMANet: equations against plain loops, gradients, and every row of Table IV."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ ABLATION = {
     "QSCA without continuity": {"continuity": False},
     "full": {},
 }
-"""Table IV, from the first row to the last."""
+"""Settings of the rows of Table IV, in order."""
 
 
 def build(classes: int = 1, **config: Any) -> PCMANet:
@@ -40,13 +40,13 @@ def target(like: Clip, classes: int = 1) -> Target:
 
 
 def qsca(**settings: Any) -> QSCA:
-    return QSCA(8, 2, **{"answer": True, "scatter_grad": True, "transpose": True, "gather": True, **settings})
+    return QSCA(8, 2, **{"update_audio": True, "scatter_grad": True, "transpose": True, "gather": True, **settings})
 
 
 def test_fig3_avga_is_a_cosine_per_group_and_pixel() -> None:
     module = AVGA(8, 2).eval()
     maps, audio = torch.randn(2, 8, 3, 3), torch.randn(2, 8)
-    grouped, heard = module.visual(maps), module.audio(audio)
+    grouped, audio_in = module.visual(maps), module.audio(audio)
     weighted = torch.zeros_like(grouped)
     found = module(maps, audio)
     for n in range(2):
@@ -54,14 +54,14 @@ def test_fig3_avga_is_a_cosine_per_group_and_pixel() -> None:
             for y in range(3):
                 for x in range(3):
                     v = grouped[n, 4 * g : 4 * g + 4, y, x]
-                    cosine = v @ heard[n] / (v.norm().clamp(min=1e-12) * heard[n].norm().clamp(min=1e-12))
+                    cosine = v @ audio_in[n] / (v.norm().clamp(min=1e-12) * audio_in[n].norm().clamp(min=1e-12))
                     assert found[1][n, g, y, x].item() == pytest.approx(cosine.item(), abs=1e-5)
                     weighted[n, 4 * g : 4 * g + 4, y, x] = cosine * v
     assert torch.allclose(found[0], module.mix(weighted), atol=1e-5)
 
 
 def _slow_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Eq. (2) for one query over a list of keys."""
+    """Compute Eq. (2) for one query and a list of keys."""
     size = len(q) // heads
     out = []
     for h in range(heads):
@@ -76,22 +76,22 @@ def test_eq1_to_eq4_query_selected_cross_attention() -> None:
     valid = torch.tensor([[True, True], [True, False]])
     maps, audio = torch.randn(4, 8, 2, 3), torch.randn(2, 2, 8)
     mask = torch.rand(4, 1, 2, 3) > 0.5
-    guide, answer = module(maps, audio, mask, valid)
-    tokens, heard = module.embed(maps.flatten(2).mT).view(2, 2, 6, 8), module.audio(audio)
-    normed_tokens, normed_heard = module.norm(tokens), module.norm(heard)
+    guide, updated = module(maps, audio, mask, valid)
+    tokens, audio_in = module.embed(maps.flatten(2).mT).view(2, 2, 6, 8), module.audio(audio)
+    normed_tokens, normed_audio = module.norm(tokens), module.norm(audio_in)
     for b in range(2):
         frames = [t for t in range(2) if valid[b, t]]
-        q_a, k_a, v_a = module.audio_qkv(normed_heard[b]).chunk(3, -1)
+        q_a, k_a, v_a = module.audio_qkv(normed_audio[b]).chunk(3, -1)
         k_v, v_v = module.visual_kv(normed_tokens[b]).chunk(2, -1)
         for t in range(2):
             by_audio = _slow_attention(q_a[t], k_v[frames].flatten(0, 1), v_v[frames].flatten(0, 1), 2)
-            assert torch.allclose(answer[b, t], module.out(by_audio) + heard[b, t], atol=1e-5)
+            assert torch.allclose(updated[b, t], module.out(by_audio) + audio_in[b, t], atol=1e-5)
             for n in range(6):
                 y, x = divmod(n, 3)
-                asked = torch.zeros(8)
+                attended = torch.zeros(8)
                 if mask[2 * b + t, 0, y, x]:
-                    asked = _slow_attention(module.visual_q(normed_tokens[b, t, n]), k_a[frames], v_a[frames], 2)
-                expected = module.out(asked) + tokens[b, t, n]
+                    attended = _slow_attention(module.visual_q(normed_tokens[b, t, n]), k_a[frames], v_a[frames], 2)
+                expected = module.out(attended) + tokens[b, t, n]
                 assert torch.allclose(guide[2 * b + t, :, y, x], expected, atol=1e-5)
 
 
@@ -202,7 +202,7 @@ def test_table4_rows_report_the_masks_they_have(row: str) -> None:
     assert set(build(**ABLATION[row]).eval()(clip()).scalars) == (expected if has_masks else set())
 
 
-def test_release_masked_queries_receive_no_gradient() -> None:
+def test_release_mattended_queries_receive_no_gradient() -> None:
     model = build(**PCMANet.RELEASE).train()
     inputs = clip()
     sum(model.loss(model(inputs), target(inputs)).values()).backward()
@@ -283,7 +283,7 @@ def test_dense_twin_exports_and_equals() -> None:
 
 def test_live_parameters_are_the_published_minus_unused() -> None:
     with torch.device("meta"):
-        released = avseg.build("pcmanet", audio="none", unheard_audio=True)
+        released = avseg.build("pcmanet", audio="none", unaudio_in_audio=True)
         ours = avseg.build("pcmanet", audio="none")
     _, unused = PCMANet.published(released.config)
     live = sum(p.numel() for p in released.parameters())

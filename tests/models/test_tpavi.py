@@ -1,4 +1,4 @@
-"""The equations of TPAVI, computed the slow way; its two forms; what its flags and padding do."""
+"""Tests of TPAVI: equations against plain loops, its two forms, settings and padding."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"visual": "resnet18", "audio": "none", "channels": 16}
 
 
 def build(classes: int = 1, **config: Any) -> TPAVI:
-    """A small model whose blocks are awake: as built, their last batch norm is zero and hides them."""
+    """Return a small model whose blocks have non-zero last batch norms, which are zero at initialisation."""
     model = avseg.build("tpavi", classes, **{**SMALL, **config})
     for name, parameter in model.named_parameters():
         if ".mu.1." in name:
@@ -46,7 +46,7 @@ def block(form: str = "linear", channels: int = 8) -> Interaction:
 
 
 def slow_block(module: Interaction, maps: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Eq. (1), position by position; keys (B, C, T, h, w)."""
+    """Compute Eq. (1) for each position; keys (B, C, T, h, w)."""
     out = torch.zeros_like(maps)
     weights = {n: getattr(module, n).weight.flatten(1) for n in ("theta", "phi", "g")}
     b, _, t, h, w = maps.shape
@@ -55,13 +55,13 @@ def slow_block(module: Interaction, maps: Tensor, keys: Tensor, valid: Tensor) -
         seen = [p for p in places if valid[clip_, p[1]]]
         for place in places:
             here = weights["theta"] @ maps[clip_][place] + module.theta.bias
-            answer = torch.zeros_like(here)
+            output = torch.zeros_like(here)
             for other in seen:
                 key = weights["phi"] @ keys[clip_][other] + module.phi.bias
                 value = weights["g"] @ maps[clip_][other] + module.g.bias
-                answer += (here @ key) / len(seen) * value
+                output += (here @ key) / len(seen) * value
             norm = module.mu[1]
-            mixed = module.mu[0].weight.flatten(1) @ answer + module.mu[0].bias
+            mixed = module.mu[0].weight.flatten(1) @ output + module.mu[0].bias
             mixed = batch_norm(mixed[None], norm.running_mean, norm.running_var, norm.weight, norm.bias)[0]
             total = mixed + maps[clip_][place]
             out[clip_][place] = layer_norm(total, total.shape, module.norm.weight, module.norm.bias)
@@ -74,8 +74,8 @@ def test_eq1_pixels_attend_to_the_audio_of_all_frames(form: str, padded: bool) -
     module = block(form)
     maps, audio = torch.randn(2, 8, 3, 2, 3), torch.randn(2, 3, 6)
     valid = torch.tensor([[True, True, not padded], [True, True, True]])
-    heard = (audio @ module.align.weight.T + module.align.bias).mT[..., None, None]
-    expected = slow_block(module, maps, heard.expand_as(maps), valid)
+    projected = (audio @ module.align.weight.T + module.align.bias).mT[..., None, None]
+    expected = slow_block(module, maps, projected.expand_as(maps), valid)
     assert torch.allclose(module(maps, module.project_audio(audio), valid), expected, atol=1e-5)
 
 
@@ -91,17 +91,17 @@ def test_linear_and_quadratic_forms_have_equal_outputs_and_gradients(settings: d
     quadratic = TPAVI(replace(linear.config, form="quadratic"), 1).double()
     quadratic.load_state_dict(linear.state_dict())
     inputs = clip().to(dtype=torch.float64)
-    answers = [model(inputs).logits for model in (linear, quadratic)]
-    assert torch.allclose(*answers, atol=1e-10)
-    for answer in answers:
-        answer.square().mean().backward()
+    outputs = [model(inputs).logits for model in (linear, quadratic)]
+    assert torch.allclose(*outputs, atol=1e-10)
+    for output in outputs:
+        output.square().mean().backward()
     for (name, one), two in zip(linear.named_parameters(), quadratic.parameters(), strict=True):
         if one.grad is not None:
             assert torch.allclose(one.grad, two.grad, atol=1e-10), name
 
 
 def spent(form: str, side: int) -> tuple[float, int]:
-    """All multiply-accumulates of a block on 4 frames of side × side, and the most memory in use."""
+    """Return the MACs of a block on 4 frames of side × side, and its peak memory."""
     module, maps = block(form), torch.randn(1, 8, 4, side, side)
     keys, valid = torch.randn(1, 8, 4, 1, 1), torch.ones(1, 4, dtype=torch.bool)
     with torch.no_grad(), all_macs() as macs:
@@ -169,8 +169,8 @@ def test_any_length_size_and_number_of_classes(classes: int, t: int, h: int, w: 
 
 def test_attention_maps_are_theta_times_phi_of_the_same_frame() -> None:
     module, maps, audio = block(), torch.randn(1, 8, 2, 2, 2), torch.randn(1, 2, 6)
-    heard = module.project_audio(audio)
-    fit, theta, phi = module.fit(maps, heard), module.theta(maps), module.phi(heard)
+    projected = module.project_audio(audio)
+    fit, theta, phi = module.fit(maps, projected), module.theta(maps), module.phi(projected)
     for t in range(2):
         assert fit[0, t, 0, 1, 0].item() == pytest.approx((theta[0, :, t, 1, 0] @ phi[0, :, t, 0, 0]).item(), abs=1e-6)
 
@@ -195,7 +195,7 @@ def test_audio_affects_every_selected_stage() -> None:
 
 
 def test_equal_frames_get_equal_predictions_for_any_audio() -> None:
-    """What the order of multiplication shows: a clip's sound reaches its pixels through one matrix for all frames."""
+    """Check that the audio of a clip reaches its pixels through one matrix for all frames."""
     model, inputs = build().eval(), clip(1, 4)
     still = Clip(inputs.frames[:, :1].expand_as(inputs.frames).contiguous(), inputs.audio)
     logits = model(still).logits

@@ -74,12 +74,12 @@ def test_embeddings_are_pooled_maps(name: str, channels: int, ears: int) -> None
     encoder = AudioEncoder(name, train=True, stereo=ears == 2).eval()
     audio = torch.randn(2, 3, ears, 96, 64)
     with torch.no_grad():
-        heard = encoder.features(audio)
-        assert heard.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
-        assert torch.equal(heard.embeddings, encoder(audio))
-        each = [encoder.net.embed(ear) for ear in heard.maps.flatten(0, 1).split(channels, 1)]
-        torch.testing.assert_close(heard.embeddings, torch.cat(each, 1).view(2, 3, -1))
-        # Time comes first, then frequency: a sound that begins late is late in the map.
+        features = encoder.features(audio)
+        assert features.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
+        assert torch.equal(features.embeddings, encoder(audio))
+        each = [encoder.net.embed(ear) for ear in features.maps.flatten(0, 1).split(channels, 1)]
+        torch.testing.assert_close(features.embeddings, torch.cat(each, 1).view(2, 3, -1))
+        # The axes are time, then frequency: a late onset is late in the map.
         quiet = torch.zeros(1, 1, ears, 96, 64)
         late = quiet.clone()
         late[..., 80:, :] += 3
@@ -99,10 +99,10 @@ def test_maps_have_gradient_if_the_encoder_is_trainable() -> None:
 def test_embeddings_are_a_map_of_one_position() -> None:
     embeddings = torch.randn(1, 2, 7)
     encoder = AudioEncoder("none", train=False, dim=7)
-    heard = encoder.features(embeddings)
-    assert heard.embeddings is embeddings
-    assert heard.maps.shape == (1, 2, encoder.channels, 1, 1)
-    assert torch.equal(heard.maps.flatten(2), embeddings)
+    features = encoder.features(embeddings)
+    assert features.embeddings is embeddings
+    assert features.maps.shape == (1, 2, encoder.channels, 1, 1)
+    assert torch.equal(features.maps.flatten(2), embeddings)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clusters against plain loops in 64 bits, on tokens with and without copies, and against blobs that are known."""
+"""Tests of DPC-KNN: against plain loops in float64, with and without equal tokens, and on known blobs."""
 
 import math
 from decimal import Decimal
@@ -18,13 +18,13 @@ def far(a: list[float], b: list[float]) -> float:
 
 
 def nearest(token: list[float], centres: list[list[float]]) -> int:
-    """Of equally near ones the first."""
+    """Return the index of the nearest centre, the first of ties."""
     distances = [far(token, centre) for centre in centres]
     return distances.index(min(distances))
 
 
 def slow_centres(tokens: list[list[float]], clusters: int, neighbours: int) -> list[int]:
-    """Indices of the centres of one row, highest score first."""
+    """Return the indices of the centres of one row, highest score first."""
     count = len(tokens)
     distances = [[far(a, b) for b in tokens] for a in tokens]
     density = []
@@ -40,7 +40,7 @@ def slow_centres(tokens: list[list[float]], clusters: int, neighbours: int) -> l
 
 
 def slow_clusters(tokens: Tensor, clusters: int, neighbours: int) -> list[int]:
-    """Of one row (N, D)."""
+    """Return the clusters of one row (N, D)."""
     rows = tokens.double().tolist()
     centres = slow_centres(rows, clusters, neighbours)
     own = {centre: number for number, centre in enumerate(centres)}
@@ -48,7 +48,7 @@ def slow_clusters(tokens: Tensor, clusters: int, neighbours: int) -> list[int]:
 
 
 def with_copies(n: int, count: int, dim: int) -> Tensor:
-    """Random tokens, a third of them copies of others, in any order."""
+    """Return random tokens in random order, a third of them copies of others."""
     distinct = torch.randn(n, count - count // 3, dim)
     copies = distinct[:, torch.randint(distinct.shape[1], (count // 3,))]
     return torch.cat([distinct, copies], 1)[:, torch.randperm(count)]
@@ -68,7 +68,7 @@ def test_clusters_equal_plain_loops(count: int, dim: int, clusters: int, neighbo
 
 
 def test_blobs_are_recovered() -> None:
-    """Eight of unlike sizes, deviation 1, about 50 from each other; numbered as their centres score."""
+    """Use eight blobs of different sizes, deviation 1 and distance 50, numbered by the scores of their centres."""
     blob = torch.arange(8).repeat_interleave(torch.tensor([6, 7, 9, 11, 14, 16, 20, 30]))
     blob = blob[torch.randperm(len(blob))]
     tokens = 36 * torch.eye(8, 32)[blob] + torch.randn(len(blob), 32)
@@ -92,7 +92,7 @@ def test_the_highest_score_is_cluster_0() -> None:
 
 
 def test_ties_go_to_the_first_token() -> None:
-    """Three times three copies: which copy comes first decides, nothing else."""
+    """Use three copies of three tokens, so that only the order of copies decides."""
     tokens = torch.tensor([4.0, 0.0, 9.0, 0.0, 9.0, 4.0, 0.0, 4.0, 9.0])[None, :, None]
     # k = 3: all as dense as can be. The first token is the densest of all, separated by 9; the others by 4 and 5.
     assert dpc_knn(tokens, 3, 3).tolist() == [[0, 2, 1, 2, 1, 0, 2, 0, 1]]
@@ -100,7 +100,7 @@ def test_ties_go_to_the_first_token() -> None:
     assert dpc_knn(tokens, 5, 3).tolist() == [[0, 2, 1, 3, 4, 0, 2, 0, 1]]
 
 
-def test_equal_tokens_have_one_cluster_per_centre() -> None:
+def test_equal_tokens_join_the_first_cluster() -> None:
     tokens = torch.randn(2, 1, 6).expand(2, 7, 6)
     assert dpc_knn(tokens, 3).tolist() == [[0, 1, 2, 0, 0, 0, 0]] * 2
     assert dpc_knn(1e4 + tokens, 1).tolist() == [[0] * 7] * 2
@@ -120,7 +120,7 @@ def test_empty_batch() -> None:
 
 
 def test_tiny_densities_are_ranked() -> None:
-    """Every token is so far from its neighbours that 64 bits round its density to 0."""
+    """Use tokens so far apart that their densities underflow in float64."""
     tokens = 300 * torch.randn(3, 20, 6)
     near = torch.cdist(tokens, tokens).div(6**0.5).topk(5, largest=False).values.double()
     assert (near.square().mean(-1).neg().exp() == 0).all()
@@ -160,7 +160,7 @@ def test_large_map_uses_centres_of_the_pooled_map(size: tuple[int, int], pooled:
 
 
 class Largest(TorchFunctionMode):
-    """Counts the numbers of the largest tensor that anything makes."""
+    """Record the size of the largest tensor that an operation returns."""
 
     def __init__(self) -> None:
         super().__init__()

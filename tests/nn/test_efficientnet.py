@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its published weights, against EfficientNet-PyTorch's outputs and on photographs."""
+"""Tests of EfficientNet-Lite0 with its published weights, against EfficientNet-PyTorch's outputs and on photographs."""
 
 import sys
 from pathlib import Path
@@ -167,7 +167,7 @@ def test_classes_outside_imagenet_are_refused(classes: list[int], words: str) ->
 
 
 def test_costs_are_those_published() -> None:
-    """4.652 M parameters, 0.385 G multiply-accumulates; papers add 2 for each of 6.74 M normalised values."""
+    """Check 4.652 M parameters and 0.385 G multiply-accumulates; papers add 2 for each of 6.74 M normalised values."""
     network, head, frames = EfficientNetLite0().eval(), ImageNetHead().eval(), torch.zeros(1, 3, 224, 224)
     parts = nn.Sequential(network, head)
     assert sum(p.numel() for p in parts.parameters()) == pytest.approx(4.652e6, abs=1e3)

@@ -1,4 +1,4 @@
-"""Evidence against loops, against torch's distributions, and against an example worked out by hand."""
+"""Tests of evidence against loops, torch distributions and a worked example."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def some_alpha(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5), mos
 
 
 def some_labels(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5)) -> Tensor:
-    """A fifth of them ignored."""
+    """Return random labels, a fifth of them ignored."""
     labels = torch.randint(classes, (n, *size))
     return labels.masked_fill(torch.rand(labels.shape) < 0.2, IGNORE)
 
@@ -38,7 +38,7 @@ def label(of: int) -> Tensor:
 
 
 def slow_kl(alpha: list[float]) -> float:
-    """Of one pixel, by scipy's functions."""
+    """Compute the KL divergence of one pixel with scipy."""
     strength = sum(alpha)
     total = gammaln(strength) - gammaln(len(alpha))
     for a in alpha:
@@ -47,7 +47,7 @@ def slow_kl(alpha: list[float]) -> float:
 
 
 def slow_loss(alpha: Tensor, labels: Tensor, divergence: float, data: DataTerm) -> float:
-    """Pixel after pixel."""
+    """Compute the expected result pixel by pixel."""
     terms, weigh = [], digamma if data == "cross_entropy" else math.log
     for i, y, x in torch.nonzero(labels != IGNORE).tolist():
         own, pixels = int(labels[i, y, x]), alpha[i, :, y, x].tolist()
@@ -138,7 +138,7 @@ def test_loss_is_the_mean_over_scored_pixels(divergence: float, data: DataTerm) 
 
 
 def test_cross_entropy_is_the_expectation() -> None:
-    """Eq. (4) by its definition: -ln p_y, the mean over probabilities drawn from the Dirichlet distribution."""
+    """Compare with eq. (4) by its definition: the mean of -ln p_y over samples of the Dirichlet distribution."""
     alpha = [4.0, 1.5, 2.5]
     drawn = Dirichlet(torch.tensor(alpha).double()).sample((200_000,))
     for own in range(3):
@@ -147,7 +147,7 @@ def test_cross_entropy_is_the_expectation() -> None:
 
 
 def test_likelihood_is_constant_for_equally_likely_classes() -> None:
-    """With two labels, one each, the best of the likelihood is U = 1, that of the expected cross-entropy is not."""
+    """Check that the optimum for two labels, once each, is U = 1 for the likelihood only."""
     labels = torch.tensor([[[0]], [[1]]])
     strengths = torch.tensor([1.0, 1.5, 3.0, 9.0])
 
@@ -167,7 +167,7 @@ def test_loss_falls_with_evidence_for_the_label_only(data: DataTerm) -> None:
         assert right == sorted(right, reverse=True)
         assert wrong == sorted(wrong)
         assert len(set(right)) == len(set(wrong)) == len(evidence)
-    # What the divergence alone asks does not depend on evidence for the label.
+    # The KL term does not depend on evidence for the label.
     both = [
         evidential_loss(pixel(a, 4), label(0), 1.0, data) - evidential_loss(pixel(a, 4), label(0), 0.0, data)
         for a in (1, 9)
@@ -206,7 +206,7 @@ def test_loss_has_the_gradient_of_its_values(data: DataTerm) -> None:
 
 @TERMS
 def test_evidence_is_trained_from_logits(data: DataTerm) -> None:
-    """A pixel that is now of one class and now of another stays doubtful; one always of the same becomes certain."""
+    """Check that a pixel with alternating labels stays uncertain and one with a constant label becomes certain."""
     logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
     labels = torch.tensor([[[0, 2]], [[1, 2]]])
     for _ in range(200):
@@ -226,10 +226,8 @@ def test_evidence_is_trained_from_logits(data: DataTerm) -> None:
         ("likelihood", 1.0, {5: 1.00, 8: 0.62, 9: 0.36}),
     ],
 )
-def test_optimal_evidence_of_a_noisy_pixel(
-    data: DataTerm, divergence: float, doubts: dict[int, float]
-) -> None:
-    """The best there is: U of the evidence for which the loss is least."""
+def test_optimal_evidence_of_a_noisy_pixel(data: DataTerm, divergence: float, doubts: dict[int, float]) -> None:
+    """Compare U at the minimum of the loss with known values."""
     for right, doubt in doubts.items():
         labels = (torch.arange(10) >= right).long()[:, None, None]
 
@@ -254,14 +252,14 @@ def test_extreme_evidence_has_a_finite_loss_and_gradient(data: DataTerm) -> None
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """(n, K, H, W) logits → (n, max(K, 2), H, W), background first."""
+    """Return probabilities (n, max(K, 2), H, W), background first, of logits (n, K, H, W)."""
     if logits.shape[1] > 1:
         return logits.double().softmax(1)
     return torch.cat([(-logits.double()).sigmoid(), logits.double().sigmoid()], 1)
 
 
 def slow_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
-    """Pixel after pixel."""
+    """Compute the expected result pixel by pixel."""
     known = probabilities(logits)
     out = torch.empty_like(known)
     for i, y, x in torch.nonzero(torch.ones_like(uncertainty[:, 0])).tolist():
@@ -298,7 +296,7 @@ def test_down_weighting_at_zero_and_full_uncertainty(channels: int) -> None:
 
 
 def test_high_uncertainty_changes_the_label() -> None:
-    """A foreground of .8 is kept while .8 (1 - U) > .2 + .8 U, which is up to U = .375."""
+    """Check that a foreground of .8 is kept while .8 (1 - U) > .2 + .8 U, that is up to U = .375."""
     doubt = torch.tensor([0.37, 0.38]).view(1, 1, 1, 2)
     one = torch.full((1, 1, 1, 2), math.log(0.8 / 0.2))
     assert (down_weighted(one, doubt)[0, 0, 0] > 0).tolist() == [True, False]

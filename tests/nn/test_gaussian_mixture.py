@@ -1,4 +1,4 @@
-"""Mixtures whose truth is known, every formula computed the slow way, and two processes that must agree with one."""
+"""Tests of mixtures: known distributions, formulas against plain loops, and two processes against one."""
 
 import math
 import subprocess
@@ -32,7 +32,7 @@ def build(classes: int = 2, components: int = 2, dim: int = 4, **settings: Any) 
 
 
 def known(classes: int, components: int, dim: int) -> ClassMixtures:
-    """Mixtures as if they had been fitted, components of a class far from each other."""
+    """Return mixtures with given parameters, as if fitted, with distant components."""
     mixtures = build(classes, components, dim)
     step = 9 / math.sqrt(dim) * torch.arange(components)[:, None]
     mixtures.mean.copy_(4 * torch.randn(classes, 1, dim) + step * torch.randn(classes, 1, dim).sign())
@@ -42,7 +42,7 @@ def known(classes: int, components: int, dim: int) -> ClassMixtures:
 
 
 def drawn(truth: ClassMixtures, c: int, count: int) -> Tensor:
-    """Vectors of one class, by torch's own distributions: (count, d)."""
+    """Sample vectors (count, d) of one class with torch distributions."""
     normal = Independent(Normal(truth.mean[c], truth.variance[c].sqrt()), 1)
     return MixtureSameFamily(Categorical(torch.ones(len(truth.mean[c]))), normal).sample((count,))
 
@@ -59,7 +59,7 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(("dim", "components"), [(2, 2), (2, 3), (32, 2), (32, 3)])
 def test_known_mixtures_are_recovered(dim: int, components: int) -> None:
-    """Of 4000 vectors a class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
+    """Fit 4000 vectors per class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
     truth = known(3, components, dim)
     found = build(3, components, dim, memory=4000, var_floor=1e-4, sinkhorn_rounds=3)
     x = torch.cat([drawn(truth, c, 4000) for c in range(3)])
@@ -73,7 +73,7 @@ def test_known_mixtures_are_recovered(dim: int, components: int) -> None:
         assert errors.min() < 0.2
         variance = found.variance[c, orders[int(errors.argmin())]]
         assert (variance / truth.variance[c]).log().abs().max() < math.log(1.2)
-    # What follows from them.
+    # Quantities derived from them.
     assert (found.log_posterior(x).exp() - truth.log_posterior(x).exp()).abs().mean() < 0.01
 
 
@@ -134,7 +134,7 @@ def test_samples_have_the_statistics_of_their_class() -> None:
         own = samples[classes == c]
         assert ((own.mean(0) - mean) / (variance / len(own)).sqrt()).abs().max() < 4.5  # standard errors
         assert (own.var(0) / variance).log().abs().max() < 0.06
-        # All components are drawn alike.
+        # All components are sampled equally often.
         nearest = torch.cdist(own, truth.mean[c]).argmin(1).bincount(minlength=3) / len(own)
         assert (nearest - 1 / 3).abs().max() < 0.02
 
@@ -179,7 +179,7 @@ def test_class_is_fitted_with_min_samples_every_fit_every_calls() -> None:
 
 
 def slow_round(x: Tensor, mean: Tensor, variance: Tensor, rounds: int, floor: float) -> tuple[Tensor, Tensor]:
-    """One round of EM, in 64 bits and loops."""
+    """Compute one round of EM in loops, in float64."""
     count, components = len(x), len(mean)
     plan = torch.zeros(count, components, dtype=torch.float64)
     for n in range(count):
@@ -212,7 +212,7 @@ def test_update_is_one_round_of_em_with_momentum() -> None:
 
 
 def test_first_fit_ignores_momentum() -> None:
-    """No momentum of a beginning that knew nothing."""
+    """Check that the first fit has no momentum from the initial mean."""
     x = 5 + torch.randn(50, 3)
     mixtures = build(1, 1, 3, momentum=0.999)
     mixtures.observe(x, torch.zeros(50).long())
@@ -324,11 +324,11 @@ observe_with_another(1, Path(sys.argv[2]))
 """
 
 SIZES = ((5, 3), (0, 9), (12, 1), (0, 0), (2, 2), (30, 6))
-"""How many vectors each of two processes sees, step by step; the memory of a class holds 16."""
+"""Number of vectors of each of two processes in each step; the memory of a class has 16 rows."""
 
 
 def steps() -> list[list[tuple[Tensor, Tensor]]]:
-    """What each process observes at each step."""
+    """Return the vectors of each process in each step."""
     make = torch.Generator().manual_seed(1)
     return [
         [(torch.randn(n, 4, generator=make), torch.randint(3, (n,), generator=make)) for n in sizes] for sizes in SIZES
@@ -343,7 +343,7 @@ def observe_all(parts: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 def observe_with_another(rank: int, folder: Path) -> dict[str, Tensor]:
-    """Meet the other process, observe one's own part, and leave what came of it in the folder."""
+    """Join the other process, observe the vectors of this process, and save the resulting state."""
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", meeting, timedelta(minutes=5), rank=rank, world_size=2)

@@ -1,4 +1,4 @@
-"""Training: it learns, it stops when it must, and a killed run goes on bit for bit."""
+"""Tests of training: optimisation, stopping, and exact resume of interrupted runs."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def curves(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def same_run(a: Path, b: Path) -> bool:
-    """Equal bit for bit: curves, last and best weights, and their scores."""
+    """Return whether curves, last and best weights, and their scores are equal bit for bit."""
     files = ("metrics.csv", "last/model.safetensors", "best/model.safetensors")
     cards = [json.loads((folder / "best/avseg.json").read_text()) for folder in (a, b)]
     keys = ("metrics", "epoch", "step")
@@ -68,7 +68,7 @@ Start = Callable[[Sequence[str]], BaseProcess]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """``avseg`` in a process of its own, which need not import everything anew."""
+    """Return a function that runs ``avseg`` in another process without importing everything again."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avseg.training.train", "avseg.models.pcmanet"])
     script = tmp_path_factory.mktemp("script") / "run.py"
@@ -89,7 +89,7 @@ def code(process: BaseProcess) -> int | None:
 
 @pytest.fixture(scope="module")
 def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
+    """Return the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     assert code(start([*SMALL, "--train.out", str(folder)])) == 0
     return folder
@@ -234,7 +234,7 @@ def test_run_writes_the_documented_files(whole: Path) -> None:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line with which a command is refused."""
+    """Return the error line of a command that is refused."""
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("avseg: error: ")
@@ -283,9 +283,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap))])
-def test_resume_runs_no_code_of_a_pickle(
-    write: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_runs_no_code_of_a_pickle(write: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write({"avseg": Trap(tmp_path / "sprung")}, tmp_path / "evil.ckpt")  # type: ignore[operator]
     fails(capsys, *SMALL, "--train.out", str(tmp_path / "run"), "--train.resume", str(tmp_path / "evil.ckpt"))
     assert not (tmp_path / "sprung").exists()
@@ -318,9 +316,7 @@ def test_full_disk_is_one_line_and_keeps_checkpoints(
 
 
 @pytest.mark.parametrize("setting", [["devices", "0"], ["strategy", "magic"], ["precision", "16-mixed"]])
-def test_missing_devices_are_one_line(
-    setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_devices_are_one_line(setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, f"--train.{setting[0]}", setting[1], "--train.out", str(tmp_path / "run")]
     assert "these devices cannot be used" in fails(capsys, *words)
     assert not (tmp_path / "run").exists()
@@ -345,7 +341,7 @@ def test_last_weights_are_saved_without_validation(tmp_path: Path) -> None:
 
 
 class Again(AVSDataset):
-    """The first clip of a data set, forty times."""
+    """Data set that repeats the first clip of another forty times."""
 
     def __init__(self, data: AVSDataset) -> None:
         self.class_names, self.sample = data.class_names, data[0]
