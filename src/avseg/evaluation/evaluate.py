@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, build_dataset
+from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
 from avseg.interface import AVSModel, Clip, Prediction, Target
@@ -47,7 +48,7 @@ def evaluate(
         model: Model; it is moved to ``device``, and its training modes are restored at the end.
         dataset: Clips to score.
         batch_size: Clips per forward pass; does not affect scores.
-        device: Device of the computation.
+        device: Device of the computation; ``"auto"`` for the fastest device.
         negatives: Also score each clip with silence (log-mel ln 0.01), white noise (-20 dB) and the audio of another
             clip. For a data set of embeddings, only with the last.
         progress: Show a progress bar on the terminal.
@@ -82,7 +83,8 @@ def evaluate(
         generator=torch.Generator(),
     )
     tallies: dict[str, _Tally] = {}
-    _move(model, device)
+    device = find_device(device)
+    move(model, device)
     with evaluating(model), torch.inference_mode():
         for negative in track(loader, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
             _score_sample(model, negative, device, tallies)
@@ -106,14 +108,6 @@ def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
         raise ConfigError(
             f"the classes of model and data set differ: the model has {ours!r} where the data set has {theirs!r}"
         )
-
-
-def _move(model: AVSModel, device: torch.device | str) -> None:
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:  # raised by torch for unavailable devices
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try cpu") from error
 
 
 @contextmanager
@@ -304,7 +298,7 @@ def evaluate_checkpoint(
         split: train, val or test.
         out: JSON file to write.
         batch_size: Clips per forward pass; does not affect scores.
-        device: Device of the computation: cpu, cuda, mps.
+        device: Device of the computation: cpu, cuda, mps, or auto for the fastest one.
         negatives: Also score each clip with silence, noise and the audio of another clip.
         progress: Show a progress bar on the terminal.
         workers: Number of processes that load clips.
@@ -320,6 +314,7 @@ def evaluate_checkpoint(
     """
     if out is not None:
         _prepare(out)
+    device = str(find_device(device))
     model = load(checkpoint)
     settings = data_settings(model.card, dict(data or {}), checkpoint)
     dataset = build_dataset(split=split, **settings)

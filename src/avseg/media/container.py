@@ -5,6 +5,7 @@ own time stamps times its own time base, minus the earliest of all streams. Soun
 never by counting.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,17 @@ from avseg.errors import MediaError
 
 Complain = Callable[[str], None]
 """Is told what is wrong with a file; raises, or notes it and returns."""
+
+
+def video_path(video: object) -> Path:
+    """Return the path of a video file.
+
+    Raises:
+        MediaError: When ``video`` is neither a string nor a path, such as the bytes of a file.
+    """
+    if isinstance(video, str | os.PathLike) and isinstance(path := os.fspath(video), str):
+        return Path(path)
+    raise MediaError(f"a video must be the path of a file, as str or Path, got {type(video).__name__}")
 
 
 @contextmanager

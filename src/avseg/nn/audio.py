@@ -142,6 +142,7 @@ class AudioEncoder(nn.Module):
         self.channels = dim if self.net is None else self.net.channels * self.audio_channels
         self.trainable = train
         self.requires_grad_(train)
+        self.train()  # here, because Lightning keeps the mode it finds: batch norms of a frozen encoder must not update
 
     def train(self, mode: bool = True) -> "AudioEncoder":
         """Set training mode; a frozen encoder stays in evaluation mode."""
