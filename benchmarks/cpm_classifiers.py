@@ -55,7 +55,7 @@ def prior(model: CPM, data: AVSDataset) -> Tensor:
         sample = collate([data[index]])
         state = model(sample.clip).state
         labels = sample.target.masks.flatten(0, 1)
-        matches = match(state.classes[-1], state.drawn.masks[-1], labels, model.config.set_loss, random=False)
+        matches = match(state.classes[-1], state.outputs.masks[-1], labels, model.config.set_loss, random=False)
         counts[:-1] += matches.classes.bincount(minlength=model.labels)
         counts[-1] += state.classes[-1].shape[:2].numel() - len(matches.classes)
     return (counts / counts.sum()).log()

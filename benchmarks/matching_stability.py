@@ -40,7 +40,7 @@ def owners(model: CPM, data: AVSDataset) -> Owners:
         sample = collate([data[index]])
         state = model(sample.clip).state
         labels = sample.target.masks.flatten(0, 1)
-        matches = match(state.classes[-1], state.drawn.masks[-1], labels, model.config.set_loss, random=False)
+        matches = match(state.classes[-1], state.outputs.masks[-1], labels, model.config.set_loss, random=False)
         frames: Owners = [{} for _ in labels]
         for frame, query, kind in zip(*(m.tolist() for m in matches), strict=True):
             if kind > 0:

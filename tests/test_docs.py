@@ -25,6 +25,13 @@ from avseg.flags import parse
 from avseg.metrics import protocols
 
 ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src/avseg"
+BANNED_OPENINGS = {"What", "Who", "Of", "Where", "How", "Whether"}
+CHECKED_ROOMS = (  # until all rooms are clean
+    "interface.py", "losses.py", "mel.py", "costs.py", "profile.py", "progress.py", "provenance.py",
+    "models", "nn", "metrics", "evaluation", "training",
+    "checkpoints/__init__.py", "checkpoints/pretrained.py", "checkpoints/release.py", "checkpoints/state.py",
+)  # fmt: skip
 CARDS = ("examples/README.md", "src/avseg/weights/*/README.md")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(path for card in CARDS for path in ROOT.glob(card))])
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -46,6 +53,25 @@ def block(page: str, first_line: str) -> str:
     blocks = re.findall(r"^```\w+\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     (found,) = (b for b in blocks if b.startswith(first_line + "\n"))
     return found
+
+
+def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and text of all docstrings, those of attributes and constants included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+@pytest.mark.parametrize("room", CHECKED_ROOMS)
+def test_docstrings_do_not_open_with_a_question_word(room: str) -> None:
+    root = SOURCES / room
+    offenders = [
+        f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
+        for path in ([root] if root.is_file() else sorted(root.rglob("*.py")))
+        for line, text in docstrings(ast.parse(path.read_text(encoding="utf-8")))
+        if text.split()[0].rstrip(",:") in BANNED_OPENINGS
+    ]
+    assert not offenders, "\n".join(offenders)
 
 
 def prose(page: Path) -> str:

@@ -33,7 +33,16 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_CPM = (
     *("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "32", "--model.heads", "4"),
     *("--model.queries", "4", "--model.layers", "1", "--model.pixel_layers", "1", "--model.feedforward", "64"),
-    *("--model.points", "64", "--model.warmup", "0", "--model.minimum", "3", "--model.every", "1"),
+    *(
+        "--model.points",
+        "64",
+        "--model.warmup",
+        "0",
+        "--model.mixture_min_samples",
+        "3",
+        "--model.mixture_fit_every",
+        "1",
+    ),
 )
 
 
@@ -57,7 +66,16 @@ def test_recipes_of_cpm_train_and_prompt_with_what_the_layout_names(
 @pytest.mark.parametrize("task", ["s4", "ms3", "avss"])
 def test_recipes_of_ama_ue_train(tiny, tmp_path: Path, task: str) -> None:
     run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, task)()), "--data.size", "64")
-    small = ("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "16", "--model.anneal", "10")
+    small = (
+        "--weights.visual",
+        "null",
+        "--weights.audio",
+        "null",
+        "--model.channels",
+        "16",
+        "--model.kl_anneal_steps",
+        "10",
+    )
     steps = ("--train.max_steps", "2", "--train.batch_size", "2", "--train.workers", "0", "--train.log_every", "1")
     recipe = ("train", "--config", str(CONFIGS / f"ama_ue_pvt_v2_b5_{task}.yaml"), *SMALL)
     assert main([*recipe, *small, *data, *steps, "-o", str(run)]) == 0
