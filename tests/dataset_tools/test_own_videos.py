@@ -118,7 +118,7 @@ def test_a_bad_video_is_named_and_the_set_is_not_finished(source, out, capsys):
     (source / "masks/b/c/1.png").unlink()
     (source / "split.csv").write_text("video,split\na,train\nd,test\n")
     assert main(words) == 0
-    assert "0 videos prepared, 2 were there already" in capsys.readouterr().out
+    assert "0 videos prepared, 2 already done" in capsys.readouterr().out
     assert (out / "dataset.json").is_file()
 
 
