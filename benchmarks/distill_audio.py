@@ -323,7 +323,7 @@ class Training:
                 self.save()
 
     def _left(self) -> Iterator[tuple[int, Shard]]:
-        """Yield each batch that is still to come; shards that lie behind are not read."""
+        """Yield each batch that is left; completed shards are not read."""
         step = 0
         for epoch in range(self.s.epochs):
             for number in order(self.s, epoch):
