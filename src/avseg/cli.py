@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +181,29 @@ def _datasets(argv: Sequence[str]) -> None:
         print(f"{name:12}{_first_line(dataset_class(name))}")
 
 
+def _recipes(argv: Sequence[str]) -> None:
+    """List the recipes for --config of train and bench."""
+    from avseg.flags import recipes
+
+    _parsed(_parser("recipes"), argv)
+    for name, path in recipes().items():
+        command, purpose = _recipe_header(path)
+        if command.startswith("avseg "):
+            print(f"{name:28}{command.split()[1]:7}{purpose}")
+
+
+def _recipe_header(path: Path) -> tuple[str, str]:
+    """Return the command and the purpose in the first comment of a recipe.
+
+    The command is the first line. The purpose is the first sentence after it that does not list requirements.
+    """
+    text = path.read_text(encoding="utf-8").splitlines()
+    lines = [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text)]
+    sentences = re.split(r"(?<=[.?!]) +", " ".join(lines[1:]))
+    purpose = next((sentence for sentence in sentences if not sentence.startswith("Needs ")), "")
+    return lines[0], purpose
+
+
 def _data(argv: Sequence[str]) -> None:
     """Inspect a data set (show, check), or make one from images and sounds (compose) or videos (prepare)."""
     _choose("data", {"show": _show, "check": _check, "compose": _compose, "prepare": _prepare}, argv)
@@ -348,6 +372,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "convert": _convert,
     "models": _models,
     "datasets": _datasets,
+    "recipes": _recipes,
     "data": _data,
     "figures": _figures,
 }

@@ -156,7 +156,9 @@ def read_run(argv: Sequence[str]) -> Run:
 def run_parser(model: str, data: str) -> ArgumentParser:
     """Return a parser for all settings of a run with this model and this data set."""
     parser = new_parser("train", "Train a model on a data set.")
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override its settings.")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file, or name of a recipe (avseg recipes); flags override it."
+    )
     add_part(parser, "model", model, model_class(model), list_models())
     add_part(parser, "data", data, dataset_class(data), list_datasets())
     parser.add_class_arguments(Weights, "weights")

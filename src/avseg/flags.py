@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,33 @@ def choice(argv: Sequence[str], part: str) -> str | None:
         words, _ = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
-    section = read_yaml(words.config).get(part) if words.config else None
+    section = read_yaml(config_file(words.config)).get(part) if words.config else None
     named = section.get("name") if isinstance(section, Mapping) else None
     return words.name or (None if named is None else str(named))
+
+
+def recipes() -> dict[str, Path]:
+    """Return the name and the file of each recipe in the package, sorted by name.
+
+    The files are those of ``configs/`` in the repository; the wheel contains them.
+    """
+    with as_file(files("avseg").joinpath("recipes")) as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def config_file(given: str) -> Path:
+    """Return the file that ``--config`` refers to: a path, or else the name of a recipe.
+
+    Raises:
+        ConfigError: When there is neither such a file nor such a recipe (names the closest recipe).
+    """
+    if Path(given).is_file():
+        return Path(given)
+    found = recipes()
+    if given not in found:
+        hint = did_you_mean(Path(given).stem, found)
+        raise ConfigError(f"cannot read config {given!r}: there is no such file, and no such recipe. {hint}")
+    return found[given]
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Namespace:
@@ -69,6 +94,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
     Raises:
         ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
     """
+    argv = _with_config_files(argv)
     values = parser.get_defaults()
     known = set(values.keys(branches=True)) | {"help", "config", "print_config"}
     for where, key in _settings(argv):
@@ -94,6 +120,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"config {str(path)!r} must hold sections such as 'model:' and 'train:', got {tree!r}")
     return tree
+
+
+def _with_config_files(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the value of each ``--config`` replaced by the path of its file."""
+    words: list[str] = []
+    for word in argv:
+        if word.startswith("--config="):
+            word = f"--config={config_file(word.removeprefix('--config='))}"
+        elif words and words[-1] == "--config":
+            word = str(config_file(word))
+        words.append(word)
+    return words
 
 
 def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

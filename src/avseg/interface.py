@@ -26,6 +26,7 @@ from avseg.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from typing_extensions import Self
 
@@ -262,6 +263,54 @@ class AVSModel(nn.Module, ABC):
     @abstractmethod
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """Named terms of the training objective, already weighted: their sum is minimised."""
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model to a folder that :func:`avseg.load` reads.
+
+        Args:
+            folder: Created if missing. Gets ``model.safetensors``, ``avseg.json`` with the settings and what
+                :attr:`card` records, and a model card ``README.md`` unless there is one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: When ``folder`` is a file.
+            OSError: When the folder cannot be written.
+        """
+        from avseg.checkpoints.hub import save_pretrained
+
+        return save_pretrained(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model with avseg",
+    ) -> str:
+        """Upload the files of :meth:`save_pretrained` to the Hugging Face Hub; ``avseg.load(repo_id)`` reads them.
+
+        Args:
+            repo_id: ``owner/name``; the repository is created if it does not exist.
+            token: Access token with write permission; None takes the one of ``hf auth login``.
+            private: Whether a new repository is private; None leaves it to the default of the owner.
+            revision: Branch to commit to; None for the main branch.
+            commit_message: First line of the commit.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            CheckpointError: When the Hub refuses, with its reason.
+        """
+        from avseg.checkpoints.hub import push_to_hub
+
+        return push_to_hub(
+            self, repo_id, token=token, private=private, revision=revision, commit_message=commit_message
+        )
 
     @classmethod
     def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:

@@ -337,3 +337,9 @@ def test_complete_stock_does_not_warn(stock):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         composed(stock)
+
+
+def test_picture_weights_prefer_pictures_by_their_names(stock):
+    data = composed(stock, kind="photo", train=60, picture_weights={"dog10": 1000.0})
+    used = [file for k in range(60) for file in data.compose(k).files if "images/dog/" in file]
+    assert used.count("images/dog/dog10.jpg") >= len(used) - 1 >= 4

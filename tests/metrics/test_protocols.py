@@ -368,7 +368,7 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_metrics import half_of_the_clips
+from test_protocols import half_of_the_clips
 half_of_the_clips(1, Path(sys.argv[2]))
 """
 

@@ -29,6 +29,13 @@ def test_a_frozen_encoder_stays_frozen() -> None:
     assert embedding.shape == (1, 2, 128)
 
 
+def test_frozen_encoder_is_in_evaluation_mode_from_the_start() -> None:
+    encoder = AudioEncoder("compact", train=False)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    encoder(torch.randn(1, 2, 1, 96, 64))
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
 def test_a_learning_encoder_learns() -> None:
     encoder = AudioEncoder("compact", train=True).train()
     encoder(torch.randn(2, 3, 1, 96, 64)).square().mean().backward()

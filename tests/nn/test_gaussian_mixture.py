@@ -312,7 +312,7 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_mixture import observe_with_another
+from test_gaussian_mixture import observe_with_another
 observe_with_another(1, Path(sys.argv[2]))
 """
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avseg.errors import ConfigError
-from avseg.nn.visual import VisualBackbone, VisualName, original_source
+from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining, original_source
 
 
 @pytest.mark.parametrize("name", get_args(VisualName))
@@ -61,6 +61,15 @@ def test_what_is_changed_between_stages_is_what_the_next_stages_see(name: str) -
     plain, changed = backbone(frames), backbone(frames, between)
     assert seen == {i: tuple(m.shape[1:]) for i, m in enumerate(plain, 1)}
     assert [torch.equal(a, b) for a, b in zip(plain, changed, strict=True)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("training", ["frozen", "fixed_norm", "deep"])
+def test_fixed_batch_norms_do_not_update_in_a_new_backbone(training: VisualTraining) -> None:
+    backbone = VisualBackbone("efficientnet_lite0", training)
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 32, 32))
+    assert sum(key.endswith("running_mean") for key in before) > 40
+    assert all(torch.equal(value, before[key]) for key, value in backbone.named_buffers())
 
 
 def test_a_backbone_nobody_knows() -> None:

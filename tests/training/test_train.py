@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import runpy
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import avseg
 from avseg.checkpoints.store import load
@@ -266,9 +269,63 @@ def test_devices_that_are_not_there_are_one_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_frozen_random_ear_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = fails(capsys, *SMALL, "--model.train_audio", "false", "--train.out", str(tmp_path / "run"))
-    assert "--weights.audio" in error
+def audio_flags(line: str) -> list[str]:
+    """Return the flags that the error line for a frozen audio encoder names first."""
+    found = re.search(r"add (--model\.audio \w+ --weights\.audio \w+) for", line)
+    assert found is not None, line
+    return found[1].split()
+
+
+@pytest.fixture
+def own_videos(tmp_path: Path, make_video: Callable, make_beep: Callable) -> Path:
+    """Return a folder of the layout ``videos``: three videos of 2 s, the first second of each labelled."""
+    root = tmp_path / "mine"
+    (root / "videos").mkdir(parents=True)
+    for name in ("first", "second", "third"):
+        make_video(f"mine/videos/{name}.mkv", times=[k / 5 for k in range(10)], sound=make_beep(2, 0, 1))
+        (root / f"masks/{name}").mkdir(parents=True)
+        Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(root / f"masks/{name}/0.png")
+    (root / "split.csv").write_text("video,split\nfirst,train\nsecond,val\nthird,test\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("data", "model"), [("folder", "pcmanet"), *(("videos", model) for model in avseg.list_models())]
+)
+def test_frozen_audio_encoder_without_weights_names_flags_that_work(
+    data: str, model: str, own_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if data == "folder":
+        prepared = tmp_path / "prepared"
+        assert main(["data", "prepare", str(own_videos), "-o", str(prepared)]) == 0
+        own_videos = prepared
+    argv = ["train", "--model", model, "--data", data, "--data.root", str(own_videos), "--data.size", "64"]
+    argv += ["--model.visual", "resnet18", "--train.max_steps", "1", "--train.workers", "0", "-o", str(tmp_path / "r")]
+    line = fails(capsys, *argv)
+    assert "the audio encoder 'vggish' is frozen and has no weights" in line
+    assert not (tmp_path / "r").exists()
+    flags = audio_flags(line)
+    assert main([*argv, *flags]) == 0
+    bundled, trained = load(flags[-1]).audio.state_dict(), load(tmp_path / "r/last").audio.state_dict()
+    assert bundled.keys() == trained.keys()
+    assert all(torch.equal(value, trained[key]) for key, value in bundled.items())
+
+
+def test_weights_model_without_a_matching_audio_encoder_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "train",
+        "--weights.model",
+        "tiny",
+        "--model.visual",
+        "resnet18",
+        "--data.size",
+        "32",
+        "-o",
+        str(tmp_path / "r"),
+    ]
+    assert "the audio encoder 'vggish' is frozen and has no weights" in fails(capsys, *argv)
 
 
 def test_an_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

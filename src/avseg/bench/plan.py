@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 
 from avseg.config import Run, read_run
 from avseg.errors import ConfigError, did_you_mean
-from avseg.flags import new_parser, parse, read_yaml
+from avseg.flags import config_file, new_parser, parse, read_yaml
 from avseg.interface import SPLITS
 from avseg.models import list_models, model_class
 
@@ -94,7 +94,11 @@ _DEFAULTS: Mapping[str, Any] = {"budget": 1000, "seeds": 3, "split": "test"}
 
 def _parser() -> ArgumentParser:
     parser = new_parser("bench", "Train models with the same recipe and number of steps, and compare them.")
-    parser.add_argument("--config", type=str, help="YAML file: a training recipe, and models, budget, seeds, split.")
+    parser.add_argument(
+        "--config",
+        type=str,
+        help="YAML file, or name of a recipe: training settings, and models, budget, seeds, split.",
+    )
     parser.add_argument("--models", type=str, help=f"Names separated by commas: {', '.join(list_models())}.")
     parser.add_argument("--seeds", type=int, help="Number of runs of each model (default: 3).")
     parser.add_argument("--budget", type=int, help="Optimizer steps of every run (default: 1000).")
@@ -118,7 +122,7 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], str 
         if word.startswith("--") and key.partition(".")[0] in SECTIONS and "." in key:
             dotted.append((key, value if equals else next(words, "")))
         elif word.startswith("--") and key == "config":
-            config = value if equals else next(words, "")
+            config = str(config_file(value if equals else next(words, "")))
         else:
             own.append(word)
     return own, dotted, config

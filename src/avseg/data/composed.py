@@ -96,6 +96,7 @@ class ComposedClips(AVSDataset):
             test: Number of clips in the test split.
             negatives: Probability that nothing visible sounds in the whole clip.
             class_weights: Class name → factor of its probability to be shown.
+            picture_weights: Beginning of a file's name → factor of its probability among the pictures of its class.
             broken: Raise at a file that cannot be read, or skip such files and name them.
             seed: Seed of the clips.
         """
@@ -113,6 +114,7 @@ class ComposedClips(AVSDataset):
         test: int = 500
         negatives: float = 0.28
         class_weights: dict[str, float] = field(default_factory=dict)
+        picture_weights: dict[str, float] = field(default_factory=dict)
         broken: Broken = "error"
         seed: int = 0
 
@@ -153,7 +155,8 @@ class ComposedClips(AVSDataset):
             raise ConfigError(f"class_weights names {unknown[0]!r}, which is not a class of the stock")
         self._names = ("background", *names)
         self.class_names = self._names if config.task == "semantic" else ("background", "sounding")
-        self._composer = Composer(self.stock, (config.width, config.height), config.class_weights)
+        size = config.width, config.height
+        self._composer = Composer(self.stock, size, config.class_weights, config.picture_weights)
         if gaps := self.stock.gaps():
             warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
         if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, build_dataset
+from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
 from avseg.interface import AVSModel, Clip, Prediction, Target
@@ -47,7 +48,7 @@ def evaluate(
         model: Is moved to ``device``; its training modes are put back at the end.
         dataset: The clips.
         batch_size: Clips answered at once; changes no score.
-        device: Where to compute.
+        device: Where to compute; ``"auto"`` for the fastest device.
         negatives: Answer each clip again with silence (log-mel ln 0.01), white noise (-20 dB) and the audio of another
             clip. When a data set gives embeddings, only the last can be made.
         progress: Show a bar on the terminal.
@@ -82,7 +83,8 @@ def evaluate(
         generator=torch.Generator(),
     )
     tallies: dict[str, _Tally] = {}
-    _move(model, device)
+    device = find_device(device)
+    move(model, device)
     with evaluating(model), torch.inference_mode():
         for negative in track(
             negatives, "evaluating", console=Console(stderr=True), transient=True, disable=not progress
@@ -106,14 +108,6 @@ def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
     if model.classes > 1 and names is not None and tuple(names) != dataset.class_names:
         ours, theirs = next((a, b) for a, b in zip(names, dataset.class_names, strict=True) if a != b)
         raise ConfigError(f"the model's classes are others than the data set's: it has {ours!r} where {theirs!r} is")
-
-
-def _move(model: AVSModel, device: torch.device | str) -> None:
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try cpu") from error
 
 
 @contextmanager
@@ -304,7 +298,7 @@ def evaluate_checkpoint(
         split: train, val or test.
         out: JSON file to write, in one step.
         batch_size: Clips answered at once; changes no score.
-        device: Where to compute: cpu, cuda, mps.
+        device: Where to compute: cpu, cuda, mps, or auto for the fastest one.
         negatives: Answer each clip again with silence, noise and the audio of another clip.
         progress: Show a bar on the terminal.
         workers: Processes that prepare clips.
@@ -320,6 +314,7 @@ def evaluate_checkpoint(
     """
     if out is not None:
         _prepare(out)
+    device = str(find_device(device))
     model = load(checkpoint)
     settings = data_settings(model.card, dict(data or {}), checkpoint)
     dataset = build_dataset(split=split, **settings)

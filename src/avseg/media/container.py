@@ -5,6 +5,7 @@ its time base, minus the earliest time stamp of all streams. Audio and video are
 counting frames or samples.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,17 @@ from avseg.errors import MediaError
 
 Complain = Callable[[str], None]
 """Callback for damage in a file, called with a one-line message; raises, or records it and returns."""
+
+
+def video_path(video: object) -> Path:
+    """Return the path of a video file.
+
+    Raises:
+        MediaError: When ``video`` is neither a string nor a path, such as the bytes of a file.
+    """
+    if isinstance(video, str | os.PathLike) and isinstance(path := os.fspath(video), str):
+        return Path(path)
+    raise MediaError(f"a video must be the path of a file, as str or Path, got {type(video).__name__}")
 
 
 @contextmanager

@@ -136,6 +136,7 @@ class AudioEncoder(nn.Module):
         self.channels = dim if self.net is None else self.net.channels * self.ears
         self.learns = train
         self.requires_grad_(train)
+        self.train()  # here, because Lightning keeps the mode it finds: batch norms of a frozen encoder must not update
 
     def train(self, mode: bool = True) -> "AudioEncoder":
         """Training mode, for an encoder that learns."""

@@ -23,8 +23,9 @@ VisualName = Literal[
     "efficientnet_lite0",
 ]  # fmt: skip
 
-VisualTraining = Literal["full", "fixed_norm", "frozen"]
-"""What of a backbone is trained: all of it, all but the statistics of its batch norms, or nothing."""
+VisualTraining = Literal["full", "fixed_norm", "deep", "frozen"]
+"""Parts of a backbone that are trained: all of it; all but the statistics of its batch norms; of the latter the stages
+with strides 16 and 32 alone; nothing."""
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _DROP_PATH = 0.1
@@ -111,11 +112,15 @@ class VisualBackbone(nn.Module):
         self.channels: tuple[int, ...] = tuple(self.net.channels)
         self._kind = training
         self.requires_grad_(training != "frozen")
+        if training == "deep":
+            for module in _early(self.net):
+                module.requires_grad_(False)
+        self.train()  # here, because Lightning keeps the mode it finds: fixed batch norms must not update
 
     def train(self, mode: bool = True) -> "VisualBackbone":
         """Set training mode, for the parts of the backbone that are trained."""
         super().train(mode and self._kind != "frozen")
-        if self._kind == "fixed_norm":
+        if self._kind in ("fixed_norm", "deep"):
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -133,6 +138,18 @@ class VisualBackbone(nn.Module):
             maps: tuple[Tensor, ...] = out if isinstance(out, tuple) else out.feature_maps
             return maps
         return tuple(self._walk(self.net, frames, between))
+
+
+def _early(net: Any) -> list[nn.Module]:
+    """Return the parts of a backbone before its stage with stride 16."""
+    if isinstance(net, EfficientNetLite0):
+        return [net.stem, *net.stages[:2]]
+    if isinstance(net, ResNetBackbone):
+        return [net.embedder, *net.encoder.stages[:2]]
+    if isinstance(net, PvtV2Backbone):
+        return list(net.encoder.layers[:2])
+    norms = list(net.hidden_states_norms.values())
+    return [net.swin.embeddings, *net.swin.encoder.layers[:2], *norms[:2]]
 
 
 def _walk_resnet(net: Any, x: Tensor, between: Between) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
-from avseg.checkpoints.store import is_model, start_from, take_part
+from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
 from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
@@ -73,7 +73,7 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
 
     Raises:
         CheckpointError: When weights cannot be had or do not fit.
-        ConfigError: When the model would listen through a frozen, random encoder.
+        ConfigError: When the audio encoder is frozen and has random weights.
     """
     fresh = [] if weights.model is None else start_from(model, weights.model)
     for part, source, read in (
@@ -85,15 +85,11 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
             take_part(model, part, source)
         elif source is not None:
             read(model, source)
-    if weights.audio is not None:
-        return fresh
     encoder = getattr(model, "audio", None)
     frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
-    if frozen and weights.model is None and data[0].clip.audio.ndim == 5:
-        raise ConfigError(
-            "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
-            "--model.train_audio true"
-        )
+    without = weights.model is None or any(key.startswith("audio.") for key in fresh)
+    if frozen and without and weights.audio is None and data[0].clip.audio.ndim == 5:
+        raise ConfigError(_audio_hint(model.config.audio))
     return fresh
 
 
@@ -103,6 +99,16 @@ def _epochs(config: TrainConfig, clips: int, processes: int) -> int:
         return config.epochs
     steps = math.ceil(math.ceil(clips / processes) / (config.batch_size * config.accumulate))
     return min(config.epochs, math.ceil(config.max_steps / steps))
+
+
+def _audio_hint(audio: str) -> str:
+    """Return the message for a frozen audio encoder without weights, with the shortest flags that work."""
+    name = bundled()[0]
+    return (
+        f"the audio encoder {audio!r} is frozen and has no weights: add --model.audio {load(name).config.audio} "
+        f"--weights.audio {name} for those of the bundled model, --weights.audio FILE for a file of your own, or "
+        "--model.train_audio true to train it"
+    )
 
 
 def _dataset(run: Run, split: str) -> AVSDataset:
