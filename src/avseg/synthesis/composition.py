@@ -112,9 +112,9 @@ class Composer:
             picture, labels = _cropped(rng, self.stock.planes(photo), number, (right - left, bottom - top))
             shown += np.unique(labels).tolist()
             scene.setting.image.paste(picture, (left, top))
-            who = self._numbered(scene, labels)
-            if scene.setting.who is not None:
-                scene.setting.who.paste(Image.fromarray(who), (left, top))
+            instances = self._numbered(scene, labels)
+            if scene.setting.instances is not None:
+                scene.setting.instances.paste(Image.fromarray(instances), (left, top))
 
     def _picture(self, rng: np.random.Generator, pictures: Sequence[Photo]) -> Photo:
         """Return one of the pictures of a class."""
@@ -175,10 +175,10 @@ class Composer:
         size = float(rng.uniform(0.25, 1.0)) * _LARGEST_SHARE
         x, y = (float(v) for v in rng.uniform(0.15, 0.85, 2))
         person = next((k + 1 for k, c in enumerate(scene.classes[:-1]) if self.stock.classes[c].name == "person"), None)
-        if person is not None and scene.setting.who is not None and rng.random() < 0.7:
-            box = scene.setting.who.point([int(v == person) * 255 for v in range(256)]).getbbox()
+        if person is not None and scene.setting.instances is not None and rng.random() < 0.7:
+            box = scene.setting.instances.point([int(v == person) * 255 for v in range(256)]).getbbox()
             if box is not None:
-                x, y, size = _held(rng, box, scene.setting.who.size)
+                x, y, size = _held(rng, box, scene.setting.instances.size)
         moves = 0.0 if rng.random() < 0.5 else 1.0
         dx, dy, growth, turn = (float(v) * moves for v in rng.uniform(-1, 1, 4) * (0.12, 0.08, 0.1, 8.0))
         return image, Pose(x, y, size, float(rng.normal(0, 8))), (dx, dy, growth, turn)
@@ -205,7 +205,7 @@ class Composer:
                 for layer in scene.layers
             ]
             shots.append(camera.shoot(scene.setting, actors, part))
-        return np.stack([finish(picture) for picture, _ in shots]), np.stack([who for _, who in shots])
+        return np.stack([finish(picture) for picture, _ in shots]), np.stack([instances for _, instances in shots])
 
 
 def _pick(rng: np.random.Generator, chances: Mapping[int, float], without: Sequence[int]) -> int:

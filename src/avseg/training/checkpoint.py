@@ -186,7 +186,7 @@ class RunCheckpoint(Checkpoint):
         self._write_weights(trainer, module, ("last", "best") if better else ("last",), scores)
         if scores:
             trainer.print(
-                f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, step {trainer.global_step}: "
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: "
                 f"val/loss {scores['val/loss']:.4f}, {self.monitor} {scores[self.monitor]:.4f}"
                 f"{' (best)' if better else ''}"
             )

@@ -7,6 +7,7 @@ GPU, if its operations are deterministic).
 """
 
 import dataclasses
+import math
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
 from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
-from avseg.config import Run, Weights
+from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
 from avseg.interface import AVSModel
@@ -53,6 +54,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
     model = build_for(training, **run.model)
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
+    trainer.fit_loop.max_epochs = _epochs(run.train, len(training), trainer.world_size)
     curves = None
     if trainer.is_global_zero:
         curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
@@ -89,6 +91,14 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
     if frozen and without and weights.audio is None and data[0].clip.audio.ndim == 5:
         raise ConfigError(_audio_hint(model.config.audio))
     return fresh
+
+
+def _epochs(config: TrainConfig, clips: int, processes: int) -> int:
+    """Return the number of epochs after which training ends, by ``epochs`` or ``max_steps``."""
+    if config.max_steps is None:
+        return config.epochs
+    steps = math.ceil(math.ceil(clips / processes) / (config.batch_size * config.accumulate))
+    return min(config.epochs, math.ceil(config.max_steps / steps))
 
 
 def _audio_hint(audio: str) -> str:
