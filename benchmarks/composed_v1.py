@@ -5,8 +5,8 @@ with their hashes; none of them, nor another file of the same source, was used f
 ``composed_v1/settings.yaml`` (seeds). STOCK is a folder made by ``collect_material.py``. The listed files are linked
 into WORK, which may be used again. Two sets of clips are scored:
 
-- *clips*: 300 clips of five frames of all kinds, with the protocols and the wrong audio of ``avseg eval``;
-- *pairs*: 300 frames of two photographs side by side. A frame counts as right when a larger share of the sounding
+- *clips*: 200 clips of five frames of all kinds, with the protocols and the wrong audio of ``avseg eval``;
+- *pairs*: 200 frames of two photographs side by side. A frame counts as right when a larger share of the sounding
   object than of the other one is marked.
 
 Writes OUT.json and a chart of J per class, OUT.png.
