@@ -388,7 +388,7 @@ def test_maps_are_what_queries_drew() -> None:
     [
         ({"channels": 48}, "channels must be a multiple of 32 and of heads, got 48 and 4 heads"),
         ({"audio": "none"}, "acp and pcl mix sounds"),
-        ({"classifier": "bayess"}, "classifier = 'bayess'. Did you mean 'bayes'?"),
+        ({"classifier": "bayess"}, "classifier = 'bayess' does not exist. Did you mean 'bayes'?"),
         ({"minimum": 1}, "components, minimum and memory must not fall, got 2, 1 and 32"),
         ({"temperature": 0.0}, "temperature and floor must be above 0"),
         ({"queries": 0}, "queries must be 1 or more, got 0"),

@@ -125,9 +125,12 @@ class AudioEncoder(nn.Module):
         train: Whether its weights learn; otherwise it is frozen, in evaluation mode for good.
         dim: D of the embeddings when ``name`` is ``none``.
         stereo: Hear two channels, each embedded on its own and put side by side: D doubles.
+        scores: Train the AudioSet classifier of ``mobile`` too, for models that use :meth:`scores`.
     """
 
-    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False) -> None:
+    def __init__(
+        self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False, scores: bool = False
+    ) -> None:
         super().__init__()
         encoders: dict[str, type[_Net]] = {"vggish": VGGish, "compact": CompactAudio, "mobile": MobileAudio}
         self.net = encoders[name]() if name in encoders else None
@@ -136,6 +139,8 @@ class AudioEncoder(nn.Module):
         self.channels = dim if self.net is None else self.net.channels * self.ears
         self.learns = train
         self.requires_grad_(train)
+        if isinstance(self.net, MobileAudio) and not scores:
+            self.net.scores.requires_grad_(False)  # unused parameters would stop distributed training
 
     def train(self, mode: bool = True) -> "AudioEncoder":
         """Training mode, for an encoder that learns."""
