@@ -17,7 +17,7 @@ from avseg.testing import CHECKS, check_dataset, check_model, example
 
 Fault = Literal[
     "none", "output_size", "gradients", "padding_values", "padding_gradients", "clips_are_independent",
-    "unlabelled_frames", "target_is_optional", "bfloat16", "export", "overfits",
+    "unlabelled_frames", "loss_is_pure", "target_is_optional", "bfloat16", "export", "overfits",
 ]  # fmt: skip
 
 
@@ -35,6 +35,8 @@ class Pixelwise(AVSModel):
         super().__init__(config, classes)
         self.look, self.listen = nn.Conv2d(5, 128, 1), nn.Linear(64, 128)
         self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(128, 32, 1), nn.ReLU(), nn.Conv2d(32, classes, 1))
+        self.calls: Tensor
+        self.register_buffer("calls", torch.zeros(()))
         self.unused = nn.Parameter(torch.ones(1), requires_grad=config.fault == "gradients")
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
@@ -63,6 +65,8 @@ class Pixelwise(AVSModel):
         return Prediction(logits)
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        if self.config.fault == "loss_is_pure":
+            self.calls += 1
         if self.config.fault == "unlabelled_frames":
             target = Target(target.masks, torch.ones_like(target.labelled))
         logits, labels = labelled(prediction.logits, target)
@@ -83,6 +87,7 @@ def test_right_model_passes(check: str) -> None:
         ("padding_gradients", "a gradient reaches the padding frames"),
         ("clips_are_independent", "the other clips of a batch change the logits"),
         ("unlabelled_frames", "labels of frames that are not labelled change the loss"),
+        ("loss_is_pure", r"K = 1: loss changes \['calls'\]; use after_step"),
         ("target_is_optional", "the target changes the logits"),
         ("bfloat16", "gradients that are not finite under bfloat16"),
         ("export", "torch.export refuses the model"),

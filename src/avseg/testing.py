@@ -46,13 +46,14 @@ SMALL: Mapping[str, Any] = {
     "groups": 2,
     "queries": 8,
     "layers": 2,
+    "refine_layers": 1,
     "pixel_layers": 1,
     "heads": 4,
     "feedforward": 64,
     "points": 256,
     "components": 2,
-    "minimum": 2,
-    "every": 1,
+    "mixture_min_samples": 2,
+    "mixture_fit_every": 1,
     "warmup": 0,
 }
 """Settings that make a model small, for those models whose ``Config`` has the field."""
@@ -129,12 +130,14 @@ def gradients(build: Build) -> None:
         missing = {name for name, p in model.named_parameters() if p.requires_grad}
         for _ in range(3):  # a parameter behind a layer that starts at zero gets its gradient in the second step
             optimizer.zero_grad()
-            _loss(model, clip, target).backward()
+            prediction = model(clip, target)
+            _total(model.loss(prediction, target)).backward()
             found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
             broken = sorted(name for name, grad in found.items() if not grad.isfinite().all())
             _require(not broken, f"K = {classes}: gradients that are not finite: {broken}")
             missing -= {name for name, grad in found.items() if grad.any()}
             optimizer.step()
+            model.after_step(prediction, target)
         _require(not missing, f"K = {classes}: parameters without gradient: {sorted(missing)}")
 
 
@@ -159,7 +162,8 @@ def padding_gradients(build: Build) -> None:
     model, (clip, target) = build(1).train(), example()
     valid = torch.tensor([[True, True, True], [True, False, False]])
     frames = (clip.frames * valid[..., None, None, None]).requires_grad_()
-    _loss(model, Clip(frames, clip.audio, valid), Target(target.masks, valid)).backward()
+    target = Target(target.masks, valid)
+    _total(model.loss(model(Clip(frames, clip.audio, valid), target), target)).backward()
     broken = sorted(n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
     _require(not broken, f"padding makes gradients that are not finite: {broken}")
     _require(frames.grad is not None and bool(frames.grad[valid].any()), "no gradient reaches the valid frames")
@@ -191,6 +195,25 @@ def unlabelled_frames(build: Build) -> None:
         _require(same, f"K = {classes}: labels of frames that are not labelled change the loss")
 
 
+def loss_is_pure(build: Build) -> None:
+    """``loss`` changes no parameter and no buffer, and in evaluation mode returns the same terms again."""
+    for classes in (1, 4):
+        model, (clip, target) = build(classes).train(), example(2, classes=classes)
+        prediction = model(clip, target)
+        before = {name: value.clone() for name, value in _tensors(model)}
+        model.loss(prediction, target)
+        changed = sorted(name for name, value in _tensors(model) if not torch.equal(value, before[name]))
+        _require(not changed, f"K = {classes}: loss changes {changed}; use after_step")
+        prediction = model.eval()(clip, target)
+        one, two = model.loss(prediction, target), model.loss(prediction, target)
+        same = one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+        _require(same, f"K = {classes}: loss returns other terms in its second call")
+
+
+def _tensors(model: AVSModel) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
 def target_is_optional(build: Build) -> None:
     """In evaluation mode, logits are the same with and without the target."""
     model, (clip, target) = build(1).eval(), example()
@@ -203,7 +226,7 @@ def bfloat16(build: Build) -> None:
     model, (clip, target) = build(1).train(), example(1)
     with torch.autocast("cpu", torch.bfloat16):
         prediction = model(clip, target)
-    torch.stack([*model.loss(prediction, target).values()]).sum().backward()
+    _total(model.loss(prediction, target)).backward()
     broken = sorted(n for n, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
     _require(not broken, f"gradients that are not finite under bfloat16: {broken}")
 
@@ -275,7 +298,7 @@ def overfits(build: Build) -> None:
         if right > _ACCURACY:
             return
         optimizer.zero_grad()
-        torch.stack([*model.loss(prediction, target).values()]).sum().backward()
+        _total(model.loss(prediction, target)).backward()
         optimizer.step()
     raise AssertionError(f"after {_STEPS} steps on one clip {right:.3f} of its pixels are right")
 
@@ -289,6 +312,7 @@ CHECKS: Mapping[str, Callable[[Build], None]] = {
         padding_gradients,
         clips_are_independent,
         unlabelled_frames,
+        loss_is_pure,
         target_is_optional,
         bfloat16,
         export,
@@ -299,8 +323,8 @@ CHECKS: Mapping[str, Callable[[Build], None]] = {
 """Name → check."""
 
 
-def _loss(model: AVSModel, clip: Clip, target: Target) -> Tensor:
-    return torch.stack([*model.loss(model(clip, target), target).values()]).sum()
+def _total(terms: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([*terms.values()]).sum()
 
 
 def _require(condition: bool, message: str) -> None:
