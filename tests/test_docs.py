@@ -16,13 +16,15 @@ from scipy.io import wavfile
 
 import avseg.data
 import avseg.models
-from avseg import Clip, Target, build, list_models
+from avseg import build, list_models
 from avseg.cli import main
 from avseg.config import read_run
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import DataError
 from avseg.flags import parse
 from avseg.metrics import protocols
+from avseg.models import model_class
+from avseg.testing import CHECKS, check_dataset, check_model
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src/avseg"
@@ -186,16 +188,10 @@ def dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("dot")
-@pytest.mark.parametrize("classes", [1, 3])
-def test_the_model_of_contributing_works(classes: int) -> None:
+@pytest.mark.parametrize("check", CHECKS)
+def test_contributing_model_passes_every_check(check: str) -> None:
     assert "dot" in list_models()
-    model = build("dot", classes, channels=8)
-    clip = Clip(torch.randn(2, 3, 3, 64, 96), torch.randn(2, 3, 1, 96, 64))
-    prediction = model(clip, maps=True)
-    assert prediction.logits.shape == (2, 3, classes, 64, 96)
-    target = Target(torch.randint(0, classes + (classes == 1), (2, 3, 64, 96)), torch.ones(2, 3, dtype=torch.bool))
-    sum(model.loss(prediction, target).values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    check_model(model_class("dot"), [check], channels=16)
 
 
 @pytest.mark.usefixtures("dot")
@@ -226,6 +222,7 @@ def stills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_data_set_of_contributing_works(stills: Path) -> None:
     data: AVSDataset = build_dataset("stills", "test", root=str(stills))
+    check_dataset(data)
     sample = data[0]
     assert (len(data), data.classes, sample.names) == (1, 1, ["bell"])
     assert sample.clip.frames.shape == (1, 3, 3, 30, 40)

@@ -16,7 +16,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -360,6 +360,10 @@ def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r} of {owner.__name__}. {did_you_mean(key, known)}")
+    hints = get_type_hints(owner.Config)
+    for key, value in settings.items():
+        if get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
+            raise ConfigError(f"{key} = {value!r} does not exist. {did_you_mean(str(value), get_args(hints[key]))}")
     try:
         return owner.Config(**settings)
     except TypeError as error:  # such as a string that is compared with a number

@@ -392,7 +392,7 @@ def test_maps_are_query_mask_probabilities() -> None:
     [
         ({"channels": 48}, "channels must be a multiple of 32 and of heads, got 48 and 4 heads"),
         ({"audio": "none"}, "acp and pcl need an audio encoder"),
-        ({"classifier": "bayess"}, "classifier = 'bayess'. Did you mean 'bayes'?"),
+        ({"classifier": "bayess"}, "classifier = 'bayess' does not exist. Did you mean 'bayes'?"),
         ({"mixture_min_samples": 1}, "components <= mixture_min_samples <= mixture_memory must hold, got 2, 1 and 32"),
         ({"temperature": 0.0}, "temperature and mixture_var_floor must be above 0"),
         ({"queries": 0}, "queries must be 1 or more, got 0"),

@@ -359,7 +359,7 @@ class PCMANet(AVSModel):
         super().__init__(config, classes)
         c = config
         self.visual = VisualBackbone(c.visual, c.visual_training)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo, scores=c.class_prior)
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None

@@ -125,6 +125,7 @@ class AudioEncoder(nn.Module):
         train: Train the weights; otherwise the encoder is frozen and stays in evaluation mode.
         dim: D of the embeddings when ``name`` is ``none``.
         stereo: Embed two channels separately and concatenate the embeddings, which doubles D.
+        scores: Train the AudioSet classifier of ``mobile`` too, for models that use :meth:`scores`.
 
     Attributes:
         dim: D of the embeddings.
@@ -133,7 +134,9 @@ class AudioEncoder(nn.Module):
         trainable: Whether the weights are trained.
     """
 
-    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False) -> None:
+    def __init__(
+        self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False, scores: bool = False
+    ) -> None:
         super().__init__()
         encoders: dict[str, type[_Net]] = {"vggish": VGGish, "compact": CompactAudio, "mobile": MobileAudio}
         self.net = encoders[name]() if name in encoders else None
@@ -142,6 +145,8 @@ class AudioEncoder(nn.Module):
         self.channels = dim if self.net is None else self.net.channels * self.audio_channels
         self.trainable = train
         self.requires_grad_(train)
+        if isinstance(self.net, MobileAudio) and not scores:
+            self.net.scores.requires_grad_(False)  # unused parameters would stop distributed training
         self.train()  # here, because Lightning keeps the mode it finds: batch norms of a frozen encoder must not update
 
     def train(self, mode: bool = True) -> "AudioEncoder":
