@@ -1,4 +1,4 @@
-"""Every recipe loads, builds, and says how to run it."""
+"""Every recipe loads, builds, and begins with its command."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ CONFIGS = sorted({*(ROOT / "configs").glob("*.yaml")} - {*BENCHES, *OTHERS})
 
 
 def commands(config: Path) -> list[list[str]]:
-    """The ``avseg train`` lines of a recipe's comment."""
+    """Return the ``avseg train`` lines of a recipe's comment."""
     lines = config.read_text(encoding="utf-8").splitlines()
     return [shlex.split(line)[2:] for line in lines if line.startswith("# avseg ")]
 
@@ -57,7 +57,7 @@ def test_commands_load_and_build(command: list[str], monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("task", "epochs"), [("s4", 15), ("ms3", 30), ("avss", 60)])
 @pytest.mark.parametrize("visual", ["resnet50", "pvt_v2_b5"])
-def test_recipes_have_the_settings_of_the_paper(visual: str, task: str, epochs: int) -> None:
+def test_recipes_use_the_settings_of_the_paper(visual: str, task: str, epochs: int) -> None:
     run = read_run(["--config", str(ROOT / f"configs/pcmanet_{visual}_{task}.yaml")])
     t = run.train
     assert (t.epochs, t.batch_size, t.lr, t.optimizer, t.schedule, t.weight_decay) == (
@@ -72,7 +72,7 @@ def test_recipes_have_the_settings_of_the_paper(visual: str, task: str, epochs: 
     assert run.data["size"] == 224
 
 
-def test_table_4_is_five_ablations_apart() -> None:
+def test_table_4_has_five_ablations() -> None:
     _, *ablations = commands(ROOT / "configs/pcmanet_resnet50_s4.yaml")
     assert [set(words[4:]) - {"-o", "false", words[4]} for words in ablations] == [
         {"--model.avga", "--model.qsca"},
@@ -83,7 +83,7 @@ def test_table_4_is_five_ablations_apart() -> None:
     ]
 
 
-def test_a_recipe_without_its_data_says_so(
+def test_recipe_without_data_names_the_missing_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,6 +1,6 @@
-"""avseg: audio-visual segmentation. Mark, pixel by pixel, what sounds in a video.
+"""avseg: audio-visual segmentation. Segment the sounding objects in a video, pixel by pixel.
 
-Names are loaded when they are first used: ``import avseg`` alone takes no time.
+Submodules are imported on first use, so that ``import avseg`` is fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Words and YAML files → checked settings: every mistake is one line that says what would have been right."""
+"""Parse command lines and YAML files into checked settings; every error is one line that suggests a correction."""
 
 import argparse
 import re
@@ -14,15 +14,16 @@ from avseg.errors import ConfigError, did_you_mean
 
 
 class PlainHelp(DefaultHelpFormatter):
-    """Help in which docstrings lose their markup."""
+    """Help formatter that removes the Sphinx markup of docstrings."""
 
     def format_help(self) -> str:
-        """The help text."""
-        return re.sub(r":\w+:`|`", "", str(super().format_help()))
+        """Return the help text: :class:`~a.b.C` becomes C."""
+        shortened = re.sub(r":\w+:`~[\w.]*?(\w+)`", r"\1", str(super().format_help()))
+        return re.sub(r":\w+:`|`", "", shortened)
 
 
 def new_parser(verb: str, description: str) -> ArgumentParser:
-    """A parser for ``avseg VERB``."""
+    """Return a parser for ``avseg VERB``."""
     return ArgumentParser(prog=f"avseg {verb}", description=description, exit_on_error=False, formatter_class=PlainHelp)
 
 
@@ -30,18 +31,18 @@ def add_part(parser: ArgumentParser, part: str, name: str, configured: Any, name
     """Add ``--model.name`` and the fields of that model's ``Config``; the same for ``data``.
 
     Args:
-        parser: Gets the arguments.
+        parser: Parser to extend.
         part: ``"model"`` or ``"data"``.
-        name: Of the chosen one.
-        configured: The chosen class.
-        names: What can be chosen.
+        name: Name of the chosen model or data set.
+        configured: Its class.
+        names: All names to choose from.
     """
     parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}.")
     parser.add_class_arguments(configured.Config, part)
 
 
 def choice(argv: Sequence[str], part: str) -> str | None:
-    """The ``name`` of a part, which decides what its other settings may be; None when nothing says.
+    """Return the ``name`` of a part, on which its other settings depend; None if it is not given.
 
     Raises:
         ConfigError: When the config file cannot be read.
@@ -83,12 +84,12 @@ def config_file(given: str) -> Path:
 
 
 def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Namespace:
-    """What the words and their config file say.
+    """Parse the arguments and their config file.
 
     Args:
-        parser: Knows the settings.
-        argv: The words.
-        defaults: Fill in what is not said.
+        parser: Declares the settings.
+        argv: The arguments.
+        defaults: Fill in the defaults of settings that are not given.
 
     Raises:
         ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
@@ -107,7 +108,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         ConfigError: When there is no such file, or it is not a YAML mapping.
@@ -122,7 +123,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _with_config_files(argv: Sequence[str]) -> list[str]:
-    """Return the words with the value of each ``--config`` replaced by the path of its file."""
+    """Return the arguments with the value of each ``--config`` replaced by the path of its file."""
     words: list[str] = []
     for word in argv:
         if word.startswith("--config="):
@@ -134,7 +135,7 @@ def _with_config_files(argv: Sequence[str]) -> list[str]:
 
 
 def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Where each setting of a command line and its config file stands, and its dotted name."""
+    """Yield the source of each setting, the command line or a config file, and its dotted name."""
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         key, _, value = word.partition("=")
         if key == "--config":
@@ -147,7 +148,7 @@ def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _suggest(key: str, known: Collection[str]) -> str:
-    """The closest setting: of the same section, or of another in which it has just this name."""
+    """Suggest the closest setting of the same section, or the setting with exactly this name in another section."""
     section, _, field = key.rpartition(".")
     siblings = [name for name in known if name.startswith(f"{section}.")] if section else []
     elsewhere = next((name for name in sorted(known) if name.endswith(f".{field}")), None)
@@ -159,7 +160,7 @@ def _suggest(key: str, known: Collection[str]) -> str:
 
 
 def _switched_on(argv: Sequence[str], switches: Collection[str]) -> list[str]:
-    """The words, with ``true`` behind each switch that stands alone."""
+    """Return the arguments with ``true`` added after each switch that has no value."""
     words: list[str] = []
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         words += [word, "true"] if word in switches and following not in ("true", "false") else [word]
@@ -167,7 +168,7 @@ def _switched_on(argv: Sequence[str], switches: Collection[str]) -> list[str]:
 
 
 def _one_line(message: str) -> str:
-    """Jsonargparse's message in our words: the setting, what it must be, what came."""
+    """Shorten a message of jsonargparse to the setting, the expected type and the value."""
     setting = re.search(r'Parser key "(.+?)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message)
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got value|$)", message, re.MULTILINE)

@@ -52,9 +52,9 @@ def test_clip_of_a_stretch_equals_the_inputs_of_predict_in_it(video: Path, ear: 
 
 
 def test_clip_fits_a_model(video: Path) -> None:
-    model = avseg.load("tiny")
-    prediction = model(avseg.clip_from_video(video, start=1, seconds=2, size=128))
-    assert prediction.masks.shape == (1, 2, 128, 128)
+    model = avseg.load("small")
+    prediction = model(avseg.clip_from_video(video, start=1, seconds=2, size=96))
+    assert prediction.masks.shape == (1, 2, 96, 96)
 
 
 def test_samples_start_with_the_stretch(video: Path, ear: avseg.AVSModel) -> None:

@@ -87,7 +87,7 @@ def load(
     """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
     Args:
-        name_or_path: A bundled name such as ``tiny``, a folder that avseg wrote or a file in it, or a Hub id.
+        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, or a Hub id.
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         revision: Branch, tag or commit of a Hub id.
         token: Access token for a private Hub id; None takes the one of ``hf auth login``.

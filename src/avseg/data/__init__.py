@@ -1,4 +1,4 @@
-"""The data sets, found by file name: ``data/synthetic.py`` is ``"synthetic"``."""
+"""Data sets, found by file name: ``data/synthetic.py`` is ``"synthetic"``."""
 
 import importlib
 import inspect
@@ -13,12 +13,12 @@ __all__ = ["AVSDataset", "Sample", "build_dataset", "collate", "dataset_class", 
 
 
 def list_datasets() -> list[str]:
-    """Names :func:`build_dataset` knows."""
+    """Return the names that :func:`build_dataset` accepts."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def dataset_class(name: str) -> type[AVSDataset]:
-    """The one data set class of ``data/<name>.py``.
+    """Return the data set class of ``data/<name>.py``.
 
     Raises:
         ConfigError: When no data set has that name.
@@ -35,12 +35,12 @@ def dataset_class(name: str) -> type[AVSDataset]:
 
 
 def build_dataset(name: str, split: str, **settings: Any) -> AVSDataset:
-    """A data set of that name.
+    """Build the data set of that name.
 
     Args:
         name: One of :func:`list_datasets`.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        **settings: Fields of the data set's ``Config``; what is left out takes its default.
+        **settings: Fields of the data set's ``Config``; defaults for all others.
 
     Raises:
         ConfigError: When the data set, the split or a setting does not exist, or a value cannot work.

@@ -1,4 +1,4 @@
-"""Work in pieces, each of which is there completely or not at all, so that an interrupted run goes on."""
+"""Resumable jobs: each output is written atomically."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """One piece.
+    """One resumable job.
 
     Attributes:
-        done: Whether it is there already.
-        make: Makes it.
+        done: Returns whether the output exists.
+        make: Writes the output.
     """
 
     done: Callable[[], bool]
@@ -22,9 +22,9 @@ class Job(NamedTuple):
 
 @contextmanager
 def complete(path: Path) -> Iterator[Path]:
-    """A name beside to write a file or folder under; it becomes ``path`` when the ``with`` block ends well.
+    """Yield a temporary path in the same folder, which is renamed to ``path`` if the ``with`` block succeeds.
 
-    What a killed run left under that name is removed first, and an incomplete folder of the final name last.
+    Leftovers of a killed run at the temporary path are removed first; an existing folder ``path`` is replaced.
     """
     beside = path.with_name(f".{path.stem}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def list_models() -> list[str]:
-    """Names :func:`build` knows."""
+    """Return the names that :func:`build` accepts."""
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
 def model_class(name: str) -> type[AVSModel]:
-    """The one model class of ``models/<name>.py``.
+    """Return the model class of ``models/<name>.py``.
 
     Raises:
         ConfigError: When no model has that name.
@@ -37,30 +37,30 @@ def model_class(name: str) -> type[AVSModel]:
 
 
 def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
-    """A model with random weights; reads no file.
+    """Build a model with random weights; reads no file.
 
     Args:
         name: One of :func:`list_models`.
-        classes: Output channels K: 1 for "what sounds", else background + classes.
-        **config: Fields of the model's ``Config``; what is left out takes the paper's value.
+        classes: Number of output channels K: 1 for sounding objects without class, else background + classes.
+        **config: Fields of the model's ``Config``; omitted fields take the value of the paper.
 
     Raises:
-        ConfigError: When the model or a field does not exist, or a value cannot work.
+        ConfigError: When the model or a field does not exist, or a value is invalid.
     """
     model = model_class(name)
     return model(make_config(model, config), classes)
 
 
 def build_for(dataset: AVSDataset, name: str, **config: Any) -> AVSModel:
-    """A model with random weights for a data set.
+    """Build a model with random weights for a data set.
 
     Args:
-        dataset: Decides ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
+        dataset: Sets ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
         name: One of :func:`list_models`.
-        **config: As in :func:`build`; ``categories`` stand when they are given and not None.
+        **config: As in :func:`build`; ``categories`` other than None override those of the data set.
 
     Raises:
-        ConfigError: When the model or a field does not exist, or a value cannot work.
+        ConfigError: When the model or a field does not exist, or a value is invalid.
     """
     if "categories" in model_class(name).Config.__dataclass_fields__ and config.get("categories") is None:
         config["categories"] = dataset.categories

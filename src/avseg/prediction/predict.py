@@ -32,7 +32,7 @@ _ROWS = 20
 
 def predict(
     video: str | Path,
-    model: str | Path | AVSModel = "tiny",
+    model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
     device: str = "cpu",
@@ -96,7 +96,7 @@ def predict(
 
 def stream(
     video: str | Path,
-    model: str | Path | AVSModel = "tiny",
+    model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
     device: str = "cpu",
@@ -142,7 +142,7 @@ def class_names(model: AVSModel) -> tuple[str, ...]:
 def predict_command(
     video: Path,
     output: Path | None = None,
-    model: str = "tiny",
+    model: str = "small",
     fps: float = 1.0,
     device: str = "cpu",
     missing_audio: MissingAudio = "error",

@@ -1,12 +1,13 @@
-"""``avseg train``: a model learns from a data set, and a killed run goes on as if nothing had happened.
+"""``avseg train``: train a model on a data set, with exact resume of interrupted runs.
 
-A run's folder holds ``config.yaml``, ``metrics.csv`` and TensorBoard's events, ``best/`` and ``last/`` for
-:func:`avseg.load`, and ``resume.ckpt``. All that is random is a function of the seed and the position in the run, so
-that weights, optimizer, best score and position are all it takes to go on bit for bit (on a GPU as far as its own
-arithmetic repeats itself).
+The folder of a run has ``config.yaml``, ``metrics.csv`` and TensorBoard events, ``best/`` and ``last/`` for
+:func:`avseg.load`, and ``resume.ckpt``. All randomness is a function of the seed and the position in the run. A run
+that is resumed from weights, optimizer, best score and position therefore equals an uninterrupted run bit for bit (on a
+GPU, if its operations are deterministic).
 """
 
 import dataclasses
+import math
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
 from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
-from avseg.config import Run, Weights
+from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
 from avseg.interface import AVSModel
@@ -32,17 +33,17 @@ from avseg.training.sampler import reseed
 
 
 def train(run: Run, *, progress: bool = False) -> Path:
-    """Train until the epochs or steps are used up.
+    """Train for the given number of epochs or steps.
 
     Args:
         run: All settings.
-        progress: Show a bar.
+        progress: Show a progress bar.
 
     Returns:
-        The run's folder.
+        The folder of the run.
 
     Raises:
-        AvsegError: When a setting cannot work, the run cannot be resumed, or the loss is not finite.
+        AvsegError: When a setting is invalid, the run cannot be resumed, or the loss is not finite.
     """
     folder = Path(run.train.out or f"runs/{run.model['name']}_{run.data['name']}")
     resume = find_resume(run, folder)
@@ -53,6 +54,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
     model = build_for(training, **run.model)
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
+    trainer.fit_loop.max_epochs = _epochs(run.train, len(training), trainer.world_size)
     curves = None
     if trainer.is_global_zero:
         curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
@@ -64,13 +66,13 @@ def train(run: Run, *, progress: bool = False) -> Path:
 
 
 def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
-    """A trained model or parts of one to start from, and the check that a frozen audio encoder has weights.
+    """Load initial weights of a model or its parts, and check that a frozen audio encoder has weights.
 
     Returns:
-        The tensors that ``weights.model`` had in another shape, or not at all: they start from random weights.
+        Names of the tensors that ``weights.model`` lacks or has in another shape; they are initialised randomly.
 
     Raises:
-        CheckpointError: When weights cannot be had or do not fit.
+        CheckpointError: When weights cannot be found or do not fit.
         ConfigError: When the audio encoder is frozen and has random weights.
     """
     fresh = [] if weights.model is None else start_from(model, weights.model)
@@ -84,11 +86,19 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
         elif source is not None:
             read(model, source)
     encoder = getattr(model, "audio", None)
-    frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
+    frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.trainable
     without = weights.model is None or any(key.startswith("audio.") for key in fresh)
     if frozen and without and weights.audio is None and data[0].clip.audio.ndim == 5:
         raise ConfigError(_audio_hint(model.config.audio))
     return fresh
+
+
+def _epochs(config: TrainConfig, clips: int, processes: int) -> int:
+    """Return the number of epochs after which training ends, by ``epochs`` or ``max_steps``."""
+    if config.max_steps is None:
+        return config.epochs
+    steps = math.ceil(math.ceil(clips / processes) / (config.batch_size * config.accumulate))
+    return min(config.epochs, math.ceil(config.max_steps / steps))
 
 
 def _audio_hint(audio: str) -> str:
@@ -140,10 +150,10 @@ def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Tra
 def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -> None:
     with warnings.catch_warnings():
         for harmless in (
-            ".*your dataloader is not resumable",  # it is, by ShuffledFrom; Lightning looks for another way
+            ".*your dataloader is not resumable",  # it is, by ResumableSampler, which Lightning does not recognise
             ".*does not have many workers",
             ".*LeafSpec.* is deprecated",  # between Lightning and torch
-            r"Found \d+ module\(s\) in eval mode",  # a frozen audio encoder, on purpose
+            r"Found \d+ module\(s\) in eval mode",  # a frozen audio encoder
         ):
             warnings.filterwarnings("ignore", harmless)
         try:
