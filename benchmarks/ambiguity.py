@@ -1,21 +1,22 @@
-"""Which of two look-alikes, and what at a change: ``python benchmarks/ambiguity.py RUNS OUT LABEL …``.
+"""Measure models on ambiguous clips: ``python benchmarks/ambiguity.py RUNS OUT LABEL …``.
 
 RUNS is the folder of an ``avseg bench`` on ``synthetic``, each LABEL a model of it. The last weights of every seed
-answer test clips that were made to be ambiguous (``ambiguity`` of :class:`avseg.data.synthetic.Synthetic`), of the size
-and variant that they were trained on. With several classes, marked is whatever is not marked as background.
+are evaluated on ambiguous test clips (``ambiguity`` of :class:`avseg.data.synthetic.Synthetic`), of the size and
+variant that they were trained on. A pixel is marked if it is predicted as sounding; with several classes, if it is not
+predicted as background.
 
-*Spatial*, on the frames in which the first of the pair sounds and both are seen. a0 and a1: the share of the pixels of
-the one that sounds, and of its silent look-alike, that is marked. ``chosen``: of the frames with either, those in which
-a0 > a1; marking both alike is no choice. ``missed``: the frames with neither.
+*Spatial*: visually similar pairs, on the frames in which the first object sounds and both are visible. a0 and a1:
+marked share of the pixels of the sounding object, and of the silent one. ``chosen``: share of frames with a0 > a1,
+among frames in which either is marked. ``missed``: share of frames in which neither is marked.
 
-*Temporal*, on frames around a change (what is seen and sounds differs from that of the frame before or after) and on
-the others: 1 - J; ``lingering``, the share of the pixels of what is silent, but sounds in the frame before or after,
-that is marked, beside ``silent``, the same of what is silent in all three; expected calibration error; area under the
-ROC curve of "this pixel is wrong" for 1 - confidence and for the model's own uncertainty (map ``uncertainty``), and the
-mean of that, where it has one (:mod:`avseg.metrics.calibration`).
+*Temporal*, on frames around a change (the set of visible sounding objects differs from that of the frame before or
+after) and on the others: 1 - J; ``lingering``, the marked share of the pixels of objects that are silent, but sound in
+the frame before or after; ``silent``, the same for objects that are silent in all three; expected calibration error;
+area under the ROC curve for the detection of wrong pixels by 1 - confidence and by the model's own uncertainty (map
+``uncertainty``), and the mean of the latter, for models that predict it (:mod:`avseg.metrics.calibration`).
 
-OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the diagrams of all seeds together;
-OUT_uncertainty.png is the same of the share that is wrong against uncertainty, of models that have it.
+OUT.json has mean and deviation over seeds, OUT.md the tables, OUT_reliability.png the reliability diagrams of all seeds
+together; OUT_uncertainty.png plots the share of wrong pixels against the uncertainty, for models that predict it.
 """
 
 import dataclasses
@@ -57,18 +58,18 @@ from avseg.synthesis.script import Ambiguity
 Numbers = dict[str, float | None]
 """Name → value of one run; None where it is not defined."""
 Diagrams = Mapping[str, Mapping[str, Reliability]]
-"""Label → group of frames → what was counted."""
+"""Label → group of frames → counts."""
 AROUND, OTHERS = "around a change", "other frames"
 SPATIAL = {
-    "chosen": "chooses right",
-    "a0": "marked of what sounds",
-    "a1": "marked of its look-alike",
+    "chosen": "sounding object preferred",
+    "a0": "marked, sounding object",
+    "a1": "marked, silent object",
     "missed": "neither marked",
     "j": "J",
 }
 TEMPORAL = {
     "error": "1 - J",
-    "lingering": "marked before or after it sounds",
+    "lingering": "marked, silent, sounds before or after",
     "silent": "marked, silent",
     "ece": "ECE",
     "auroc/doubt": "AUROC, 1 - confidence",
@@ -78,14 +79,14 @@ TEMPORAL = {
 """Name of a number → heading of its column."""
 
 
-class Answer(NamedTuple):
-    """What a model answers to one clip, at the size of its masks.
+class ClipPrediction(NamedTuple):
+    """Prediction of a model for one clip, at the size of its masks.
 
     Attributes:
         probabilities: (T, K, H, W) float64.
-        marked: (T, H, W) bool.
-        uncertainty: (T, H, W) float64, of models that have it.
-        j: (T,) J of what is marked.
+        marked: (T, H, W) bool, pixels that are not predicted as background.
+        uncertainty: (T, H, W) float64; None for models without it.
+        j: (T,) J of the marked pixels.
     """
 
     probabilities: Tensor
@@ -95,41 +96,41 @@ class Answer(NamedTuple):
 
 
 @torch.inference_mode()
-def answer(model: AVSModel, sample: Sample) -> Answer:
-    """Ask a model."""
+def predict(model: AVSModel, sample: Sample) -> ClipPrediction:
+    """Run a model on a clip."""
     size = sample.target.masks.shape[-2:]
     with evaluating(model):
         prediction = model(sample.clip, maps=True).at(size)
     if prediction.logits.isnan().any():
-        raise CheckpointError(f"the model answers NaN to clip {sample.names[0]!r}: its weights are broken")
+        raise CheckpointError(f"the model predicts NaN for clip {sample.names[0]!r}: its weights are broken")
     marked = decide(prediction)[0] != 0
     areas = class_areas(marked.long(), (sample.target.masks[0] != 0).long(), 2)
     own = prediction.maps.get(MAP)
     own = None if own is None else interpolate(own[0].double(), size, mode="bilinear")[:, 0]
     logits = prediction.logits[0].double()
     probabilities = logits.sigmoid() if model.classes == 1 else logits.softmax(1)
-    return Answer(probabilities, marked, own, frame_iou(areas).tolist())
+    return ClipPrediction(probabilities, marked, own, frame_iou(areas).tolist())
 
 
 class Spatial:
-    """What one run does where two things look alike."""
+    """Counts of one run on clips with visually similar pairs."""
 
     def __init__(self) -> None:
         self.first: list[float] = []
         self.second: list[float] = []
         self.j: list[float] = []
 
-    def add(self, sample: Sample, scene: Scene, given: Answer) -> None:
+    def add(self, sample: Sample, scene: Scene, predicted: ClipPrediction) -> None:
         """Count a clip."""
-        for t, (who, marked) in enumerate(zip(scene.instances, given.marked.numpy(), strict=True)):
-            ours, theirs = who == 1, who == 2
-            if scene.sounds[0, t] and ours.any() and theirs.any():
-                self.first.append(float(marked[ours].mean()))
-                self.second.append(float(marked[theirs].mean()))
-                self.j.append(given.j[t])
+        for t, (instances, marked) in enumerate(zip(scene.instances, predicted.marked.numpy(), strict=True)):
+            first, second = instances == 1, instances == 2
+            if scene.sounds[0, t] and first.any() and second.any():
+                self.first.append(float(marked[first].mean()))
+                self.second.append(float(marked[second].mean()))
+                self.j.append(predicted.j[t])
 
     def numbers(self) -> Numbers:
-        """Of all clips."""
+        """Return the numbers over all clips."""
         pairs = list(zip(self.first, self.second, strict=True))
         return {
             "frames": len(pairs),
@@ -142,7 +143,7 @@ class Spatial:
 
 
 class Group:
-    """What one run does on some frames of temporal clips."""
+    """Counts of one run on a group of frames of temporal clips."""
 
     def __init__(self, classes: int) -> None:
         self.calibration = Calibration(classes)
@@ -150,20 +151,20 @@ class Group:
         self.marked = {"lingering": 0, "silent": 0}
         self.pixels = {"lingering": 0, "silent": 0}
 
-    def add(self, t: int, sample: Sample, scene: Scene, given: Answer) -> None:
+    def add(self, t: int, sample: Sample, scene: Scene, predicted: ClipPrediction) -> None:
         """Count frame ``t`` of a clip."""
         at = slice(t, t + 1)
-        own = None if given.uncertainty is None else given.uncertainty[at]
-        self.calibration.update(given.probabilities[at], sample.target.masks[0, at], own)
-        self.j.append(given.j[t])
+        own = None if predicted.uncertainty is None else predicted.uncertainty[at]
+        self.calibration.update(predicted.probabilities[at], sample.target.masks[0, at], own)
+        self.j.append(predicted.j[t])
         near = scene.sounds[:, max(t - 1, 0) : t + 2].any(1)
         for name, things in (("lingering", near & ~scene.sounds[:, t]), ("silent", ~near)):
             where = np.isin(scene.instances[t], np.flatnonzero(things) + 1)
-            self.marked[name] += int(given.marked[t].numpy()[where].sum())
+            self.marked[name] += int(predicted.marked[t].numpy()[where].sum())
             self.pixels[name] += int(where.sum())
 
     def numbers(self) -> Numbers:
-        """Of all frames."""
+        """Return the numbers over all frames."""
         found = self.calibration
         values = {
             "ece": found.reliability.ece,
@@ -180,22 +181,22 @@ class Group:
 
 
 class Temporal:
-    """What one run does on the frames around a change, and on the others."""
+    """Counts of one run on the frames around a change, and on the others."""
 
     def __init__(self, classes: int) -> None:
         self.groups = {AROUND: Group(classes), OTHERS: Group(classes)}
 
-    def add(self, sample: Sample, scene: Scene, given: Answer) -> None:
+    def add(self, sample: Sample, scene: Scene, predicted: ClipPrediction) -> None:
         """Count a clip."""
-        for t, near in enumerate(around(scene)):
-            self.groups[AROUND if near else OTHERS].add(t, sample, scene, given)
+        for t, near in enumerate(near_change(scene)):
+            self.groups[AROUND if near else OTHERS].add(t, sample, scene, predicted)
 
 
-def around(scene: Scene) -> NDArray[np.bool_]:
-    """(T,): what is seen and sounds differs from the frame before or after."""
-    heard = scene.sounds[np.array(scene.seen)]
-    near = np.zeros(heard.shape[1], dtype=np.bool_)
-    changes = (heard[:, 1:] != heard[:, :-1]).any(0)
+def near_change(scene: Scene) -> NDArray[np.bool_]:
+    """Return whether the visible sounding objects differ from the frame before or after, (T,)."""
+    sounding = scene.sounds[np.array(scene.seen)]
+    near = np.zeros(sounding.shape[1], dtype=np.bool_)
+    changes = (sounding[:, 1:] != sounding[:, :-1]).any(0)
     near[1:] |= changes
     near[:-1] |= changes
     return near
@@ -206,8 +207,8 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def common_data(models: Mapping[Path, AVSModel]) -> Synthetic.Config:
-    """Settings of the data that all models were trained on; those that a card does not know are at their defaults."""
-    settings = {path: _made(data_settings(model.card, {}, str(path)), path) for path, model in models.items()}
+    """Return the data settings that all models were trained with; defaults for settings missing on a card."""
+    settings = {path: _config(data_settings(model.card, {}, str(path)), path) for path, model in models.items()}
     first, ours = next(iter(settings.items()))
     other = next((path for path, theirs in settings.items() if theirs != ours), None)
     if other is not None:
@@ -215,42 +216,42 @@ def common_data(models: Mapping[Path, AVSModel]) -> Synthetic.Config:
     return ours
 
 
-def _made(settings: dict[str, Any], path: Path) -> Synthetic.Config:
+def _config(settings: dict[str, Any], path: Path) -> Synthetic.Config:
     name = settings.pop("name")
     if name != "synthetic":
-        raise ConfigError(f"ambiguous clips can be made of 'synthetic' alone, {path} was trained on {name!r}")
+        raise ConfigError(f"ambiguous clips exist only in 'synthetic', {path} was trained on {name!r}")
     config: Synthetic.Config = make_config(Synthetic, settings)
     return config
 
 
 def measure(models: Mapping[Path, AVSModel], data: Synthetic, tallies: Mapping[Path, Spatial | Temporal]) -> None:
-    """Have all models answer all clips, each of which is made once."""
+    """Run all models on all clips; each clip is rendered once."""
     for model in models.values():
         check_classes(model, data)
     console = Console(stderr=True)
     for index in track(range(len(data)), data.config.ambiguity, console=console, transient=True):
         sample, scene = data.sample_with_scene(index)
         for path, model in models.items():
-            tallies[path].add(sample, scene, answer(model, sample))
+            tallies[path].add(sample, scene, predict(model, sample))
 
 
 def clips_of(settings: Synthetic.Config, ambiguity: Ambiguity, clips: int) -> Synthetic:
-    """So many test clips of the kind that is asked for."""
+    """Return a test split of that many ambiguous clips."""
     return Synthetic(dataclasses.replace(settings, ambiguity=ambiguity, test=clips), "test")
 
 
 def together(counted: Iterable[Reliability]) -> Reliability:
-    """All seeds in one."""
+    """Add the counts of all seeds."""
     return reduce(operator.add, counted)
 
 
 def of_all(runs: Sequence[Numbers]) -> dict[str, Any]:
-    """Mean and deviation of every number that all seeds have; None for the others."""
+    """Return mean and deviation of every number that is defined for all seeds; None for the others."""
     return {name: over_seeds([run[name] for run in runs]) for name in runs[0]}
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Both tables; everything times 100, mean ± deviation between seeds."""
+    """Return both tables; all numbers times 100, mean ± deviation over seeds."""
     numbers = result["numbers"]
     spatial = [[label, *_cells(found["spatial"], SPATIAL)] for label, found in numbers.items()]
     temporal = [
@@ -273,7 +274,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, dict[str, Any], Diagrams, Diagrams]:
-    """The data of the second kind; the numbers of each label; reliability of probability, and of uncertainty."""
+    """Return the temporal data, the numbers of each label, and the reliability of probability and of uncertainty."""
     weights = {label: [seed / "last" for seed in folders] for label, folders in seeds(runs, labels).items()}
     models = {path: avseg.load(path) for paths in weights.values() for path in paths}
     settings = common_data(models)
@@ -296,30 +297,32 @@ def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, d
             "wrong_where_uncertain": {k: found.as_dict() for k, found in uncertain[label].items()},
             "trained_at": sorted({str(models[path].card.get("commit")) for path in paths}),
         }
-    known = {label: of for label, of in uncertain.items() if any(counted.counts.any() for counted in of.values())}
-    return switching, numbers, probable, known
+    predicted = {label: of for label, of in uncertain.items() if any(counted.counts.any() for counted in of.values())}
+    return switching, numbers, probable, predicted
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, write and draw."""
+    """Measure, write and plot."""
     parser = arguments(__doc__)
-    parser.add_argument("--clips", type=int, default=100, help="of each kind (default: 100)")
-    said = parser.parse_args(argv)
+    parser.add_argument("--clips", type=int, default=100, help="clips of each kind (default: 100)")
+    args = parser.parse_args(argv)
     command = shlex.join(["python", "benchmarks/ambiguity.py", *argv])
     with mistakes_in_a_line():
-        said.out.parent.mkdir(parents=True, exist_ok=True)
-        data, numbers, probable, uncertain = compare(said.runs, said.labels, said.clips)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        data, numbers, probable, uncertain = compare(args.runs, args.labels, args.clips)
         settings = {"name": "synthetic", **dataclasses.asdict(data.config), "ambiguity": "spatial, then temporal"}
         result = {**provenance(command), "config": {"data": settings, "split": "test"}, "numbers": numbers}
         words = markdown(result)
         several = data.classes > 1
-        number, share = ("confidence", "share that is right") if several else ("probability", "share that sounds")
-        write_result(said.out.with_suffix(".json"), result)
-        write_text(said.out.with_suffix(".md"), words)
-        reliability(probable, said.out.with_name(f"{said.out.stem}_reliability.png"), number=number, share=share)
+        number, share = (
+            ("confidence", "share of right pixels") if several else ("probability", "share of sounding pixels")
+        )
+        write_result(args.out.with_suffix(".json"), result)
+        write_text(args.out.with_suffix(".md"), words)
+        reliability(probable, args.out.with_name(f"{args.out.stem}_reliability.png"), number=number, share=share)
         if uncertain:
-            path = said.out.with_name(f"{said.out.stem}_uncertainty.png")
-            reliability(uncertain, path, number="uncertainty", share="share that is wrong")
+            path = args.out.with_name(f"{args.out.stem}_uncertainty.png")
+            reliability(uncertain, path, number="uncertainty", share="share of wrong pixels")
     Console().print(words, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Build a stock of pictures and sounds: ``python benchmarks/collect_material.py OUT [options]``.
+"""Build a stock of images and sounds: ``python benchmarks/collect_material.py OUT [options]``.
 
 OUT receives ``classes.yaml``, ``report.md`` and the folders ``train``, ``val``, ``test`` and ``research``, each with
 ``images/<class>``, ``cutouts/<class>``, ``sounds/<class>`` and ``manifest.csv``. Only material with a stated free
@@ -12,10 +12,10 @@ Masks hold class numbers; 255 is ignored. Pseudo-masks are treated as follows:
   (``--saliency``) on the image padded to a square with a margin of 15 %; images whose mask is still implausible are
   left out.
 - With ``--people`` (DeepLab v3, PASCAL VOC), people who cover at least 2 % of the image get the number of ``person``
-  beside things that the model keeps apart from people (llama, umbrella, wheelchair), inside the object's mask too. It
-  takes some instruments, headphones and phones for people: there, people's pixels outside the object's mask are
-  ignored, and an image is left out when person and object overlap by more than half of either. Masks of the class
-  ``person`` are united with the model's.
+  in images of objects that the model separates from people (llama, umbrella, wheelchair), inside the object's mask too.
+  It classifies some instruments, headphones and phones as people: in their images, people's pixels outside the object's
+  mask are ignored, and an image is left out when person and object overlap by more than half of either. Masks of the
+  class ``person`` are united with the model's.
 """
 
 import sys
@@ -73,7 +73,7 @@ def check(words: Namespace) -> None:
 
 
 def gathered(words: Namespace) -> Iterator[Item]:
-    """Yield the items of all inputs; an item is named once, at its first place."""
+    """Yield the items of all inputs without duplicates."""
     sources: list[Iterator[Item]] = []
     if words.collected:
         teachers = pictures.Teachers(
@@ -107,12 +107,12 @@ def report(rows: Sequence[dict[str, str]]) -> str:
         for label in sorted({label for k, label, _ in counts if k == kind}):
             lines.append(f"| {label} | {' | '.join(str(counts[kind, label, part]) for part in PARTS)} |")
         lines += [f"| all | {' | '.join(map(str, totals))} |", ""]
-    heard = {label for kind, label, part in counts if kind == "sound" and part != "research"}
+    audible = {label for kind, label, part in counts if kind == "sound" and part != "research"}
     seen = {label for kind, label, part in counts if kind != "sound" and part != "research"}
     loud = {row["name"]: row["sounds"] for row in classes().table if not row.get("silent")}
-    mute = [name for name, sounds in loud.items() if name in seen and not heard & set(sounds)]
+    mute = [name for name, sounds in loud.items() if name in seen and not audible & set(sounds)]
     unseen = [name for name in loud if name not in seen]
-    off_screen = sorted(heard - {sound for name in seen & loud.keys() for sound in loud[name]})
+    off_screen = sorted(audible - {sound for name in seen & loud.keys() for sound in loud[name]})
     for text, names in (
         ("With pictures, without sounds", mute),
         ("Without pictures", unseen),
@@ -131,8 +131,8 @@ def main(given: Sequence[str] | None = None) -> None:
         parts = split(items)
         shown = track(items, "Writing", console=Console(stderr=True), disable=not sys.stderr.isatty())
         rows = write(words.out, shown, parts)
-        heard = {row["class"] for row in rows if row["kind"] == "sound"}
-        write_classes(words.out / "classes.yaml", heard, read("instruments.yaml").keys() - {"metronome", "phone"})
+        audible = {row["class"] for row in rows if row["kind"] == "sound"}
+        write_classes(words.out / "classes.yaml", audible, read("instruments.yaml").keys() - {"metronome", "phone"})
         (words.out / "report.md").write_text(report(rows), encoding="utf-8")
 
 

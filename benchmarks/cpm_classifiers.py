@@ -1,10 +1,10 @@
-"""Who should name the class of a query: ``python benchmarks/cpm_classifiers.py RUNS OUT LABEL …``.
+"""Compare classifiers of CPM's queries: ``python benchmarks/cpm_classifiers.py RUNS OUT LABEL …``.
 
 RUNS is the folder of an ``avseg bench``, each LABEL a CPM of it that has mixtures. The last weights of every seed
-answer the test split three times: by Bayes' rule over the mixtures, all classes being as likely beforehand (CPM's
-default); by the same rule, classes being as likely as Hungarian matching makes them among the queries of the validation
-split; and by the softmax of the class head, which is trained beside the mixtures. OUT.json has the scores of the
-headline's protocol, OUT.md a table of the first of them.
+are scored on the test split with three classifiers: Bayes' rule over the mixtures with a uniform class prior (CPM's
+default); the same rule with the class frequencies of matched queries on the validation split as prior; and the softmax
+of the class head, which is trained in addition to the mixtures. OUT.json has the scores of the headline's protocol,
+OUT.md a table of the first of them.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ from avseg.nn.gaussian_mixture import ClassMixtures
 from avseg.nn.matching import match
 from avseg.provenance import provenance, write_result
 
-CLASSIFIERS = ("Bayes, all classes as likely", "Bayes, classes as likely as they are", "softmax")
+CLASSIFIERS = ("Bayes, uniform prior", "Bayes, prior of matched queries", "softmax")
 
 
-class Informed:
-    """Bayes' rule with what is known beforehand.
+class PriorBayes:
+    """Bayes' rule with a class prior.
 
     Args:
         mixtures: p(q | c).
@@ -44,26 +44,26 @@ class Informed:
         self.mixtures, self.prior = mixtures, prior
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Log p(c | x), (..., d) → (..., C)."""
+        """Return log p(c | x), (..., d) → (..., C)."""
         return (self.mixtures.log_likelihood(x) + self.prior).log_softmax(-1)
 
 
 @torch.inference_mode()
 def prior(model: CPM, data: AVSDataset) -> Tensor:
-    """Log of how often queries are of each class or of none, every class having been seen once more."""
+    """Return the log frequency of each class, and of no class, among the queries, with one pseudo-count per class."""
     counts = torch.ones(model.labels + 1)
     for index in range(len(data)):
         sample = collate([data[index]])
         state = model(sample.clip).state
         labels = sample.target.masks.flatten(0, 1)
-        matches = match(state.classes[-1], state.drawn.masks[-1], labels, model.config.set_loss, random=False)
+        matches = match(state.classes[-1], state.outputs.masks[-1], labels, model.config.set_loss, random=False)
         counts[:-1] += matches.classes.bincount(minlength=model.labels)
         counts[-1] += state.classes[-1].shape[:2].numel() - len(matches.classes)
     return (counts / counts.sum()).log()
 
 
 def score(run: Path) -> dict[str, dict[str, Any]]:
-    """Classifier → name of a score → value."""
+    """Return classifier → name of a score → value."""
     model = avseg.load(run / "last")
     if not isinstance(model, CPM) or model.mixtures is None:
         raise ConfigError(f"{run} holds no CPM with mixtures: choose another label")
@@ -75,8 +75,8 @@ def score(run: Path) -> dict[str, dict[str, Any]]:
         return of_protocol
 
     plain = scores()
-    informed = Informed(model.mixtures, prior(model, build_dataset(split="val", **model.card["data"])))
-    model.mixtures.log_posterior = informed  # type: ignore[method-assign]
+    with_prior = PriorBayes(model.mixtures, prior(model, build_dataset(split="val", **model.card["data"])))
+    model.mixtures.log_posterior = with_prior  # type: ignore[method-assign]
     found = plain, scores()
     model.config = dataclasses.replace(model.config, classifier="softmax")
     return dict(zip(CLASSIFIERS, (*found, scores()), strict=True))
@@ -84,9 +84,9 @@ def score(run: Path) -> dict[str, dict[str, Any]]:
 
 def main(argv: Sequence[str]) -> None:
     """Score, and write both files."""
-    said = arguments(__doc__).parse_args(argv)
+    args = arguments(__doc__).parse_args(argv)
     with mistakes_in_a_line():
-        scores = {label: [score(run) for run in found] for label, found in seeds(said.runs, said.labels).items()}
+        scores = {label: [score(run) for run in found] for label, found in seeds(args.runs, args.labels).items()}
         numbers = {
             label: {
                 classifier: {name: over_seeds([run[classifier][name] for run in found]) for name in names}
@@ -95,12 +95,12 @@ def main(argv: Sequence[str]) -> None:
             for label, found in scores.items()
         }
         command = shlex.join(["python", "benchmarks/cpm_classifiers.py", *argv])
-        write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": numbers})
-        first = next(iter(numbers[said.labels[0]][CLASSIFIERS[0]]))
+        write_result(args.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": numbers})
+        first = next(iter(numbers[args.labels[0]][CLASSIFIERS[0]]))
         rows = [f"| {label} | {' | '.join(cell(of[c][first]) for c in CLASSIFIERS)} |" for label, of in numbers.items()]
         head = f"| {first} | {' | '.join(CLASSIFIERS)} |"
         text = "\n".join([f"`{command}`", "", head, f"|---|{'---:|' * len(CLASSIFIERS)}", *rows, ""])
-        write_text(said.out.with_suffix(".md"), text)
+        write_text(args.out.with_suffix(".md"), text)
     Console().print(text, markup=False, soft_wrap=True)
 
 

@@ -4,7 +4,7 @@ Run ``python benchmarks/distill_audio.py --config configs/distill_mobile_audio.y
 dequantised weights of YAMNet (Google, Apache-2.0), of which the last layer keeps 512 of 1024 channels, and learns
 the scores and the embedding that YAMNet gives for random mixtures of sounds. The teacher runs in float32 on the exact
 log-mel patch: the int8 arithmetic of the TensorFlow Lite file distorts the log-mel patch of sounds with pauses or a
-steep spectrum. Agreement with the file itself is reported beside it.
+steep spectrum. Agreement with the file itself is reported as well.
 
 Below ``out``: decoded sounds, shards of windows with the outputs of the teacher, ``state.pt`` to resume from,
 ``mobile_audio.safetensors`` and ``distill_mobile_audio.json``. A repeated command goes on where the last one stopped.
@@ -323,7 +323,7 @@ class Training:
                 self.save()
 
     def _left(self) -> Iterator[tuple[int, Shard]]:
-        """Yield each batch that is still to come; shards that lie behind are not read."""
+        """Yield each batch that is left; completed shards are not read."""
         step = 0
         for epoch in range(self.s.epochs):
             for number in order(self.s, epoch):

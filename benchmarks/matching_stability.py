@@ -1,9 +1,10 @@
-"""How often queries change their objects in training: ``python benchmarks/matching_stability.py RUNS OUT LABEL …``.
+"""Measure the stability of matching in training: ``python benchmarks/matching_stability.py RUNS OUT LABEL …``.
 
-RUNS is the folder of an ``avseg bench`` whose recipe has ``train.keep_every``, each LABEL a model of it that matches
-queries with objects. Every set of weights that was kept answers the same validation clips, and Hungarian matching gives
-each object (a class in a frame, the background apart) its query. Between two sets of weights, of the queries that have
-an object in either: the share that has another one, or none, in the other. OUT.json has the numbers, OUT.png the curve.
+RUNS is the folder of an ``avseg bench`` with ``train.keep_every`` in its recipe, each LABEL a model of it that matches
+queries with objects. Every kept set of weights is run on the same validation clips, and Hungarian matching assigns a
+query to each object (a class in a frame, without the background). Among the queries that are matched with one of two
+successive sets of weights: the share that is matched with another object, or none, with the other set. OUT.json has the
+numbers, OUT.png the curve.
 """
 
 import itertools
@@ -34,13 +35,13 @@ Owners = list[dict[int, int]]
 
 @torch.inference_mode()
 def owners(model: CPM, data: AVSDataset) -> Owners:
-    """Which query has which object, in every frame of a data set."""
+    """Return the object matched with each query, for every frame of a data set."""
     found: Owners = []
     for index in range(len(data)):
         sample = collate([data[index]])
         state = model(sample.clip).state
         labels = sample.target.masks.flatten(0, 1)
-        matches = match(state.classes[-1], state.drawn.masks[-1], labels, model.config.set_loss, random=False)
+        matches = match(state.classes[-1], state.outputs.masks[-1], labels, model.config.set_loss, random=False)
         frames: Owners = [{} for _ in labels]
         for frame, query, kind in zip(*(m.tolist() for m in matches), strict=True):
             if kind > 0:
@@ -50,27 +51,27 @@ def owners(model: CPM, data: AVSDataset) -> Owners:
 
 
 def changed(before: Owners, after: Owners) -> float:
-    """Of the queries that have an object before or after, the share whose object is another."""
+    """Return the share of queries with another object, among those with an object before or after."""
     pairs = [(b.get(q), a.get(q)) for b, a in zip(before, after, strict=True) for q in {*b, *a}]
     return sum(b != a for b, a in pairs) / len(pairs)
 
 
 def curve(run: Path) -> dict[int, float]:
-    """Optimizer step → share of changes since the weights that were kept before."""
+    """Return optimizer step → share of changes since the previous set of weights."""
     steps = sorted(int(p.name.removeprefix("step")) for p in run.glob("step*"))
     if len(steps) < 2:
-        raise ConfigError(f"{run} keeps fewer than two sets of weights: train it with train.keep_every")
+        raise ConfigError(f"{run} has fewer than two sets of weights: train it with train.keep_every")
     models = (avseg.load(run / f"step{step}") for step in track(steps, str(run)))
-    held = []
+    matched = []
     for model in models:
         if not isinstance(model, CPM):
             raise ConfigError(f"{run} holds no CPM: choose another label")
-        held.append(owners(model, build_dataset(split="val", **model.card["data"])))
-    return {step: changed(*pair) for step, pair in zip(steps[1:], itertools.pairwise(held), strict=True)}
+        matched.append(owners(model, build_dataset(split="val", **model.card["data"])))
+    return {step: changed(*pair) for step, pair in zip(steps[1:], itertools.pairwise(matched), strict=True)}
 
 
-def draw(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
-    """Mean and range over seeds."""
+def plot(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
+    """Plot mean and range over seeds."""
     with styled():
         figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         axes = figure.add_subplot()
@@ -88,14 +89,14 @@ def draw(curves: dict[str, list[dict[int, float]]], path: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, write and draw."""
-    said = arguments(__doc__).parse_args(argv)
+    """Measure, write and plot."""
+    args = arguments(__doc__).parse_args(argv)
     with mistakes_in_a_line():
-        found = seeds(said.runs, said.labels)
+        found = seeds(args.runs, args.labels)
         curves = {label: [curve(run) for run in folders] for label, folders in found.items()}
         command = shlex.join(["python", "benchmarks/matching_stability.py", *argv])
-        write_result(said.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": curves})
-        draw(curves, said.out.with_suffix(".png"))
+        write_result(args.out.with_suffix(".json"), {**provenance(command, "cpu"), "numbers": curves})
+        plot(curves, args.out.with_suffix(".png"))
     for label, of_seeds in curves.items():
         last = [statistics.mean(list(seed.values())[-4:]) for seed in of_seeds]
         Console().print(f"{label}: {100 * statistics.mean(last):.1f} % over the last four intervals")

@@ -1,6 +1,6 @@
-"""How fast ``avseg predict`` is against the video: ``python benchmarks/predict_speed.py OUT.json VIDEO ...``.
+"""Measure the speed of ``avseg predict`` in real time: ``python benchmarks/predict_speed.py OUT.json VIDEO ...``.
 
-Writing of all results is included; start-up, a few seconds, is told apart.
+Writing all results is included; the start-up time, a few seconds, is measured separately.
 """
 
 import json
@@ -17,7 +17,7 @@ from avseg.provenance import provenance
 
 
 def factor(video: Path) -> dict[str, object]:
-    """Seconds of video for each second of work, without and with what Python takes to start and load."""
+    """Return seconds of video per second of computation, without and with start-up of Python and the model."""
     info = probe(video)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -35,7 +35,7 @@ def main(out: str, videos: list[str]) -> None:
     """Measure and write."""
     command = shlex.join(["python", "benchmarks/predict_speed.py", out, *(Path(v).name for v in videos)])
     report = provenance(command) | {
-        "config": {"model": "tiny", "fps": 1.0},
+        "config": {"model": "small", "fps": 1.0},
         "numbers": [factor(Path(v)) for v in videos],
     }
     Path(out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -56,7 +56,7 @@ class Entry:
 
     @property
     def held_out(self) -> bool:
-        """Whether the source is one of the tenth that is never trained on; decided by a hash of its name."""
+        """Return whether the source is one of the tenth that is never trained on; decided by a hash of its name."""
         return int(hashlib.sha256(self.group.encode()).hexdigest(), 16) % 10 == 0
 
 
@@ -121,7 +121,7 @@ def _key(path: Path) -> str:
 
 
 def _groups(root: Path, folder: Folder) -> dict[str, str]:
-    """Last three parts of a file's path → its source."""
+    """Return last three parts of a file's path → its source."""
     if folder.manifest is None:
         return {}
     try:

@@ -40,7 +40,7 @@ class Mixing:
 
 
 class Mixer:
-    """Makes random windows of the sounds of a library.
+    """Random windows of the sounds of a library.
 
     Args:
         library: Sounds to draw from; classes are drawn by the square root of their number of sounds.
@@ -73,7 +73,7 @@ class Mixer:
         return (wave * 10 ** (level / 20) / max(float(np.abs(wave).max()), 1e-9)).astype(np.float32)
 
     def _sound(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return a random crop of a random sound; a crop in a pause is drawn again, twice at most."""
+        """Return a random crop of a random sound; a crop in a pause is sampled again, at most twice."""
         instrument = rng.random() < self._mixing.instruments
         kind = instrument if instrument in self._kinds else not instrument
         wave = self._library.wave(self._kinds[kind].draw(rng))

@@ -2,8 +2,8 @@
 
     python benchmarks/tpavi_linear_vs_quadratic.py OUT.json
 
-One clip of five 224 x 224 frames, from the audio embeddings on; the models take turns, so that a busy machine slows
-all of them alike. Memory is the most that is in use while a model runs, its weights included.
+One clip of five 224 x 224 frames with audio embeddings; the models are timed in turn, so that other load affects all of
+them equally. Memory is the peak while a model runs, including its weights.
 """
 
 import json
@@ -30,14 +30,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def seconds(model: AVSModel, clip: Clip) -> float:
-    """One call."""
+    """Time one call."""
     start = time.perf_counter()
     model(clip)
     return time.perf_counter() - start
 
 
 def counted(model: AVSModel, clip: Clip) -> dict[str, float]:
-    """All multiply-accumulates, and the peak of memory in bytes."""
+    """Return all multiply-accumulates, and the peak memory in bytes."""
     with all_macs() as macs:
         model(clip)
         total = macs()
@@ -48,7 +48,7 @@ def counted(model: AVSModel, clip: Clip) -> dict[str, float]:
 
 @torch.no_grad()
 def measure(visual: str) -> dict[str, dict[str, float]]:
-    """Median seconds, operations and memory of each model."""
+    """Return median seconds, operations and memory of each model."""
     models = {label: build(name, visual=visual, audio="none", **kw).eval() for label, (name, kw) in MODELS.items()}
     clip = noise(models["pcmanet"], 5, 224, 224)
     times: dict[str, list[float]] = {label: [] for label in models}

@@ -34,7 +34,7 @@ class Outputs(NamedTuple):
 
 
 class Yamnet:
-    """The TensorFlow Lite file, run as it is.
+    """YAMNet as a TensorFlow Lite file.
 
     Args:
         path: ``yamnet.tflite``.
@@ -65,7 +65,7 @@ class Yamnet:
 
 
 def _interpreter(path: Path) -> Any:
-    """Allocated interpreter that keeps intermediate tensors readable."""
+    """Return an allocated interpreter that keeps intermediate tensors readable."""
     if not path.is_file():
         raise CheckpointError(f"no TensorFlow Lite file at {path}: give the path of yamnet.tflite")
     try:
@@ -77,7 +77,7 @@ def _interpreter(path: Path) -> Any:
         interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, PATCH_SAMPLES), np.float32))
-    interpreter.invoke()  # constants can be read after the first call alone
+    interpreter.invoke()  # constants can be read only after the first call
     return interpreter
 
 
@@ -132,7 +132,7 @@ class _Constants:
                 return torch.from_numpy(
                     dequantise(values, q["scales"], q["zero_points"], q["quantized_dimension"]),
                 )
-        raise CheckpointError(f"the TensorFlow Lite file has no constant {prefix} of shape {shape}: it is no YAMNet")
+        raise CheckpointError(f"the TensorFlow Lite file has no constant {prefix} of shape {shape}: it is not YAMNet")
 
 
 def dequantise(

@@ -1,5 +1,4 @@
-"""Fixtures that several tests share: one thread and one seed; tiny videos, made on the spot, and a
-model that only listens; recordings of releases."""
+"""Shared fixtures: one thread and one seed, tiny videos, a model that depends only on audio, releases' layouts."""
 
 import csv
 import gzip
@@ -33,7 +32,7 @@ PARITY = Path(__file__).parent / "parity"
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:
-    """Repeatable numbers, and no fight over two cores."""
+    """Make numbers reproducible, and use one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -42,7 +41,7 @@ def _one_thread_one_seed() -> Iterator[None]:
 
 
 def grey(index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture whose brightness tells its number."""
+    """Return an image with its number as brightness."""
     return np.full((*size, 3), 20 + index * 5 % 200, np.uint8)
 
 
@@ -60,7 +59,7 @@ def write_video(
     sound_start: float = 0.0,
     faststart: bool = False,
 ) -> Path:
-    """A video with pictures at given seconds and (channels, n) sound, -1..1, from a given second on."""
+    """Write a video with frames at given times and (channels, n) audio in -1..1 from ``sound_start`` on."""
     with av.open(str(path), "w", options={"movflags": "+faststart"} if faststart else {}) as container:
         video = container.add_stream(codec, rate=25)
         video.height, video.width = size
@@ -88,19 +87,19 @@ def write_video(
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a tiny video under the test's own folder: ``make_video("clip.mp4", times=[0, 0.1], ...)``."""
+    """Write a tiny video in the test's temporary folder: ``make_video("clip.mp4", times=[0, 0.1], ...)``."""
     return lambda name="clip.mkv", **settings: write_video(tmp_path / name, **settings)
 
 
 @pytest.fixture(scope="session")
 def layouts() -> dict[str, dict[str, list[int]]]:
-    """Case → key → shape of the released state dicts."""
+    """Return case → key → shape of the released state dicts."""
     return json.loads(gzip.decompress((PARITY / "layouts.json.gz").read_bytes()))
 
 
 @pytest.fixture(scope="session")
 def weights() -> Callable[..., dict[str, torch.Tensor]]:
-    """Layout → the tensors of its recording, which were made from the names of their keys."""
+    """Return layout → tensors of the parity files, generated from the names of their keys."""
     return lambda layout, gain=1.0: {
         name: torch.from_numpy(_weight(name, tuple(shape), gain)) for name, shape in layout.items()
     }
@@ -120,12 +119,12 @@ def _weight(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
         x = 1 + 0.1 * x
     else:
         x = 0.05 * x
-    # PCMANet's recordings alone: keeps some tokens and drops others.
+    # Only in PCMANet's parity files: keeps some tokens and drops others.
     return np.asarray(x * 12 if "output_conv" in name and name.endswith(".3.weight") else x, np.float32)
 
 
 class Ear(AVSModel):
-    """Marks everything in a frame when there is sound at its very moment, nothing when there is none."""
+    """Predict the whole frame as sounding if there is sound at its centre time, else nothing."""
 
     @dataclass(frozen=True)
     class Config:
@@ -140,11 +139,11 @@ class Ear(AVSModel):
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
         self.clips.append(clip)
-        heard = clip.audio[:, :, 0, 46:50].mean((-2, -1)) > -4.0  # silence is -4.6
-        return Prediction(self.answer(heard[..., None, None].expand(*heard.shape, *clip.frames.shape[-2:])))
+        loud = clip.audio[:, :, 0, 46:50].mean((-2, -1)) > -4.0  # silence is -4.6
+        return Prediction(self.answer(loud[..., None, None].expand(*loud.shape, *clip.frames.shape[-2:])))
 
     def answer(self, sounding: Tensor) -> Tensor:
-        """(B, T, H, W) bool → logits."""
+        """Return logits for (B, T, H, W) bool."""
         return torch.where(sounding, 8.0, -8.0)[:, :, None]
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
@@ -153,12 +152,12 @@ class Ear(AVSModel):
 
 @pytest.fixture
 def ear() -> Ear:
-    """A model that answers from what it hears."""
+    """Return a model that depends only on the audio."""
     return Ear().eval()
 
 
 def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels: int = 1) -> NDArray[np.float32]:
-    """(channels, n): a tone from ``start`` to ``end``, silence around it."""
+    """Return a tone from ``start`` to ``end`` in silence, (channels, n)."""
     time = np.arange(round(seconds * rate)) / rate
     wave = np.where((time >= start) & (time < end), 0.5 * np.sin(2 * np.pi * 997 * time), 0.0)
     return np.repeat(wave[None], channels, 0).astype(np.float32)
@@ -166,20 +165,20 @@ def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels:
 
 @pytest.fixture
 def make_beep() -> Callable[..., NDArray[np.float32]]:
-    """``make_beep(seconds, start, end, rate, channels)``: see :func:`beep`."""
+    """Return :func:`beep`: ``make_beep(seconds, start, end, rate, channels)``."""
     return beep
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """Writes the released layouts with a few drawn clips of 40 x 48 pixels, some of every split."""
+    """Writer of the released layouts with a few rendered clips of 40 x 48 pixels in every split."""
 
     root: Path
     clips: int = 2
     size: tuple[int, int] = (40, 48)
 
     def s4(self) -> Path:
-        """AVSBench-object, single source: its folder."""
+        """Write AVSBench-object, single source; return its folder."""
         root, rows = self.root / "Single-source", []
         for split, number, scene in self._scenes("s4"):
             category, name = ("dog", "cat")[number % 2], f"{split}-{number}_{number}"
@@ -193,7 +192,7 @@ class Tiny:
         return self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
 
     def ms3(self) -> Path:
-        """AVSBench-object, multiple sources: its folder."""
+        """Write AVSBench-object, multiple sources; return its folder."""
         root, rows = self.root / "Multi-sources", []
         for split, number, scene in self._scenes("ms3"):
             name = f"{split}-{number}"
@@ -205,7 +204,7 @@ class Tiny:
         return self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
 
     def avss(self) -> Path:
-        """AVSBench-semantic: its folder, with both kinds of masks."""
+        """Write AVSBench-semantic with both kinds of masks; return its folder."""
         root, rows = self.root / "AVSBench-semantic", []
         for label, frames in (("v1s", 5), ("v1m", 5), ("v2", 10)):
             for split, number, scene in self._scenes("avss", frames):
@@ -228,19 +227,19 @@ class Tiny:
 
     @staticmethod
     def picture(path: Path, pixels: NDArray[Any]) -> None:
-        """A picture in a folder that need not be there."""
+        """Write an image, and create its folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.astype(np.uint8)).save(path)
 
     @staticmethod
     def sound(path: Path, waveform: NDArray[Any], rate: int = 16_000) -> None:
-        """A WAV file of 16 bits: (n,) in -1..1."""
+        """Write a WAV file of 16 bits from (n,) in -1..1."""
         path.parent.mkdir(parents=True, exist_ok=True)
         wavfile.write(path, rate, (np.asarray(waveform) * 32767).round().astype(np.int16))
 
     @staticmethod
     def table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-        """A CSV file; returns its folder."""
+        """Write a CSV file; return its folder."""
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([columns, *rows])
         return path.parent
@@ -248,11 +247,11 @@ class Tiny:
 
 @cache
 def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames: int) -> Scene:
-    """A drawn clip, drawn once for all tests."""
+    """Return a rendered clip, cached for all tests."""
     return build_dataset("synthetic", split, variant=variant, size=size, frames=frames).scene(number)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
-    """Writes released layouts under the test's own folder: ``root = tiny.s4()``."""
+    """Return a writer of released layouts in the test's temporary folder: ``root = tiny.s4()``."""
     return Tiny(tmp_path)

@@ -1,4 +1,4 @@
-"""The scripts of ``benchmarks/``: what they count, against scenes made by hand, and all of them on small models."""
+"""Scripts of ``benchmarks/``: counts on scenes made by hand, and complete runs on small models."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ T, SIDE = 4, 4
 
 
 def scene(sounds: list[list[int]], seen: tuple[bool, ...] = (True, True)) -> Scene:
-    """Thing 1 is the left column of every frame, thing 2 the right one."""
+    """Return a scene: object 1 is the left column of every frame, object 2 the right one."""
     instances = np.zeros((T, SIDE, SIDE), np.uint8)
     instances[:, :, 0], instances[:, :, -1] = 1, 2
     return Scene(
@@ -43,33 +43,33 @@ def sample(of: Scene) -> Sample:
     return Sample(clip, Target(masks, torch.ones(1, T, dtype=torch.bool)), ["scene"])
 
 
-def given(marked: Tensor, uncertainty: Tensor | None = None, probability: float = 0.9) -> ambiguity.Answer:
+def predicted(marked: Tensor, uncertainty: Tensor | None = None, probability: float = 0.9) -> ambiguity.ClipPrediction:
     probabilities = torch.where(marked, probability, 1 - probability).double()[:, None]
-    return ambiguity.Answer(probabilities, marked, uncertainty, [0.5] * T)
+    return ambiguity.ClipPrediction(probabilities, marked, uncertainty, [0.5] * T)
 
 
 def nothing() -> Tensor:
     return torch.zeros(T, SIDE, SIDE, dtype=torch.bool)
 
 
-def test_around_a_change_are_the_frames_on_both_sides_of_what_is_seen() -> None:
-    assert ambiguity.around(scene([[1, 1, 0, 0], [0, 0, 0, 0]])).tolist() == [False, True, True, False]
-    assert ambiguity.around(scene([[1, 1, 1, 1], [0, 0, 0, 1]])).tolist() == [False, False, True, True]
-    assert not ambiguity.around(scene([[1, 1, 1, 1], [0, 0, 0, 0]])).any()
-    # What is heard from outside the picture changes nothing that could be marked.
-    assert not ambiguity.around(scene([[1, 1, 1, 1], [0, 1, 0, 1]], (True, False))).any()
+def test_near_change_has_frames_on_both_sides_of_visible_changes() -> None:
+    assert ambiguity.near_change(scene([[1, 1, 0, 0], [0, 0, 0, 0]])).tolist() == [False, True, True, False]
+    assert ambiguity.near_change(scene([[1, 1, 1, 1], [0, 0, 0, 1]])).tolist() == [False, False, True, True]
+    assert not ambiguity.near_change(scene([[1, 1, 1, 1], [0, 0, 0, 0]])).any()
+    # Off-screen sounds do not change the masks.
+    assert not ambiguity.near_change(scene([[1, 1, 1, 1], [0, 1, 0, 1]], (True, False))).any()
 
 
-def test_of_two_that_look_alike_the_one_that_sounds_is_right() -> None:
-    """Frames: right and whole, wrong by half, both alike, neither; and one in which the first is silent."""
+def test_spatial_counts_preference_for_sounding_object() -> None:
+    """Marked: the sounding object, half of the silent one, both, neither; and a clip with a silent first object."""
     marked = nothing()
     marked[0, :, 0] = True
     marked[1, :2, -1] = True
     marked[2, :, 0] = marked[2, :, -1] = True
     counted, twins = ambiguity.Spatial(), scene([[1, 1, 1, 1], [0, 0, 0, 0]])
-    counted.add(sample(twins), twins, given(marked))
+    counted.add(sample(twins), twins, predicted(marked))
     quiet = scene([[0, 0, 0, 0], [0, 0, 0, 0]])
-    counted.add(sample(quiet), quiet, given(marked))
+    counted.add(sample(quiet), quiet, predicted(marked))
     assert counted.numbers() == {
         "frames": 4,
         "chosen": pytest.approx(1 / 3),
@@ -80,19 +80,19 @@ def test_of_two_that_look_alike_the_one_that_sounds_is_right() -> None:
     }
 
 
-def test_of_no_frames_nothing_is_said() -> None:
+def test_numbers_without_frames_are_none() -> None:
     assert set(ambiguity.Spatial().numbers().values()) == {0, None}
     assert set(ambiguity.Group(1).numbers().values()) == {0, None}
 
 
-def test_what_sounded_before_and_what_never_does_are_counted_apart() -> None:
-    """The first sounds in frames 0 and 1, the second never; frame 2 follows the change, frame 3 does not."""
+def test_temporal_counts_lingering_and_silent_separately() -> None:
+    """Object 1 sounds in frames 0 and 1, object 2 never; frames 1 and 2 are near the change."""
     switching = scene([[1, 1, 0, 0], [0, 0, 0, 0]])
     marked = nothing()
     marked[2, :, 0] = True
     marked[2, 0, -1] = True
     counted = ambiguity.Temporal(1)
-    counted.add(sample(switching), switching, given(marked, torch.full((T, SIDE, SIDE), 0.25).double()))
+    counted.add(sample(switching), switching, predicted(marked, torch.full((T, SIDE, SIDE), 0.25).double()))
     near, far = (counted.groups[name].numbers() for name in (ambiguity.AROUND, ambiguity.OTHERS))
     assert (near["frames"], far["frames"]) == (2, 2)
     assert near["lingering"] == 1.0
@@ -101,7 +101,7 @@ def test_what_sounded_before_and_what_never_does_are_counted_apart() -> None:
     assert far["silent"] == 0.0
     assert near["error"] == 0.5
     assert near["uncertainty"] == pytest.approx(0.25)
-    # Each pixel says 0.9 or 0.1; of frames 1 and 2, four that sound are not marked, five are marked and silent.
+    # Probabilities are 0.9 or 0.1; in frames 1 and 2, four sounding pixels are unmarked and five silent ones marked.
     share_marked, share_left = 0 / 5, 4 / 27
     ece = (5 * abs(share_marked - 0.9) + 27 * abs(share_left - 0.1)) / 32
     assert near["ece"] == pytest.approx(ece)
@@ -125,7 +125,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / NAME
 
 
-def test_ambiguity_writes_tables_numbers_and_a_picture(runs: Path, tmp_path: Path) -> None:
+def test_ambiguity_writes_tables_numbers_and_plots(runs: Path, tmp_path: Path) -> None:
     ambiguity.main([str(runs), str(tmp_path / "new/bench_x"), "ama_ue", "cpm", "--clips", "2"])
     result = json.loads((tmp_path / "new/bench_x.json").read_text(encoding="utf-8"))
     assert set(result["numbers"]) == {"ama_ue", "cpm"}
@@ -140,7 +140,7 @@ def test_ambiguity_writes_tables_numbers_and_a_picture(runs: Path, tmp_path: Pat
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
 
 
-def test_matching_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
+def test_matching_stability_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
     matching_stability.main([str(runs), str(tmp_path / "matching"), "cpm"])
     curves = json.loads((tmp_path / "matching.json").read_text(encoding="utf-8"))["numbers"]["cpm"]
     assert [list(curve) for curve in curves] == [["4"]]
@@ -151,44 +151,44 @@ def test_matching_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "classifiers.md").read_text(encoding="utf-8").splitlines()[-1].startswith("| cpm | ")
 
 
-def test_responses_of_runs_with_either_sound(runs: Path, tmp_path: Path) -> None:
+def test_audio_response_with_own_and_other_audio(runs: Path, tmp_path: Path) -> None:
     audio_response.main([str(runs), str(tmp_path / "responses"), "ama_ue", "--clips", "2"])
     numbers = json.loads((tmp_path / "responses.json").read_text(encoding="utf-8"))["numbers"]["ama_ue"]
     assert set(numbers) == {"1", "2", "3", "4"}
-    areas = [numbers[stage][whose]["mean"] for stage in "123" for whose in audio_response.SOUNDS]
+    areas = [numbers[stage][source]["mean"] for stage in "123" for source in audio_response.SOUNDS]
     assert all(0 <= area <= 1 for area in areas)
     assert len(set(areas)) > 3
-    assert [*numbers["4"].values()] == [None, None], "a single token, at which nothing sounds"
+    assert [*numbers["4"].values()] == [None, None], "a single token, which is silent"
 
 
-def test_a_response_is_right_where_it_sounds() -> None:
-    """Labels of tokens are those of the nearest pixels; frames and pixels without a label do not count."""
-    heard = sample(scene([[1, 1, 1, 1], [0, 0, 0, 0]]))
-    heard.target.labelled[0, 3] = False
-    heard.target.masks[0, 0, 0, 0] = IGNORE
+def test_audio_response_ranking_by_hand() -> None:
+    """Tokens have the labels of the nearest pixels; frames and pixels without a label are not counted."""
+    given = sample(scene([[1, 1, 1, 1], [0, 0, 0, 0]]))
+    given.target.labelled[0, 3] = False
+    given.target.masks[0, 0, 0, 0] = IGNORE
     response = torch.full((T, SIDE, SIDE), 0.2)
     response[:, :, 0] = 0.8
     response[1, :, 0] = 0.1
     ranking = audio_response.Ranking()
-    audio_response.count(ranking, response, heard)
+    audio_response.count(ranking, response, given)
     assert (int(ranking.wrong.sum()), int(ranking.right.sum())) == (11, 36)
     assert ranking.auroc == pytest.approx(7 / 11)
 
 
 @pytest.mark.parametrize("script", [ambiguity, matching_stability, cpm_classifiers, audio_response])
-def test_a_label_that_is_not_there(
+def test_unknown_label_prints_one_line(
     script: object, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
         script.main([str(runs), str(tmp_path / "out"), "pcmanet"])  # type: ignore[attr-defined]
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(f"error: {runs} has no runs of ['pcmanet']: give labels out of ['ama_ue', 'cpm']")
+    assert line.endswith(f"error: {runs} has no runs of ['pcmanet']: choose labels from ['ama_ue', 'cpm']")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("script", [matching_stability, cpm_classifiers])
-def test_a_model_that_matches_nothing(script: object, runs: Path, tmp_path: Path) -> None:
+def test_model_without_matching_raises(script: object, runs: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         script.main([str(runs), str(tmp_path / "out"), "ama_ue"])  # type: ignore[attr-defined]
     assert isinstance(end.value.__cause__, ConfigError)

@@ -1,4 +1,4 @@
-"""The command line as a whole: what it prints and with which code it ends."""
+"""The command line: printed text and exit codes."""
 
 import shutil
 import subprocess
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import avseg
+from avseg import cli
 from avseg.checkpoints.store import save
 from avseg.cli import VERBS, main
+from avseg.models import list_models, model_class
 
 WORDS = ["--visual", "pvt_v2_b0", "--audio", "compact", "--channels", "8"]
 
@@ -30,7 +32,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "predict", "profile", "convert", "models", "datasets", "data show"])
-def test_every_command_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: avseg {verb}")
@@ -72,7 +74,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("data show --data.szie 3 -o a.png", "Did you mean 'data.size'?"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(
+def test_user_error_prints_one_line_and_exits_with_2(
     command: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,23 +87,23 @@ def test_a_mistake_is_one_line_and_code_2(
     assert not list(tmp_path.iterdir())
 
 
-def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_raises_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(avseg.AvsegError):
         main(["trian", "--debug"])
 
 
-def test_the_shell_sees_code_and_line(tmp_path: Path) -> None:
+def test_module_run_returns_exit_code_and_message(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "avseg", "trian"], capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 2
     assert ended.stderr == "avseg: error: unknown command 'trian'. Did you mean 'train'?\n"
 
 
-def test_help_does_not_wait_for_torch() -> None:
+def test_help_does_not_import_torch() -> None:
     check = "import sys; from avseg.cli import main; main([]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
 
 
-def test_interruption_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interruption_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(argv: object) -> None:
         raise KeyboardInterrupt
 
@@ -110,21 +112,45 @@ def test_interruption_is_code_130(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert capsys.readouterr().err == "avseg: interrupted\n"
 
 
-def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_and_datasets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     assert "pcmanet     arXiv 2406.02345" in capsys.readouterr().out
     assert main(["datasets"]) == 0
     assert "\nsynthetic " in capsys.readouterr().out
 
 
-def test_eval_takes_the_data_from_the_card(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_paper_and_summary_of_each_class(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_models()
+    for line, name in zip(lines, list_models(), strict=True):
+        found = model_class(name)
+        assert line.endswith((found.__doc__ or "").partition("\n")[0])
+        assert f"arXiv {found.paper} " in line
+
+
+@pytest.mark.parametrize("paper", ["", "none"])
+def test_models_prints_no_paper(
+    paper: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_described", lambda name: (paper, "A model."))
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1)[1] == "no paper          A model."
+
+
+def test_models_does_not_import_the_models() -> None:
+    check = "import sys; from avseg.cli import main; main(['models']); sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
+
+
+def test_eval_reads_the_data_set_from_the_card(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = tmp_path / "scores.json"
     assert main(["eval", str(tiny), "-o", str(report), "--data.test", "3", "--negatives", "false"]) == 0
     assert "3 clips, 6 frames" in capsys.readouterr().out
     assert '"size": 32' in report.read_text()
 
 
-def test_profile_of_a_name_and_of_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_profile_accepts_a_name_and_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = ["--height", "32", "--width", "32", "--frames", "2", "--runs", "1"]
     assert main(["profile", "pcmanet", *WORDS, *size, "-o", str(tmp_path / "a.json")]) == 0
     assert main(["profile", str(tiny), *size]) == 0
@@ -132,13 +158,13 @@ def test_profile_of_a_name_and_of_a_folder(tiny: Path, tmp_path: Path, capsys: p
     assert "avseg profile pcmanet --visual pvt_v2_b0" in (tmp_path / "a.json").read_text()
 
 
-def test_data_show_writes_a_picture(tmp_path: Path) -> None:
+def test_data_show_writes_an_image(tmp_path: Path) -> None:
     words = ["--data.size", "32", "--data.frames", "2", "--clips", "1", "-o", str(tmp_path / "sheet.png")]
     assert main(["data", "show", *words]) == 0
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_folder_prints_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     words = ["--model.audio", "compact", "--model.train_audio", "true", "--model.visual", "pvt_v2_b0"]
     words += ["--model.channels", "8", "--data.size", "32", "--train.accelerator", "cpu"]
@@ -146,11 +172,11 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_installed_command_is_this_one() -> None:
+def test_command_is_installed() -> None:
     assert shutil.which("avseg", path=str(Path(sys.executable).parent)) is not None
 
 
-def test_a_data_set_may_be_named_in_one_word(tmp_path: Path) -> None:
+def test_data_flag_is_short_for_data_name(tmp_path: Path) -> None:
     picture = tmp_path / "sheet.png"
     words = ["--data.size", "32", "--data.frames", "1", "--clips", "1", "-o", str(picture)]
     assert main(["data", "show", "--data", "synthetic", *words]) == 0

@@ -1,4 +1,4 @@
-"""A model of one convolution and one linear layer, whose every number can be worked out by hand."""
+"""Tests of costs with a model of few layers, for which all numbers are computed by hand."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,7 +16,7 @@ T, H, W, D = 3, 8, 6, 16
 
 
 class Unsure(nn.Module):
-    """Keeps every token, until it is forced."""
+    """Mask that keeps every token unless it is forced."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[:, :1], dtype=torch.bool)
@@ -28,7 +28,7 @@ class Attend(nn.Module):
 
 
 class Small(AVSModel):
-    """conv on the frames, linear on the tokens its mask keeps, attention between sounds, one output layer in a list.
+    """Model with a convolution, a linear layer on kept tokens, attention over audio, and an output layer in a list.
 
     And a teacher, which answers do without.
     """
@@ -92,7 +92,7 @@ def test_paper_macs_by_hand(model: Small, clip: Clip) -> None:
     assert found == {"backbone": backbone, "audio": 0, "decoder": PIXELS * 4, "other": PIXELS * 4 * 10}
 
 
-def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small, clip: Clip) -> None:
+def test_part_can_be_called_in_pieces_and_recursively(model: Small, clip: Clip) -> None:
     class Both(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -107,7 +107,7 @@ def test_a_part_may_be_called_piece_by_piece_or_from_within_itself(model: Small,
     assert found["backbone"] == PIXELS * (3 * 4 + 2 * 4 * 4)
 
 
-def test_a_part_that_another_calls_counts_for_itself(model: Small, clip: Clip) -> None:
+def test_nested_part_is_counted_separately(model: Small, clip: Clip) -> None:
     inner = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
     model.hear = inner  # type: ignore[assignment]
 
@@ -153,7 +153,7 @@ def test_paper_rule_of_a_layer(layer: nn.Module, given: tuple[int, ...], expecte
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.75, 0.3, 0.0])
-def test_forced_mask_shrinks_the_work_evenly(model: Small, clip: Clip, ratio: float) -> None:
+def test_forced_keep_ratio_is_even(model: Small, clip: Clip, ratio: float) -> None:
     per_frame = round(H * W * ratio)
     with forced_keep_ratio(model, ratio), paper_macs(model) as meter:
         scalar = model(clip).scalars["keep_ratio/1"]
@@ -165,19 +165,19 @@ def test_forced_mask_shrinks_the_work_evenly(model: Small, clip: Clip, ratio: fl
     assert model(clip).scalars["keep_ratio/1"] == 1  # nothing is left behind
 
 
-def test_peak_memory_is_what_lives_at_once(model: Small, clip: Clip) -> None:
+def test_peak_memory_is_that_of_live_tensors(model: Small, clip: Clip) -> None:
     base = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), clip.frames, clip.audio, clip.valid])
     with memory(model, clip) as gauge:
         found = peaks(model, clip, gauge)
     maps = PIXELS * 4 * 4
-    # The convolution's and the batch norm's output live together; the model's input does all the time.
+    # The outputs of convolution and batch norm are alive at the same time, and the model's input all the time.
     assert base + 2 * maps <= found["backbone"] < base + 2 * maps + 1000
-    # While the head runs, x and the mask (one byte a pixel) are still there.
+    # While the head runs, x and the mask (one byte per pixel) are alive.
     assert found["decoder"] >= base + maps + PIXELS
     assert max(found.values()) == found["other"]  # x moved to tokens, and ten numbers for each
 
 
-def test_memory_gauge_sees_tensors_die(model: Small, clip: Clip) -> None:
+def test_memory_gauge_subtracts_freed_tensors(model: Small, clip: Clip) -> None:
     with memory(model, clip) as gauge:
         base = gauge.peak()
         x = torch.zeros(1000)

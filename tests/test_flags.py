@@ -1,4 +1,4 @@
-"""Words and YAML become settings, or one line that says what would have been right."""
+"""Command lines and YAML files are parsed into settings; errors are one line with a suggestion."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ class Thing:
         """Settings of ``Thing``, see :class:`Thing`.
 
         Attributes:
-            kind: Which.
-            count: How many, ``1`` or more.
-            limit: At most.
+            kind: Shape, see :class:`~avseg.flags.PlainHelp`.
+            count: Number of things, ``1`` or more.
+            limit: Upper limit.
             size: Side, or (height, width).
-            quick: No waiting.
+            quick: Skip the checks.
         """
 
         kind: Literal["round", "square"] = "round"
@@ -44,19 +44,19 @@ def parser() -> ArgumentParser:
     return made
 
 
-def test_flags_override_the_file_and_the_file_the_defaults(parser: ArgumentParser, tmp_path: Path) -> None:
+def test_flags_override_file_and_file_overrides_defaults(parser: ArgumentParser, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("model: {name: thing, count: 3, size: [4, 6]}\ntrain: {lr: 1e-3}\n")
     read = parse(parser, ["--config", str(file), "--model.count", "5"])
     assert (read.model.count, read.model.size, read.model.kind, read.train.lr) == (5, (4, 6), "round", 1e-3)
 
 
-def test_what_is_not_said_can_be_left_out(parser: ArgumentParser) -> None:
+def test_parse_without_defaults_returns_only_given_settings(parser: ArgumentParser) -> None:
     assert parse(parser, ["--model.count=5"], defaults=False).as_dict() == {"model": {"count": 5}}
 
 
 @pytest.mark.parametrize("words", [["--model.quick"], ["--model.quick", "true"], ["--model.quick=true"]])
-def test_a_switch_can_stand_alone(parser: ArgumentParser, words: list[str]) -> None:
+def test_switch_without_value_is_true(parser: ArgumentParser, words: list[str]) -> None:
     assert parse(parser, [*words, "--model.count", "2"]).model.quick is True
     assert parse(parser, ["--model.quick", "false"]).model.quick is False
 
@@ -80,7 +80,7 @@ def test_a_switch_can_stand_alone(parser: ArgumentParser, words: list[str]) -> N
         (["stray"], "unrecognized arguments: stray"),
     ],
 )
-def test_a_wrong_word_is_one_line(parser: ArgumentParser, words: list[str], message: str) -> None:
+def test_wrong_argument_raises_one_line(parser: ArgumentParser, words: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(parser, words)
     assert message in str(caught.value)
@@ -99,7 +99,7 @@ def test_a_wrong_word_is_one_line(parser: ArgumentParser, words: list[str], mess
         ("", "must hold sections"),
     ],
 )
-def test_a_wrong_file_is_one_line(parser: ArgumentParser, tmp_path: Path, text: str, message: str) -> None:
+def test_wrong_file_raises_one_line(parser: ArgumentParser, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         parse(parser, ["--config", str(tmp_path / "a.yaml")])
@@ -107,7 +107,7 @@ def test_a_wrong_file_is_one_line(parser: ArgumentParser, tmp_path: Path, text: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
+def test_missing_or_binary_file_raises(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read config"):
         read_yaml(tmp_path / "nothing.yaml")
     (tmp_path / "a.yaml").write_bytes(b"\xff\x00")
@@ -115,9 +115,9 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "a.yaml")
 
 
-def test_the_name_of_a_part_is_found_before_the_rest_is_known(tmp_path: Path) -> None:
+def test_choice_ignores_all_other_settings(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("model: {name: thong, whatever: 1}\ndata: null\n")
+    file.write_text("model: {name: thong, other: 1}\ndata: null\n")
     assert choice(["--config", str(file), "--other", "x"], "model") == "thong"
     assert choice(["--config", str(file), "--model.name=thing"], "model") == "thing"
     assert choice(["--config", str(file)], "data") is None
@@ -125,7 +125,8 @@ def test_the_name_of_a_part_is_found_before_the_rest_is_known(tmp_path: Path) ->
         choice(["--config"], "model")
 
 
-def test_help_is_plain(parser: ArgumentParser) -> None:
-    text = parser.format_help()
+def test_help_has_no_sphinx_markup(parser: ArgumentParser) -> None:
+    text = " ".join(parser.format_help().split())
     assert "Settings of Thing, see Thing" in text
-    assert "How many, 1 or more. (type: int, default: 1)" in text
+    assert "Shape, see PlainHelp. " in text
+    assert "Number of things, 1 or more. (type: int, default: 1)" in text

@@ -1,4 +1,4 @@
-"""The contract, and the walk a clip takes through a model, with a model of ten lines."""
+"""Tests of the interface with a minimal model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from avseg.models import model_class
 
 
 class Loudness(AVSModel):
-    """Marks every pixel of a frame that is loud: enough of a model to walk through the interface."""
+    """Model that predicts foreground for all pixels of a loud frame."""
 
     @dataclass(frozen=True)
     class Config:
@@ -54,7 +54,7 @@ def test_probability_of_exactly_a_half_is_background() -> None:
     assert not Prediction(torch.zeros(1, 1, 1, 2, 2)).masks.any()
 
 
-def test_valid_is_all_frames_unless_said() -> None:
+def test_valid_is_all_frames_by_default() -> None:
     assert _clip().valid.all()
 
 
@@ -68,19 +68,19 @@ def test_valid_is_all_frames_unless_said() -> None:
         ((2, 0, 3, 8, 8), (2, 0, 128), None, "at least one frame"),
     ],
 )
-def test_a_clip_checks_itself(frames: tuple, audio: tuple, valid: Tensor | None, message: str) -> None:
+def test_clip_checks_shapes(frames: tuple, audio: tuple, valid: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Clip(torch.zeros(frames), torch.zeros(audio), valid)
 
 
-def test_a_target_checks_itself() -> None:
+def test_target_checks_shapes() -> None:
     with pytest.raises(ValueError, match="int64"):
         Target(torch.zeros(1, 2, 4, 4), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match="labelled must be bool"):
         Target(torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.ones(1, 3, dtype=torch.bool))
 
 
-def test_moving_changes_the_type_of_floats_alone() -> None:
+def test_to_converts_floating_tensors_only() -> None:
     clip = _clip().to(dtype=torch.float64)
     assert clip.frames.dtype == clip.audio.dtype == torch.float64
     assert clip.valid.dtype == torch.bool
@@ -90,7 +90,7 @@ def test_moving_changes_the_type_of_floats_alone() -> None:
     assert moved.aux[0].dtype == moved.scalars["a"].dtype == torch.float16
 
 
-def test_a_record_prints_shapes_not_pixels() -> None:
+def test_record_prints_shapes() -> None:
     assert repr(_clip()) == "Clip(frames=(2, 3, 3, 8, 6), audio=(2, 3, 1, 96, 64), valid=(2, 3))"
     prediction = Prediction(torch.zeros(1, 1, 1, 2, 2), aux=(torch.zeros(3),), scalars={"a": torch.tensor(0.5)})
     assert "aux=[(3,)], scalars={a: 0.5}" in repr(prediction)
@@ -103,12 +103,12 @@ def test_unknown_settings_are_named_with_the_closest() -> None:
         Loudness(Loudness.Config(), 0)
 
 
-def test_a_setting_of_the_wrong_type_is_a_mistake_of_the_user() -> None:
+def test_setting_of_wrong_type_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="a setting of TPAVI has the wrong type: '<' not supported"):
         make_config(model_class("tpavi"), {"matching": "a"})
 
 
-def test_an_answer_at_another_size_is_resized_before_it_is_decided() -> None:
+def test_prediction_at_another_size_resizes_logits() -> None:
     prediction = Prediction(torch.randn(2, 3, 1, 4, 6), (torch.randn(2, 3, 1, 4, 6),), {"a": torch.ones(())})
     larger = prediction.at((8, 9))
     expected = torch.nn.functional.interpolate(prediction.logits[1], (8, 9), mode="bilinear")

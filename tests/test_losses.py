@@ -73,7 +73,7 @@ def test_semantic_ce_is_the_negative_log_probability_of_the_label() -> None:
     assert torch.allclose(semantic_ce(logits, labels), -picked.log().mean())
 
 
-def test_pixels_labelled_255_take_no_part() -> None:
+def test_pixels_labelled_255_are_ignored() -> None:
     logits, labels = _case()
     labels[:, 0] = 255
     changed = logits.clone()
@@ -85,13 +85,13 @@ def test_pixels_labelled_255_take_no_part() -> None:
     assert torch.allclose(semantic_ce(many, labels), semantic_ce(many[:, :, 1:], labels[:, 1:]))
 
 
-def test_any_label_but_0_and_255_sounds() -> None:
+def test_labels_1_to_254_are_foreground() -> None:
     logits, labels = _case()
     for loss in (bce, iou_loss, dice_loss):
         assert torch.equal(loss(logits, labels), loss(logits, labels * 7))
 
 
-def test_nothing_labelled_costs_nothing_and_keeps_the_graph() -> None:
+def test_losses_without_labels_are_zero_and_keep_the_graph() -> None:
     logits = torch.randn(1, 2, 1, 4, 4, requires_grad=True)
     pair = labelled(logits, Target(torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.zeros(1, 2, dtype=torch.bool)))
     total = bce(*pair) + iou_loss(*pair) + dice_loss(*pair) + semantic_ce(*pair)
@@ -101,7 +101,7 @@ def test_nothing_labelled_costs_nothing_and_keeps_the_graph() -> None:
     assert not logits.grad.any()
 
 
-def test_a_frame_where_nothing_sounds_pulls_false_positives_down_with_smoothing_alone() -> None:
+def test_empty_frame_has_iou_gradient_only_with_smoothing() -> None:
     labels = torch.zeros(1, 4, 4, dtype=torch.int64)
     for smooth, pulls in ((0.0, False), (1.0, True)):
         logits = torch.zeros(1, 1, 4, 4, requires_grad=True)
@@ -119,7 +119,7 @@ def test_certain_and_empty_is_finite() -> None:
     assert logits.grad.isfinite().all()
 
 
-def test_info_nce_is_its_formula() -> None:
+def test_info_nce_equals_the_formula() -> None:
     near = 3 * torch.randn(4, 5)
     positive = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]).bool()
     negative = torch.tensor([[0, 0, 1, 0, 1], [1, 0, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()

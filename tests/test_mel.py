@@ -18,7 +18,7 @@ def test_equals_the_public_vggish_front_end() -> None:
 
 
 def _slow_frame(samples: np.ndarray) -> np.ndarray:
-    """One 25 ms frame by the definition: DFT sums, triangles linear in mel."""
+    """Compute one 25 ms frame from the definition: DFT sums, triangles linear in mel."""
     n = np.arange(400)
     windowed = samples * (0.5 - 0.5 * np.cos(2 * np.pi * n / 400))
     magnitude = [abs(np.sum(windowed * np.exp(-2j * np.pi * k * n / 512))) for k in range(257)]
@@ -53,7 +53,7 @@ def test_silence_is_the_logarithm_of_the_offset() -> None:
     assert torch.allclose(avseg.log_mel(np.zeros(16_000), SAMPLE_RATE), torch.tensor(math.log(0.01)))
 
 
-def test_a_tone_lights_up_its_band_at_any_rate() -> None:
+def test_tone_has_energy_in_its_band_at_any_rate() -> None:
     for rate in (16_000, 44_100, 8_000):
         t = np.arange(rate * 2) / rate
         band = avseg.log_mel(np.sin(2 * np.pi * 1000 * t), rate)[0, 0].mean(0).argmax().item()
@@ -71,7 +71,7 @@ def test_channels_are_averaged_and_int16_is_scaled() -> None:
     np.testing.assert_allclose(whole.numpy(), left, atol=1e-4)
 
 
-def test_patches_lie_around_their_moments_with_silence_outside() -> None:
+def test_patches_are_centred_with_silence_outside() -> None:
     waveform = torch.zeros(3 * SAMPLE_RATE)
     waveform[SAMPLE_RATE : 2 * SAMPLE_RATE] = torch.randn(SAMPLE_RATE)
     before, within, after, outside = log_mel_at(waveform, torch.tensor([0.5, 1.5, 2.5, 99.0]))
@@ -95,6 +95,6 @@ def test_patch_around_the_middle_of_a_patch_is_that_patch() -> None:
         (np.array([0.0, np.nan]), 16_000, "NaN or infinity"),
     ],
 )
-def test_what_is_no_waveform_is_refused(waveform: np.ndarray, rate: int, message: str) -> None:
+def test_invalid_waveform_is_refused(waveform: np.ndarray, rate: int, message: str) -> None:
     with pytest.raises(avseg.AvsegError, match=message):
         avseg.log_mel(waveform, rate)

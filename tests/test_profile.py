@@ -1,4 +1,4 @@
-"""Table III of arXiv 2406.02345, and the form of what is printed and saved."""
+"""Tests of profiles: Table III of arXiv 2406.02345, printed tables and saved files."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def test_parts_add_up_to_the_total(small: Profile) -> None:
     assert list(small.costs[1.0]) == ["backbone", "audio", "fusion", "decoder", "other", TOTAL]
 
 
-def test_work_shrinks_with_the_keep_ratio_in_fusion_alone(small: Profile) -> None:
+def test_keep_ratio_reduces_macs_of_fusion_only(small: Profile) -> None:
     assert tuple(small.costs) == RATIOS
     for count in ("macs_paper", "macs"):
         falling = [getattr(costs["fusion"], count) for costs in small.costs.values()]
@@ -57,7 +57,7 @@ def test_work_shrinks_with_the_keep_ratio_in_fusion_alone(small: Profile) -> Non
 
 
 def test_eq6_saving_by_hand(small: Profile) -> None:
-    """Stages 3, 2, 1 of a 64 × 64 picture have 16, 64, 256 tokens; each that does not ask saves a C × C product."""
+    """Stages 3, 2, 1 of a 64 × 64 image have 16, 64, 256 tokens; each dropped query saves a C × C product."""
     tokens = 2 * (16 + 64 + 256)
     saved = small.costs[1.0]["fusion"].macs_paper - small.costs[0.0]["fusion"].macs_paper
     assert saved == tokens * 32 * 32
@@ -76,7 +76,7 @@ def test_model_without_masks_has_one_ratio() -> None:
     assert found.costs[1.0]["audio"].parameters == 0
 
 
-def test_the_papers_row_does_not_depend_on_the_config_asked_for(small: Profile) -> None:
+def test_published_cost_does_not_depend_on_config(small: Profile) -> None:
     settings = {"visual": "resnet18", "channels": 32, "audio": "none"}
     measured = build("pcmanet", **settings, pool_tokens=True, unheard_audio=True)
     assert published(measured, noise(measured, 2, 64, 64)).macs == small.published.macs
@@ -105,37 +105,37 @@ def test_prompting_costs_nothing_at_inference(prompted: Profile, source: str) ->
     assert without.training == 0
 
 
-def test_what_training_alone_needs_is_counted_apart(prompted: Profile) -> None:
+def test_training_parameters_are_counted_separately(prompted: Profile) -> None:
     prompt, sound, pixels = 32 * 32 + 32, 32 * 128 + 128, 32 * 128 + 128
     assert prompted.training == prompt + sound + pixels
     everything = sum(p.numel() for p in cpm().parameters())
     assert prompted.costs[1.0][TOTAL].parameters == everything - prompted.training
 
 
-def test_layers_that_are_called_without_their_module_belong_to_its_part(prompted: Profile) -> None:
+def test_layers_called_without_their_module_belong_to_its_part(prompted: Profile) -> None:
     assert prompted.costs[1.0]["other"].macs_paper == 0 < prompted.costs[1.0]["decoder"].macs_paper
 
 
-def test_a_model_whose_paper_says_nothing_of_cost_gets_no_row_of_it(prompted: Profile) -> None:
+def test_model_without_published_cost_has_no_paper_row(prompted: Profile) -> None:
     assert prompted.published is None
     console = Console(width=80, file=io.StringIO())
     console.print(prompted)
     text = " ".join(console.file.getvalue().split())
     assert "its paper" not in text.lower()
     assert "training 0.01" in text
-    assert "What training alone needs is never run to answer, and in no total." in text
+    assert "The part training does not run at inference and is in no total." in text
 
 
 def test_prints_parts_ratios_and_the_papers_row(small: Profile) -> None:
     console = Console(width=80, file=io.StringIO())
     console.print(small)
     text = console.file.getvalue()
-    for word in ("backbone", "decoder", "its paper", "are live", "What masking saves", "0.10"):
+    for word in ("backbone", "decoder", "its paper", "are used", "Total by keep ratio", "0.10"):
         assert word in text
     assert "…" not in text  # nothing is cut off in a terminal of 80 columns
 
 
-def test_saves_json_that_says_where_it_comes_from(small: Profile, tmp_path: Path) -> None:
+def test_saved_json_has_provenance(small: Profile, tmp_path: Path) -> None:
     path = tmp_path / "new" / "profile.json"
     small.save(path, "avseg profile pcmanet --visual resnet18")
     saved = json.loads(path.read_text())
@@ -146,7 +146,7 @@ def test_saves_json_that_says_where_it_comes_from(small: Profile, tmp_path: Path
 
 
 @pytest.mark.parametrize("settings", [{"frames": 0}, {"height": 0}, {"runs": 0}])
-def test_nothing_to_measure_is_refused(settings: dict[str, int]) -> None:
+def test_numbers_below_one_are_refused(settings: dict[str, int]) -> None:
     model = build("pcmanet", visual="resnet18", channels=16, audio="none")
-    with pytest.raises(ConfigError, match="begin at 1"):
+    with pytest.raises(ConfigError, match="must be 1 or more"):
         profile(model, **settings)

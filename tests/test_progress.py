@@ -6,7 +6,7 @@ import avseg.progress
 from avseg.progress import seconds_bar
 
 
-def test_a_terminal_sees_seconds(monkeypatch):
+def test_terminal_shows_seconds(monkeypatch):
     screen = StringIO()
     monkeypatch.setattr(avseg.progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=80))
     with seconds_bar("listening", 10.0, shown=True) as reached:
@@ -15,7 +15,7 @@ def test_a_terminal_sees_seconds(monkeypatch):
     assert "4.2 of 10.0 s" in screen.getvalue()
 
 
-def test_a_pipe_and_the_unasked_see_nothing(monkeypatch):
+def test_pipe_and_hidden_bar_show_nothing(monkeypatch):
     screen = StringIO()
     for terminal, shown in ((False, True), (True, False)):
         monkeypatch.setattr(

@@ -9,7 +9,7 @@ from avseg import provenance as module
 from avseg.provenance import commit, provenance
 
 
-def test_says_what_made_a_number() -> None:
+def test_provenance_has_all_fields() -> None:
     found = provenance("avseg profile pcmanet")
     assert found["command"] == "avseg profile pcmanet"
     assert found["versions"]["torch"] == torch.__version__

@@ -63,7 +63,7 @@ def classes() -> Classes:
 
 
 def read(name: str) -> Any:
-    """Return the content of a YAML file beside this module."""
+    """Return the content of a YAML file in the folder of this module."""
     return yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""Masks with class numbers: conversion, repair of pseudo-masks, and people beside objects."""
+"""Masks with class numbers: conversion, repair of pseudo-masks, and people in images of objects."""
 
 import importlib
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ class Saliency:
 
     @cached_property
     def session(self) -> Any:
-        """The session of onnxruntime, on one thread."""
+        """Return an onnxruntime session with one thread."""
         runtime = load("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -119,7 +119,7 @@ class People:
 
     @cached_property
     def interpreter(self) -> Any:
-        """The interpreter of ai-edge-litert, on one thread."""
+        """Return an ai-edge-litert interpreter with one thread."""
         interpreter = load("ai_edge_litert.interpreter").Interpreter(str(self.path), num_threads=1)
         interpreter.allocate_tensors()
         return interpreter

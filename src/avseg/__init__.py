@@ -1,6 +1,6 @@
-"""avseg: audio-visual segmentation. Mark, pixel by pixel, what sounds in a video.
+"""avseg: audio-visual segmentation. Segment the sounding objects in a video, pixel by pixel.
 
-Names are loaded when they are first used: ``import avseg`` alone takes no time.
+Submodules are imported on first use, so that ``import avseg`` is fast.
 """
 
 from importlib import import_module
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avseg.models import build, list_models
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
+    from avseg.prediction.sampling import clip_from_video
 
 __all__ = [
     "AVSModel",
@@ -25,6 +26,7 @@ __all__ = [
     "Result",
     "Target",
     "build",
+    "clip_from_video",
     "from_release",
     "list_models",
     "load",
@@ -42,6 +44,7 @@ _HOMES = {
     "Result": "prediction.result",
     "Target": "interface",
     "build": "models",
+    "clip_from_video": "prediction.sampling",
     "from_release": "checkpoints.release",
     "list_models": "models",
     "load": "checkpoints.store",

@@ -1,4 +1,4 @@
-"""``python -m avseg``."""
+"""Run the command line with ``python -m avseg``."""
 
 import sys
 

@@ -1,5 +1,6 @@
-"""The command line: a table from verb to function; each function loads what it needs when it is called."""
+"""Command line: a table of commands; each one imports its dependencies when it runs."""
 
+import ast
 import logging
 import os
 import re
@@ -7,6 +8,8 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``avseg COMMAND ...``.
 
     Args:
-        argv: The words after ``avseg``; None takes them from the shell.
+        argv: Arguments after ``avseg``; None takes those of the process.
 
     Returns:
-        The exit code: 0 done, 2 a mistake of the user (told in one line; ``--debug`` shows where it was found), 130
-        interrupted, 143 terminated.
+        Exit code: 0 for success, 2 for a user's mistake (reported in one line; with ``--debug`` the traceback is
+        printed), 130 if interrupted, 143 if terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -49,13 +52,13 @@ def _dispatch(words: list[str]) -> None:
     elif verb == "--version":
         print(f"avseg {version('avseg')}")
     elif verb in VERBS:
-        VERBS[verb](_spelled_out(words[1:]) if verb in ("train", "eval", "bench", "data", "figures") else words[1:])
+        VERBS[verb](_expand_short(words[1:]) if verb in ("train", "eval", "bench", "data", "figures") else words[1:])
     else:
         raise ConfigError(f"unknown command {verb!r}. {did_you_mean(verb, VERBS)}")
 
 
-def _spelled_out(words: list[str]) -> list[str]:
-    """``--data synthetic`` is short for ``--data.name synthetic``; the same for ``--model``."""
+def _expand_short(words: list[str]) -> list[str]:
+    """Replace ``--data synthetic`` by ``--data.name synthetic``, and ``--model`` in the same way."""
     return [re.sub(r"^--(data|model)(?==|$)", r"--\1.name", word) for word in words]
 
 
@@ -70,24 +73,24 @@ def _train(argv: Sequence[str]) -> None:
     try:
         folder = train(run, progress=sys.stdout.isatty())
     except (SystemExit, KeyboardInterrupt):
-        print("avseg: stopped; the same command with --train.resume auto goes on", file=sys.stderr)
+        print("avseg: stopped; resume with the same command and --train.resume auto", file=sys.stderr)
         raise
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"avseg: trained, see {folder}")
 
 
 def _eval(argv: Sequence[str]) -> None:
-    """Score a model, also on audio that is not the clip's."""
+    """Score a model, with the clips' own audio and with negative audio."""
     from avseg.evaluation.evaluate import evaluate_checkpoint
 
     parser = _parser("eval", evaluate_checkpoint, skip={"data", "out", "progress"})
     parser.add_argument("-o", "--out", type=Path | None, help="JSON file to write.")
-    _add_data(parser, argv, _trained_on(argv))
-    evaluate_checkpoint(**_said(parser, argv), progress=sys.stderr.isatty())
+    _add_data(parser, argv, _training_data(argv))
+    evaluate_checkpoint(**_parsed(parser, argv), progress=sys.stderr.isatty())
 
 
 def _bench(argv: Sequence[str]) -> None:
-    """Train several models under one recipe and budget, and compare them."""
+    """Train several models with the same recipe and number of steps, and compare them."""
     from avseg.bench.bench import bench_command
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -95,24 +98,24 @@ def _bench(argv: Sequence[str]) -> None:
         plan = bench_command(argv)
     except (SystemExit, KeyboardInterrupt):
         if "--help" not in argv and "-h" not in argv:
-            print("avseg: stopped; the same command goes on", file=sys.stderr)
+            print("avseg: stopped; resume with the same command", file=sys.stderr)
         raise
     print(f"avseg: wrote {plan.results / plan.name}.json, .md, .png")
 
 
 def _predict(argv: Sequence[str]) -> None:
-    """Mark what sounds in a video."""
+    """Segment the sounding objects in a video."""
     from avseg.prediction.predict import predict_command
 
     parser = _parser("predict", predict_command, skip={"output"})
     parser.add_argument(
         "-o", "--output", type=Path | None, help="Folder to write; <name of the video>_avseg by default."
     )
-    predict_command(**_said(parser, argv))
+    predict_command(**_parsed(parser, argv))
 
 
 def _profile(argv: Sequence[str]) -> None:
-    """Count and time what a model costs, part by part."""
+    """Measure parameters, operations, time and memory of a model, part by part."""
     from rich.console import Console
 
     from avseg.checkpoints.store import load
@@ -127,10 +130,10 @@ def _profile(argv: Sequence[str]) -> None:
     untrained = next((word for word in argv if word in list_models() or is_class_path(word)), None)
     if untrained is not None:
         parser.add_class_arguments(model_class(untrained).Config)
-    said = _said(parser, argv)
-    options = {name: said.pop(name) for name in ("frames", "height", "width", "runs") if name in said}
-    name, output, classes = said.pop("model"), said.pop("output", None), said.pop("classes", 1)
-    model = load(name) if untrained is None else build(name, classes, **said)
+    given = _parsed(parser, argv)
+    options = {name: given.pop(name) for name in ("frames", "height", "width", "runs") if name in given}
+    name, output, classes = given.pop("model"), given.pop("output", None), given.pop("classes", 1)
+    model = load(name) if untrained is None else build(name, classes, **given)
     result = profile(model, **options, progress=sys.stderr.isatty())
     Console().print(result)
     if output is not None:
@@ -138,141 +141,176 @@ def _profile(argv: Sequence[str]) -> None:
 
 
 def _convert(argv: Sequence[str]) -> None:
-    """Turn a checkpoint of an authors' release into a folder avseg loads."""
+    """Convert a checkpoint released by a paper's authors to a folder for avseg."""
     from avseg.checkpoints.release import convert
 
     parser = _parser("convert", convert, skip={"output"})
     parser.add_argument("-o", "--output", type=Path, required=True, help="Folder to write.")
-    print(f"avseg: wrote {convert(**_said(parser, argv))}")
+    print(f"avseg: wrote {convert(**_parsed(parser, argv))}")
 
 
 def _models(argv: Sequence[str]) -> None:
     """List the models."""
-    from avseg.models import list_models, model_class
+    from avseg.models import list_models
 
-    _said(_parser("models"), argv)
+    _parsed(_parser("models"), argv)
     for name in list_models():
-        found = model_class(name)
-        print(f"{name:12}arXiv {found.paper:12}{_first_line(found)}")
+        paper, summary = _described(name)
+        print(f"{name:12}{'no paper' if paper in ('', 'none') else f'arXiv {paper}':18}{summary}")
+
+
+def _described(name: str) -> tuple[str, str]:
+    """Return the arXiv id and the summary of a model, read from its source file: importing the models takes seconds."""
+    from avseg.models import model_class
+
+    spec = find_spec(f"avseg.models.{name}")
+    source = "" if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
+    for found in ast.parse(source).body:
+        for line in found.body if isinstance(found, ast.ClassDef) else ():
+            if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "paper" and line.value is not None:
+                return ast.literal_eval(line.value), (ast.get_docstring(found) or "").partition("\n")[0]
+    model = model_class(name)
+    return model.paper, _first_line(model)
 
 
 def _datasets(argv: Sequence[str]) -> None:
     """List the data sets."""
     from avseg.data import dataset_class, list_datasets
 
-    _said(_parser("datasets"), argv)
+    _parsed(_parser("datasets"), argv)
     for name in list_datasets():
         print(f"{name:12}{_first_line(dataset_class(name))}")
 
 
+def _recipes(argv: Sequence[str]) -> None:
+    """List the recipes for --config of train and bench."""
+    from avseg.flags import recipes
+
+    _parsed(_parser("recipes"), argv)
+    for name, path in recipes().items():
+        command, purpose = _recipe_header(path)
+        if command.startswith("avseg "):
+            print(f"{name:28}{command.split()[1]:7}{purpose}")
+
+
+def _recipe_header(path: Path) -> tuple[str, str]:
+    """Return the command and the purpose in the first comment of a recipe.
+
+    The command is the first line. The purpose is the first sentence after it that does not list requirements.
+    """
+    text = path.read_text(encoding="utf-8").splitlines()
+    lines = [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), text)]
+    sentences = re.split(r"(?<=[.?!]) +", " ".join(lines[1:]))
+    purpose = next((sentence for sentence in sentences if not sentence.startswith("Needs ")), "")
+    return lines[0], purpose
+
+
 def _data(argv: Sequence[str]) -> None:
-    """Look at a data set (show, check), or make one from pictures and sounds (compose) or from videos (prepare)."""
+    """Inspect a data set (show, check), or make one from images and sounds (compose) or videos (prepare)."""
     _choose("data", {"show": _show, "check": _check, "compose": _compose, "prepare": _prepare}, argv)
 
 
 def _show(argv: Sequence[str]) -> None:
-    """Write a contact sheet: pictures, masks, sound."""
+    """Write a contact sheet: frames, masks, waveform."""
     from avseg.figures.contact_sheet import show
 
     parser = _parser("data show", show, skip={"data", "out"})
-    parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write.")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="Image file to write.")
     _add_data(parser, argv, "synthetic")
-    print(f"avseg: wrote {show(**{'data': {}} | _said(parser, argv))}")
+    print(f"avseg: wrote {show(**{'data': {}} | _parsed(parser, argv))}")
 
 
 def _check(argv: Sequence[str]) -> None:
-    """Read every file of a data set; say what is wrong, and how to use it."""
+    """Read every file of a data set; list all faults and the settings that load it."""
     from avseg.dataset_tools.check import check
 
     parser = _parser("data check", check, skip={"out", "progress"})
-    parser.add_argument(
-        "-o", "--out", type=Path | None, help="Text file to write: a line for everything that is wrong."
-    )
-    print(f"avseg: {check(**_said(parser, argv), progress=sys.stderr.isatty())}")
+    parser.add_argument("-o", "--out", type=Path | None, help="Text file to write: one line per fault.")
+    print(f"avseg: {check(**_parsed(parser, argv), progress=sys.stderr.isatty())}")
 
 
 def _compose(argv: Sequence[str]) -> None:
-    """Make a data set from cut-outs and sounds."""
+    """Compose a data set from cut-outs and sounds."""
     from avseg.dataset_tools.compose import Composition, compose
 
     parser = _parser("data compose")
     parser.add_class_arguments(Composition, skip={"out"})
     parser.add_argument("-o", "--out", type=str, required=True, help="Folder to write.")
-    print(f"avseg: wrote {compose(Composition(**_said(parser, argv)), progress=sys.stderr.isatty())}")
+    print(f"avseg: wrote {compose(Composition(**_parsed(parser, argv)), progress=sys.stderr.isatty())}")
 
 
 def _prepare(argv: Sequence[str]) -> None:
-    """Make a data set of videos: AVSBench's raw ones, or your own with masks."""
+    """Prepare a data set from videos: AVSBench's raw videos, or your own with masks."""
     from avseg.dataset_tools.prepare import prepare
 
     parser = _parser("data prepare", prepare, skip={"out", "progress"})
     parser.add_argument("-o", "--out", type=Path | None, help="Folder to write your own videos to.")
-    result = prepare(**_said(parser, argv), progress=sys.stderr.isatty())
-    print(f"avseg: {result.made} videos prepared, {result.kept} were there already, see {result.folder}")
+    result = prepare(**_parsed(parser, argv), progress=sys.stderr.isatty())
+    print(f"avseg: {result.made} videos prepared, {result.kept} already done, see {result.folder}")
     for line in result.failed:
         print(f"avseg: {line}", file=sys.stderr)
     if result.failed:
         raise DataError(
             f"{len(result.failed)} of {result.made + result.kept + len(result.failed)} videos could not be prepared "
-            "(listed above): mend or remove them, then the same command goes on"
+            "(listed above): repair or remove them, then resume with the same command"
         )
 
 
 def _figures(argv: Sequence[str]) -> None:
-    """Draw the figures of a paper: trend, confidence, attention, panel."""
+    """Plot the figures of a paper: trend, confidence, attention, panel."""
     verbs = {"trend": _trend, "confidence": _confidence, "attention": _attention, "panel": _panel}
     _choose("figures", verbs, argv)
 
 
 def _trend(argv: Sequence[str]) -> None:
-    """Curves of training: the share of tokens that still ask."""
+    """Plot training curves, by default the keep ratio of each stage."""
     from avseg.figures.trend import trend
 
     parser = _parser("figures trend", trend, skip={"runs", "out", "scalars"})
-    parser.add_argument("runs", nargs="+", type=Path, help="Folders of avseg train; each gets a panel of its own.")
+    parser.add_argument("runs", nargs="+", type=Path, help="Folders of avseg train; one panel each.")
     parser.add_argument("--scalars", nargs="+", type=str, help="Names in metrics.csv, keep_ratio/* by default.")
-    _draw(parser, trend, argv)
+    _write_figure(parser, trend, argv)
 
 
 def _confidence(argv: Sequence[str]) -> None:
-    """Confidence masks and the queries they select."""
+    """Plot confidence masks and the queries they select."""
     from avseg.figures.confidence import confidence
 
-    _draw(_model_parser("figures confidence", confidence, argv), confidence, argv)
+    _write_figure(_model_parser("figures confidence", confidence, argv), confidence, argv)
 
 
 def _attention(argv: Sequence[str]) -> None:
-    """Attention maps of each group and stage."""
+    """Plot the attention maps of each group and stage."""
     from avseg.figures.attention import attention
 
-    _draw(_model_parser("figures attention", attention, argv), attention, argv)
+    _write_figure(_model_parser("figures attention", attention, argv), attention, argv)
 
 
 def _panel(argv: Sequence[str]) -> None:
-    """Frames, sound, truth and the answers of models."""
+    """Plot frames, audio, ground truth and the predictions of models."""
     from avseg.figures.panel import panel
 
     parser = _model_parser("figures panel", panel, argv)
     parser.add_argument("models", nargs="+", type=str, help="Bundled names, folders of avseg train, or Hub ids.")
-    _draw(parser, panel, argv)
+    _write_figure(parser, panel, argv)
 
 
 def _model_parser(verb: str, function: Callable[..., Any], argv: Sequence[str]) -> "ArgumentParser":
-    """A parser for a figure of clips and what models make of them."""
+    """Return a parser for a figure of clips and predictions."""
     parser = _parser(verb, function, skip={"models", "out", "data", "pick"})
-    parser.add_argument("--pick", nargs="+", type=int, help="These clips instead, by number.")
-    _add_data(parser, argv, _trained_on(argv))
+    parser.add_argument("--pick", nargs="+", type=int, help="Indices of the clips to plot, instead of the default.")
+    _add_data(parser, argv, _training_data(argv))
     return parser
 
 
-def _draw(parser: "ArgumentParser", figure: Callable[..., Path], argv: Sequence[str]) -> None:
-    """Have a figure drawn as the words say."""
-    parser.add_argument("-o", "--out", type=Path, required=True, help="Picture to write: .png, .pdf, .svg or .jpg.")
-    print(f"avseg: wrote {figure(**_said(parser, argv))}")
+def _write_figure(parser: "ArgumentParser", figure: Callable[..., Path], argv: Sequence[str]) -> None:
+    """Write a figure with the settings on the command line."""
+    parser.add_argument("-o", "--out", type=Path, required=True, help="Image file to write: .png, .pdf, .svg or .jpg.")
+    print(f"avseg: wrote {figure(**_parsed(parser, argv))}")
 
 
 def _choose(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], argv: Sequence[str]) -> None:
-    """Run the command that the first word names."""
+    """Run the subcommand named by the first argument."""
     word = argv[0] if argv else "--help"
     if word in ("-h", "--help"):
         print(_table(f"{verb} COMMAND", verbs))
@@ -283,7 +321,7 @@ def _choose(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], arg
 
 
 def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collection[str] = ()) -> "ArgumentParser":
-    """A parser whose arguments are those of a function, but for some."""
+    """Return a parser with the arguments of ``function``, except ``skip``."""
     from avseg.flags import new_parser
 
     parser = new_parser(verb, "" if function is None else _first_line(function))
@@ -292,15 +330,15 @@ def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collect
     return parser
 
 
-def _said(parser: "ArgumentParser", argv: Sequence[str]) -> dict[str, Any]:
-    """What the words say; what they do not is left to the functions' own defaults."""
+def _parsed(parser: "ArgumentParser", argv: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that are given; all others are left to the defaults of the function."""
     from avseg.flags import parse
 
     return dict(parse(parser, argv, defaults=False).as_dict())
 
 
 def _add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> None:
-    """Add the settings of the data set that the words name."""
+    """Add the settings of the data set named on the command line."""
     from avseg.data import dataset_class, list_datasets
     from avseg.flags import add_part, choice
 
@@ -308,8 +346,8 @@ def _add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> No
     add_part(parser, "data", name, dataset_class(name), list_datasets())
 
 
-def _trained_on(argv: Sequence[str]) -> str:
-    """The data set on the card of the checkpoint among the words, if there is one."""
+def _training_data(argv: Sequence[str]) -> str:
+    """Return the data set on the card of the checkpoint among the arguments; "synthetic" without one."""
     from avseg.checkpoints.store import CARD, read_card
 
     folder = next((word for word in argv if (Path(word) / CARD).is_file()), None)
@@ -319,7 +357,7 @@ def _trained_on(argv: Sequence[str]) -> str:
 
 def _table(command: str, verbs: Mapping[str, Callable[..., None]]) -> str:
     rows = [f"  {verb:12}{_first_line(function)}" for verb, function in verbs.items()]
-    return "\n".join([f"usage: avseg {command} ...", "", *rows, "", f"avseg {command} --help says more."])
+    return "\n".join([f"usage: avseg {command} ...", "", *rows, "", f"See avseg {command} --help."])
 
 
 def _first_line(documented: object) -> str:
@@ -335,6 +373,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "convert": _convert,
     "models": _models,
     "datasets": _datasets,
+    "recipes": _recipes,
     "data": _data,
     "figures": _figures,
 }

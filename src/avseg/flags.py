@@ -1,8 +1,9 @@
-"""Words and YAML files → checked settings: every mistake is one line that says what would have been right."""
+"""Parse command lines and YAML files into checked settings; every error is one line that suggests a correction."""
 
 import argparse
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from avseg.errors import ConfigError, did_you_mean
 
 
 class PlainHelp(DefaultHelpFormatter):
-    """Help in which docstrings lose their markup."""
+    """Help formatter that removes the Sphinx markup of docstrings."""
 
     def format_help(self) -> str:
-        """The help text."""
-        return re.sub(r":\w+:`|`", "", str(super().format_help()))
+        """Return the help text: :class:`~a.b.C` becomes C."""
+        shortened = re.sub(r":\w+:`~[\w.]*?(\w+)`", r"\1", str(super().format_help()))
+        return re.sub(r":\w+:`|`", "", shortened)
 
 
 def new_parser(verb: str, description: str) -> ArgumentParser:
-    """A parser for ``avseg VERB``."""
+    """Return a parser for ``avseg VERB``."""
     return ArgumentParser(prog=f"avseg {verb}", description=description, exit_on_error=False, formatter_class=PlainHelp)
 
 
@@ -29,18 +31,18 @@ def add_part(parser: ArgumentParser, part: str, name: str, configured: Any, name
     """Add ``--model.name`` and the fields of that model's ``Config``; the same for ``data``.
 
     Args:
-        parser: Gets the arguments.
+        parser: Parser to extend.
         part: ``"model"`` or ``"data"``.
-        name: Of the chosen one.
-        configured: The chosen class.
-        names: What can be chosen.
+        name: Name of the chosen model or data set.
+        configured: Its class.
+        names: All names to choose from.
     """
     parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}; or package.module:Class.")
     parser.add_class_arguments(configured.Config, part)
 
 
 def choice(argv: Sequence[str], part: str) -> str | None:
-    """The ``name`` of a part, which decides what its other settings may be; None when nothing says.
+    """Return the ``name`` of a part, on which its other settings depend; None if it is not given.
 
     Raises:
         ConfigError: When the config file cannot be read.
@@ -52,22 +54,47 @@ def choice(argv: Sequence[str], part: str) -> str | None:
         words, _ = first.parse_known_args(list(argv))
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
-    section = read_yaml(words.config).get(part) if words.config else None
+    section = read_yaml(config_file(words.config)).get(part) if words.config else None
     named = section.get("name") if isinstance(section, Mapping) else None
     return words.name or (None if named is None else str(named))
 
 
+def recipes() -> dict[str, Path]:
+    """Return the name and the file of each recipe in the package, sorted by name.
+
+    The files are those of ``configs/`` in the repository; the wheel contains them.
+    """
+    with as_file(files("avseg").joinpath("recipes")) as folder:
+        return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def config_file(given: str) -> Path:
+    """Return the file that ``--config`` refers to: a path, or else the name of a recipe.
+
+    Raises:
+        ConfigError: When there is neither such a file nor such a recipe (names the closest recipe).
+    """
+    if Path(given).is_file():
+        return Path(given)
+    found = recipes()
+    if given not in found:
+        hint = did_you_mean(Path(given).stem, found)
+        raise ConfigError(f"cannot read config {given!r}: there is no such file, and no such recipe. {hint}")
+    return found[given]
+
+
 def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True) -> Namespace:
-    """What the words and their config file say.
+    """Parse the arguments and their config file.
 
     Args:
-        parser: Knows the settings.
-        argv: The words.
-        defaults: Fill in what is not said.
+        parser: Declares the settings.
+        argv: The arguments.
+        defaults: Fill in the defaults of settings that are not given.
 
     Raises:
         ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
     """
+    argv = _with_config_files(argv)
     values = parser.get_defaults()
     known = set(values.keys(branches=True)) | {"help", "config", "print_config"}
     for where, key in _settings(argv):
@@ -81,7 +108,7 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping a YAML file holds.
+    """Read a YAML file that holds a mapping.
 
     Raises:
         ConfigError: When there is no such file, or it is not a YAML mapping.
@@ -95,8 +122,20 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return tree
 
 
+def _with_config_files(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with the value of each ``--config`` replaced by the path of its file."""
+    words: list[str] = []
+    for word in argv:
+        if word.startswith("--config="):
+            word = f"--config={config_file(word.removeprefix('--config='))}"
+        elif words and words[-1] == "--config":
+            word = str(config_file(word))
+        words.append(word)
+    return words
+
+
 def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Where each setting of a command line and its config file stands, and its dotted name."""
+    """Yield the source of each setting, the command line or a config file, and its dotted name."""
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         key, _, value = word.partition("=")
         if key == "--config":
@@ -109,7 +148,7 @@ def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _suggest(key: str, known: Collection[str]) -> str:
-    """The closest setting: of the same section, or of another in which it has just this name."""
+    """Suggest the closest setting of the same section, or the setting with exactly this name in another section."""
     section, _, field = key.rpartition(".")
     siblings = [name for name in known if name.startswith(f"{section}.")] if section else []
     elsewhere = next((name for name in sorted(known) if name.endswith(f".{field}")), None)
@@ -121,7 +160,7 @@ def _suggest(key: str, known: Collection[str]) -> str:
 
 
 def _switched_on(argv: Sequence[str], switches: Collection[str]) -> list[str]:
-    """The words, with ``true`` behind each switch that stands alone."""
+    """Return the arguments with ``true`` added after each switch that has no value."""
     words: list[str] = []
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         words += [word, "true"] if word in switches and following not in ("true", "false") else [word]
@@ -129,7 +168,7 @@ def _switched_on(argv: Sequence[str], switches: Collection[str]) -> list[str]:
 
 
 def _one_line(message: str) -> str:
-    """Jsonargparse's message in our words: the setting, what it must be, what came."""
+    """Shorten a message of jsonargparse to the setting, the expected type and the value."""
     setting = re.search(r'Parser key "(.+?)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message)
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got value|$)", message, re.MULTILINE)

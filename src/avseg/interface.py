@@ -1,13 +1,13 @@
-"""READ FIRST. The four records every part of avseg speaks in.
+"""READ FIRST. The records that all parts of avseg exchange, and the base class of models.
 
-``Clip`` → a model → ``Prediction``; ``Target`` is what the prediction should have been.
+A model maps a ``Clip`` to a ``Prediction``; ``Target`` is the ground truth.
 
 Shape letters, here and everywhere: B clips, T frames per clip (one per second of sound), H × W pixels,
 K output channels of a model, D numbers of an audio embedding.
 
-A task with one class (AVSBench S4, MS3: "what sounds") has K = 1 and labels 0, 1 or, where the data names what
-sounds, 0 and its category: all but 0 sounds. A task with several (AVSS, VPO) has one channel per class, channel 0
-being the background. Label 255 is never scored.
+A task with one class (AVSBench S4, MS3: sounding or not) has K = 1. Its labels are 0 for the background and, for
+sounding objects, 1 or the number of a category. A task with several classes (AVSS, VPO) has one channel per class;
+channel 0 is the background. Label 255 is never scored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -27,22 +27,23 @@ from avseg.registry import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from typing_extensions import Self
 
 IGNORE = 255
-"""Label of pixels that neither train nor score."""
+"""Label of pixels that are ignored in losses and scores."""
 SPLITS = ("train", "val", "test")
-"""Names of the parts of every data set."""
+"""Names of the splits of every data set."""
 TRAINING = "training"
-"""The part of a model that answers never run."""
+"""Name of the part of a model that only training runs, see :attr:`AVSModel.parts`."""
 
 
 class _Record:
-    """Moves the tensors of a dataclass; floating tensors alone change their type."""
+    """Base of dataclasses of tensors, which move between devices as a whole."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """A copy on ``device``, its floating tensors as ``dtype``."""
+        """Return a copy on ``device``, with floating-point tensors converted to ``dtype``."""
 
         def move(value: Tensor) -> Tensor:
             return value.to(device, dtype if value.is_floating_point() else None)
@@ -50,7 +51,7 @@ class _Record:
         return self._map(move)
 
     def pin_memory(self) -> Self:
-        """A copy in page-locked memory (called by torch's DataLoader)."""
+        """Return a copy in page-locked memory (called by torch's DataLoader)."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -63,7 +64,7 @@ class _Record:
 
 
 def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """``function`` of each tensor in a value, a tuple or a dictionary; anything else as it is."""
+    """Apply ``function`` to each tensor in a value, tuple or dictionary; return anything else unchanged."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple):
@@ -74,7 +75,7 @@ def _apply(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def _shapes(value: Any) -> str:
-    """Shapes instead of pixels."""
+    """Return a text with the shapes of tensors instead of their values."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape)) if value.ndim else f"{value.item():.4g}"
     if isinstance(value, tuple):
@@ -86,13 +87,13 @@ def _shapes(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Clip(_Record):
-    """What a model sees and hears.
+    """Input of a model: frames and audio.
 
     Attributes:
-        frames: (B, T, 3, H, W) pictures, RGB in 0..1 minus the ImageNet mean over its deviation.
+        frames: (B, T, 3, H, W), RGB in 0..1, normalised with the ImageNet mean and standard deviation.
         audio: (B, T, 1, 96, 64) log-mel patches from :func:`avseg.log_mel`, (B, T, 2, 96, 64) for stereo, or
-            (B, T, D) embeddings, with which a model skips its audio encoder.
-        valid: (B, T) bool; False marks frames that were added as padding. All True when left out.
+            (B, T, D) embeddings, for which a model skips its audio encoder.
+        valid: (B, T) bool; False marks padding frames. All True by default.
 
     Raises:
         ValueError: When ranks or leading sizes do not agree.
@@ -123,13 +124,14 @@ class Clip(_Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target(_Record):
-    """What should have been predicted.
+    """Ground truth of a clip.
 
     Attributes:
-        masks: (B, T, H, W) int64 labels: 0 background, 1.. what sounds, 255 ignored. With one class, 1 or any
-            category sounds all the same. As large as the frames, but for scores at the original resolution.
-        labelled: (B, T) bool; only these frames train. S4's first-frame supervision is
-            ``[True, False, False, False, False]``; MS3 and AVSS label all frames; padding is False.
+        masks: (B, T, H, W) int64 labels: 0 background, 1.. sounding objects, 255 ignored. With one class, all labels
+            from 1 to 254 count as sounding. The size is that of the frames, or larger to score at the original
+            resolution.
+        labelled: (B, T) bool; only these frames are used in losses and scores. The first-frame supervision of S4 is
+            ``[True, False, False, False, False]``; MS3 and AVSS label all frames; padding frames are False.
 
     Raises:
         ValueError: When ranks, types or leading sizes do not agree.
@@ -150,15 +152,15 @@ class Target(_Record):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction(_Record):
-    """What a model answers.
+    """Output of a model.
 
     Attributes:
         logits: (B, T, K, H, W), before sigmoid (K = 1) or softmax (K > 1), at the size of the frames.
-        aux: Outputs of deeper stages, deepest last, each shaped like ``logits``; they train, nothing else.
-        scalars: Named numbers worth a curve, such as ``"keep_ratio/4"``.
-        maps: Named tensors worth a picture, (B, T, G, h, w) each, such as ``"attention/avga4"``; filled
-            when the model is called with ``maps=True``.
-        state: What a model's own loss needs besides; nobody else reads it.
+        aux: Outputs of deeper stages, deepest last, each shaped like ``logits``; used in losses only.
+        scalars: Named numbers to log, such as ``"keep_ratio/4"``.
+        maps: Named tensors for figures, (B, T, G, h, w) each, such as ``"attention/avga4"``; filled when the model is
+            called with ``maps=True``.
+        state: Intermediate results for :meth:`AVSModel.loss` and :meth:`AVSModel.after_step` of the same model.
     """
 
     logits: Tensor
@@ -169,11 +171,11 @@ class Prediction(_Record):
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """(B, T, K, H, W): sigmoid for one class, softmax over K for several."""
+        """(B, T, K, H, W) probabilities: sigmoid for one class, softmax over K for several."""
         return self.logits.sigmoid() if self.logits.shape[2] == 1 else self.logits.softmax(2)
 
     def at(self, size: tuple[int, int]) -> Prediction:
-        """The same answer at another height and width: logits resized bilinearly, before any decision."""
+        """Return a copy with logits resized bilinearly to another height and width."""
         if self.logits.shape[-2:] == size:
             return self
 
@@ -185,16 +187,16 @@ class Prediction(_Record):
 
     @cached_property
     def masks(self) -> Tensor:
-        """(B, T, H, W): bool (probability > 0.5) for one class, int64 labels for several."""
+        """(B, T, H, W) masks: bool (probability > 0.5) for one class, int64 labels for several."""
         return self.logits[:, :, 0] > 0 if self.logits.shape[2] == 1 else self.logits.argmax(2)
 
 
 class Source(NamedTuple):
-    """Where a tensor of ours is in a foreign checkpoint.
+    """Location of a tensor in a foreign checkpoint.
 
     Attributes:
-        key: Its key there.
-        half: 0 or 1 when it is the first or second half of that tensor's rows; None when it is all of it.
+        key: Key in the checkpoint.
+        half: 0 or 1 for the first or second half of the rows of that tensor; None for the whole tensor.
     """
 
     key: str
@@ -202,13 +204,13 @@ class Source(NamedTuple):
 
 
 class Adopted(NamedTuple):
-    """A foreign checkpoint in our terms.
+    """Model settings and key mapping for a foreign checkpoint.
 
     Attributes:
-        config: The model's settings that reproduce the release.
+        config: Settings of the model that reproduce the release.
         classes: K.
-        source: Our key → where it is in the checkpoint.
-        unused: Prefixes of keys that the release stores and never runs.
+        source: Function from a key of our model to its location in the checkpoint.
+        unused: Prefixes of keys that the release stores but does not use.
     """
 
     config: Any
@@ -224,13 +226,13 @@ class AVSModel(nn.Module, ABC):
     subclasses as entry points, see :mod:`avseg.registry`.
 
     Attributes:
-        Config: Frozen dataclass declared inside the class; every field has a default, the paper's choice.
+        Config: Frozen dataclass declared inside the class; every field has a default, the value of the paper.
         paper: arXiv id.
-        parts: Name of a part (backbone, audio, fusion, decoder) → prefixes of its submodules, for cost tables. What
-            training alone runs is the part :data:`TRAINING`.
-        config: The instance's settings.
+        parts: Name of a part (backbone, audio, fusion, decoder) → prefixes of its submodules, for cost tables. The
+            part :data:`TRAINING` has the submodules that only training runs.
+        config: Settings of the instance.
         classes: K, from the data.
-        card: What is known about the weights; filled by :func:`avseg.load`.
+        card: Metadata of the weights; filled by :func:`avseg.load`.
     """
 
     Config: ClassVar[type[Any]]
@@ -240,7 +242,7 @@ class AVSModel(nn.Module, ABC):
     def __init__(self, config: Any, classes: int) -> None:
         super().__init__()
         if classes < 1:
-            raise ConfigError(f"classes must be 1 (what sounds) or more (background + classes), got {classes}")
+            raise ConfigError(f"classes must be 1 (sounding or not) or more (background + classes), got {classes}")
         self.config = config
         self.classes = classes
         self.card: dict[str, Any] = {}
@@ -252,22 +254,85 @@ class AVSModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        """Answer a clip.
+        """Predict masks for a clip.
 
         Args:
-            clip: Any T, H, W.
-            target: Given in training alone, for models that fit something from labels. An answer must never
-                need it.
+            clip: Frames and audio of any T, H, W.
+            target: Ground truth, given in training only, for models that use labels in their forward pass. The
+                predicted masks must not depend on it.
             maps: Fill :attr:`Prediction.maps`.
         """
 
     @abstractmethod
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Named terms of the training objective, already weighted: their sum is minimised."""
+        """Return the weighted terms of the training objective by name; their sum is minimised.
+
+        It changes no parameter and no buffer, so that it can be called any number of times. It may keep intermediate
+        results in :attr:`Prediction.state` for :meth:`after_step`.
+        """
+
+    def after_step(self, prediction: Prediction, target: Target) -> None:
+        """Update buffers that are not trained by gradient, such as running statistics. The default does nothing.
+
+        The training module calls it after each optimizer step, without gradients: once, or with
+        ``train.accumulate`` > 1 once for each batch of the step, in the order of the batches.
+
+        Args:
+            prediction: Output of :meth:`forward` in training mode, which was passed to :meth:`loss`.
+            target: Ground truth of the same batch.
+        """
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model to a folder that :func:`avseg.load` reads.
+
+        Args:
+            folder: Created if missing. Gets ``model.safetensors``, ``avseg.json`` with the settings and what
+                :attr:`card` records, and a model card ``README.md`` unless there is one.
+
+        Returns:
+            The folder.
+
+        Raises:
+            CheckpointError: When ``folder`` is a file.
+            OSError: When the folder cannot be written.
+        """
+        from avseg.checkpoints.hub import save_pretrained
+
+        return save_pretrained(self, folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload model with avseg",
+    ) -> str:
+        """Upload the files of :meth:`save_pretrained` to the Hugging Face Hub; ``avseg.load(repo_id)`` reads them.
+
+        Args:
+            repo_id: ``owner/name``; the repository is created if it does not exist.
+            token: Access token with write permission; None takes the one of ``hf auth login``.
+            private: Whether a new repository is private; None leaves it to the default of the owner.
+            revision: Branch to commit to; None for the main branch.
+            commit_message: First line of the commit.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            CheckpointError: When the Hub refuses, with its reason.
+        """
+        from avseg.checkpoints.hub import push_to_hub
+
+        return push_to_hub(
+            self, repo_id, token=token, private=private, revision=revision, commit_message=commit_message
+        )
 
     @classmethod
     def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
-        """What a checkpoint of the authors' release holds, or None if it is not one of this model's.
+        """Recognise a checkpoint of the authors' release; None if it is not of this model.
 
         Args:
             state: The state dict, without ``module.`` prefixes.
@@ -276,28 +341,32 @@ class AVSModel(nn.Module, ABC):
 
     @classmethod
     def published(cls, config: Any) -> tuple[Any, int] | None:
-        """How the paper counted the cost of ``config``: the config it measured, and parameters that never run.
+        """Return the config of which the paper reports the cost, and its number of unused parameters.
 
-        None if it says nothing of its cost.
+        None if the paper reports no cost.
         """
         return None
 
 
 def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
-    """``owner.Config`` from keyword settings.
+    """Create ``owner.Config`` from keyword settings.
 
     Args:
-        owner: A class with a dataclass ``Config`` inside: a model, a data set.
-        settings: Fields; what is left out takes its default.
+        owner: A class with a dataclass ``Config`` inside, such as a model or a data set.
+        settings: Fields; omitted fields take their default.
 
     Raises:
-        ConfigError: When a key is unknown (names the closest) or a value is refused by the config.
+        ConfigError: When a key is unknown (the message suggests the closest) or a value is invalid.
     """
     known = {f.name for f in dataclasses.fields(owner.Config)}
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown setting {key!r} of {owner.__name__}. {did_you_mean(key, known)}")
+    hints = get_type_hints(owner.Config)
+    for key, value in settings.items():
+        if get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
+            raise ConfigError(f"{key} = {value!r} does not exist. {did_you_mean(str(value), get_args(hints[key]))}")
     try:
         return owner.Config(**settings)
-    except TypeError as error:  # such as a word where a number is compared
+    except TypeError as error:  # such as a string that is compared with a number
         raise ConfigError(f"a setting of {owner.__name__} has the wrong type: {error}") from error

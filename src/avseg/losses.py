@@ -1,4 +1,4 @@
-"""Losses as plain functions over labelled frames. Pixels labelled 255 take no part."""
+"""Losses as plain functions over labelled frames. Pixels labelled 255 are ignored."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from avseg.interface import IGNORE, Target
 
 
 def labelled(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
-    """The frames that train.
+    """Select the labelled frames.
 
     Args:
         logits: (B, T, K, H, W).
-        target: Its ``labelled`` chooses: S4's first frame, MS3's five, AVSS's real ones are one code path.
+        target: Ground truth; ``target.labelled`` selects the frames, such as the first frame of S4.
 
     Returns:
         (n, K, H, W) logits in float32 and (n, H, W) labels; n may be 0.
@@ -21,14 +21,14 @@ def labelled(logits: Tensor, target: Target) -> tuple[Tensor, Tensor]:
 
 
 def bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, Eq. (8) of PCMANet, as a mean over pixels.
+    """Compute the binary cross-entropy, Eq. (8) of PCMANet, averaged over pixels.
 
     Args:
         logits: (n, 1, H, W).
         labels: (n, H, W), 0 / not 0, 255 ignored.
 
     Returns:
-        0-d; 0 (with gradient 0) when nothing is labelled.
+        0-d; 0 with gradient 0 when no pixel is labelled.
     """
     scored = labels != IGNORE
     per_pixel = binary_cross_entropy_with_logits(logits[:, 0], (labels != 0).to(logits), reduction="none")
@@ -36,42 +36,42 @@ def bce(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def iou_loss(logits: Tensor, labels: Tensor, smooth: float = 0.0, *, absent: bool = True) -> Tensor:
-    """Soft intersection over union, Eq. (9) of PCMANet, per frame and class, then the mean.
+    """Compute 1 - soft IoU, Eq. (9) of PCMANet, per frame and class, and average.
 
     Args:
         logits: (n, K, H, W).
         labels: (n, H, W); 0 / not 0 for one class, 0..K-1 for several, 255 ignored.
-        smooth: Added to numerator and denominator; 0 in PCMANet's paper, 1 in its release. With 0 a frame where
-            nothing sounds always costs 1 and pulls nowhere; with 1 it pulls false positives down.
-        absent: Of several classes, count those that a frame does not have, too.
+        smooth: Constant added to numerator and denominator; 0 in PCMANet's paper, 1 in its release. With 0 the loss of
+            a frame without foreground is 1 with gradient 0; with 1 it reduces false positives.
+        absent: With several classes, include classes that are absent from a frame.
 
     Returns:
-        0-d; 0 (with gradient 0) when nothing is labelled.
+        0-d; 0 with gradient 0 when no frame is given.
     """
     intersection, found, truth = _areas(logits, labels)
-    # A union of 0 is only possible where the sigmoid has underflowed: the tiny bound keeps 0 / 0 away.
+    # The union is 0 only when the sigmoid underflows; the bound avoids 0 / 0.
     union = (found + truth - intersection + smooth).clamp(min=torch.finfo(found.dtype).tiny)
     return _mean_over_classes(1 - (intersection + smooth) / union, truth, absent)
 
 
 def dice_loss(logits: Tensor, labels: Tensor, smooth: float = 1.0, *, absent: bool = True) -> Tensor:
-    """1 - Dice (Sørensen) coefficient of probabilities, per frame and class, then the mean.
+    """Compute 1 - the Dice (Sørensen) coefficient of probabilities, per frame and class, and average.
 
     Args:
-        logits: As for :func:`iou_loss`, as are the others.
-        labels: 255 ignored.
-        smooth: Added to numerator and denominator, above 0.
-        absent: Count classes that a frame does not have.
+        logits: (n, K, H, W).
+        labels: (n, H, W); 0 / not 0 for one class, 0..K-1 for several, 255 ignored.
+        smooth: Constant added to numerator and denominator, above 0.
+        absent: With several classes, include classes that are absent from a frame.
 
     Returns:
-        0-d; 0 (with gradient 0) when nothing is labelled.
+        0-d; 0 with gradient 0 when no frame is given.
     """
     intersection, found, truth = _areas(logits, labels)
     return _mean_over_classes(1 - (2 * intersection + smooth) / (found + truth + smooth), truth, absent)
 
 
 def _areas(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What answer and truth share, what the answer has, what the truth has: (n, K) each, in pixels."""
+    """Return the soft areas of intersection, prediction and ground truth in pixels, (n, K) each."""
     scored = (labels != IGNORE).unsqueeze(1)
     if logits.shape[1] == 1:
         found, truth = logits.sigmoid(), (labels != 0).unsqueeze(1)
@@ -83,40 +83,40 @@ def _areas(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mean_over_classes(per_class: Tensor, truth: Tensor, absent: bool) -> Tensor:
-    """The mean of (n, K) over classes, then over frames; with one class all frames count."""
+    """Average (n, K) over classes, then over frames; with one class all frames are included."""
     counts = torch.ones_like(truth) if absent or truth.shape[1] == 1 else (truth > 0).to(truth)
     per_frame = (per_class * counts).sum(1) / counts.sum(1).clamp(min=1)
     return per_frame.sum() / max(len(per_frame), 1)
 
 
 def semantic_ce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over classes, mean over pixels.
+    """Compute the cross-entropy over classes, averaged over pixels.
 
     Args:
         logits: (n, K, H, W).
         labels: (n, H, W) in 0..K-1, 255 ignored.
 
     Returns:
-        0-d; 0 (with gradient 0) when nothing is labelled.
+        0-d; 0 with gradient 0 when no pixel is labelled.
     """
     total = cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
 def info_nce(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """- log(e^p / (e^p + Σ_neg e^n)), the mean over an anchor's positives, then over anchors.
+    """Compute - log(e^p / (e^p + Σ_neg e^n)), averaged over the positives of an anchor, then over anchors.
 
     Args:
-        logits: (m, n), how near each of n is to each of m anchors, divided by the temperature.
+        logits: (m, n), similarities of m anchors and n samples, divided by the temperature.
         positive: (m, n) bool.
         negative: (m, n) bool.
 
     Returns:
-        0-d; anchors without positives or negatives take no part; 0 (with gradient 0) when none is left.
+        0-d; anchors without positives or negatives are ignored; 0 with gradient 0 when no anchor is left.
     """
     chosen = positive.any(1) & negative.any(1)
-    near, wanted = logits[chosen], positive[chosen]
-    others = near.masked_fill(~negative[chosen], -torch.inf).logsumexp(1, keepdim=True)
-    per_anchor = (softplus(others - near) * wanted).sum(1) / wanted.sum(1)
-    # The sum over nothing keeps every parameter in the graph: processes must agree on that.
+    similarity, positives = logits[chosen], positive[chosen]
+    negatives = similarity.masked_fill(~negative[chosen], -torch.inf).logsumexp(1, keepdim=True)
+    per_anchor = (softplus(negatives - similarity) * positives).sum(1) / positives.sum(1)
+    # The zero term keeps every parameter in the graph, which distributed training needs.
     return per_anchor.sum() / max(len(per_anchor), 1) + 0 * logits.sum()

@@ -1,6 +1,6 @@
-"""Waveform → the log-mel patches VGGish was trained on, in torch alone.
+"""Log-mel patches of a waveform as VGGish was trained on, computed with torch.
 
-Source of the numbers: Hershey et al., arXiv 1609.09430, and the public VGGish front end. 16 kHz mono; frames of
+Source of the constants: Hershey et al., arXiv 1609.09430, and the public VGGish front end. 16 kHz mono; frames of
 25 ms every 10 ms, periodic Hann window, 512-point magnitude spectrum; 64 HTK-mel triangles from 125 to 7500 Hz;
 log(mel + 0.01); 96 such frames, 0.96 s, are one patch.
 """
@@ -27,11 +27,11 @@ OFFSET = 0.01
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _LOW, _HIGH = 125.0, 7500.0
 PATCH_SAMPLES = (FRAMES - 1) * _HOP + _WINDOW
-"""Samples one patch looks at: 0.975 s."""
+"""Samples in one patch: 0.975 s."""
 
 
 def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
-    """One channel at 16 kHz.
+    """Convert a waveform to one channel at 16 kHz.
 
     Args:
         waveform: (n,) or (channels, n); floats in -1..1, or int16.
@@ -41,18 +41,20 @@ def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
         (m,) float32.
 
     Raises:
-        MediaError: When the waveform is not of that form or holds NaN or infinity.
+        MediaError: When shape, type or rate are not as above, or a sample is NaN or infinite.
     """
     x = np.asarray(waveform)
     if x.ndim not in (1, 2) or sample_rate <= 0:
-        raise MediaError(f"a waveform is (n,) or (channels, n) at a rate above 0 Hz, got {x.shape} at {sample_rate} Hz")
+        raise MediaError(
+            f"a waveform must be (n,) or (channels, n) at a rate above 0 Hz, got {x.shape} at {sample_rate} Hz"
+        )
     if x.dtype == np.int16:
         x = x / 32768.0
     elif not np.issubdtype(x.dtype, np.floating):
-        raise MediaError(f"a waveform is floating point in -1..1 or int16, got {x.dtype}")
+        raise MediaError(f"a waveform must be floating point in -1..1 or int16, got {x.dtype}")
     x = np.atleast_2d(x.astype(np.float64)).mean(0)
     if not np.isfinite(x).all():
-        raise MediaError("the waveform holds NaN or infinity: decode the sound again")
+        raise MediaError("the waveform contains NaN or infinity: decode the sound again")
     if sample_rate != SAMPLE_RATE and x.size:
         step = gcd(sample_rate, SAMPLE_RATE)
         x = resample_poly(x, SAMPLE_RATE // step, sample_rate // step)
@@ -61,7 +63,7 @@ def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
 
 @cache
 def _mel_matrix() -> Tensor:
-    """(257, 64) triangles, linear in mel, without area normalisation; the DC bin weighs nothing."""
+    """Return (257, 64) triangular filters, linear in mel, not normalised by area; the DC bin has weight 0."""
 
     def mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
         return 1127.0 * np.log1p(hertz / 700.0)
@@ -76,7 +78,7 @@ def _mel_matrix() -> Tensor:
 
 
 def _spectrogram(x: Tensor) -> Tensor:
-    """(n,) at 16 kHz → (frames, 64) log-mel; no padding at the ends."""
+    """Return the log-mel spectrogram (frames, 64) of (n,) samples at 16 kHz, without padding at the ends."""
     if x.numel() < _WINDOW:
         return x.new_zeros(0, BANDS, dtype=torch.float32)
     windows = x.double().unfold(0, _WINDOW, _HOP) * torch.hann_window(_WINDOW, dtype=torch.float64)
@@ -85,7 +87,7 @@ def _spectrogram(x: Tensor) -> Tensor:
 
 
 def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
-    """Consecutive log-mel patches, as VGGish and AVSBench use them: patch k covers 0.96 k … 0.96 (k + 1) s.
+    """Return consecutive log-mel patches as in VGGish and AVSBench: patch k covers 0.96 k … 0.96 (k + 1) s.
 
     Args:
         waveform: (n,) or (channels, n); floats in -1..1, or int16.
@@ -95,7 +97,7 @@ def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
         (patches, 1, 96, 64) float32; an incomplete last patch is dropped.
 
     Raises:
-        MediaError: When the waveform cannot be used.
+        MediaError: As for :func:`mono16k`.
     """
     mel = _spectrogram(mono16k(waveform, sample_rate))
     count = len(mel) // FRAMES
@@ -103,7 +105,7 @@ def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
 
 
 def log_mel_at(waveform: Tensor, times: Tensor) -> Tensor:
-    """One log-mel patch around each moment; beyond the ends of the sound there is silence.
+    """Return one log-mel patch centred at each time; samples outside the waveform are silence.
 
     Args:
         waveform: (n,) at 16 kHz, from :func:`mono16k`.

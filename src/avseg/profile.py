@@ -1,7 +1,7 @@
-"""What a model costs for one clip: parameters, multiply-accumulates, latency and memory, part by part.
+"""Profile a model on one clip: parameters, multiply-accumulates, latency and memory of each part.
 
 ``avseg profile pcmanet --visual resnet50`` prints it. Counted as papers count (:mod:`avseg.costs`) at keep ratio 1,
-PCMANet's 84.15 G are the 84.157 G of its Table III: on untrained weights no token is confident, so nothing is masked.
+PCMANet has 84.15 G, against 84.157 G in its Table III, where untrained weights mask no token.
 """
 
 import dataclasses
@@ -26,22 +26,22 @@ from avseg.provenance import provenance, write_result
 
 TOTAL = "total"
 AUDIO = "audio"
-"""The part papers leave out: they begin at the embeddings of the sound."""
+"""The part that papers leave out: they count from the audio embeddings on."""
 RATIOS = (1.0, 0.75, 0.5, 0.25, 0.1, 0.0)
-"""Keep ratios tried; training PCMANet ends near 0.1 (its Fig. 8)."""
+"""Measured keep ratios; trained PCMANets are near 0.1 (its Fig. 8)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a part takes for one clip.
+    """Cost of a part for one clip.
 
     Attributes:
-        parameters: Number of them.
+        parameters: Number of parameters.
         macs_paper: Multiply-accumulates as papers count them.
         macs: All multiply-accumulates.
-        latency_median: Seconds.
-        latency_p95: Seconds; one call in twenty takes longer.
-        peak_memory: Bytes in use at most while it runs, all weights and the clip included.
+        latency_median: Median latency in seconds.
+        latency_p95: 95th percentile of latency in seconds.
+        peak_memory: Peak memory in bytes while the part runs, all weights and the clip included.
     """
 
     parameters: int
@@ -54,12 +54,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Published:
-    """The model as its paper counted it: from the embeddings of the sound on, at keep ratio 1.
+    """Cost of a model counted as in its paper: from the audio embeddings on, at keep ratio 1.
 
     Attributes:
-        config: What the paper measured.
-        parameters: Their number, with those that take no part in any answer.
-        live: Their number, without those.
+        config: Settings of the model in the paper.
+        parameters: Number of parameters, unused ones included.
+        live: Number of parameters without unused ones.
         macs: Multiply-accumulates as papers count them.
     """
 
@@ -71,18 +71,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Profile:
-    """What :func:`profile` found. ``rich.print`` shows it as tables.
+    """Result of :func:`profile`. ``rich.print`` shows it as tables.
 
     Attributes:
-        model: Its name.
-        config: Its settings.
+        model: Name of the model.
+        config: Settings of the model.
         classes: K.
-        clip: Frames, height and width of the one clip.
-        device: Where it ran.
-        runs: Calls that were timed, for each keep ratio.
-        costs: Keep ratio → part → cost; the part "total" comes last. One ratio alone for a model without masks.
-        training: Parameters that training alone needs; what is in ``costs`` goes without them.
-        published: The same as its paper counted; None if it says nothing of its cost.
+        clip: Frames, height and width of the clip.
+        device: Device of the measurement.
+        runs: Number of timed calls for each keep ratio.
+        costs: Keep ratio → part → cost; the last part is "total". A model without masks has one ratio.
+        training: Parameters that only training needs, not included in ``costs``.
+        published: Cost counted as in the paper; None if the paper reports none.
     """
 
     model: str
@@ -96,11 +96,11 @@ class Profile:
     published: Published | None
 
     def save(self, path: str | Path, command: str) -> None:
-        """Write it as JSON, in one step.
+        """Write the profile as JSON, atomically.
 
         Args:
-            path: The file; it is replaced.
-            command: What was typed to get it.
+            path: File to write or replace.
+            command: Command line that produced the profile.
         """
         path = Path(path)
         numbers = dataclasses.asdict(self)
@@ -116,7 +116,7 @@ class Profile:
         write_result(path, document)
 
     def __rich__(self) -> Group:
-        """One table by part, and one by keep ratio for a model with masks."""
+        """Return a table by part and, for a model with masks, a table by keep ratio."""
         return Group(self._parts(), *([self._ratios()] if len(self.costs) > 1 else []))
 
     def _parts(self) -> Table:
@@ -130,17 +130,17 @@ class Profile:
         table.caption = "MACs: as papers count, and all."
         if self.training:
             table.add_row(TRAINING, _mega(self.training), end_section=True)
-            table.caption += f" What {TRAINING} alone needs is never run to answer, and in no total."
+            table.caption += f" The part {TRAINING} does not run at inference and is in no total."
         if (paper := self.published) is not None:
             table.add_row("its paper", _mega(paper.parameters), _giga(paper.macs), style="bold")
             table.caption += (
-                " Its paper, or its authors' program, counts from the audio embeddings on"
-                f"{_difference(self.config, paper.config)}; {_mega(paper.live)} M of those parameters are live."
+                " The paper, or the code of its authors, counts from the audio embeddings on"
+                f"{_difference(self.config, paper.config)}; {_mega(paper.live)} M of those parameters are used."
             )
         return table
 
     def _ratios(self) -> Table:
-        table = _table("What masking saves", "keep ratio", *_HEADINGS[1:])
+        table = _table("Total by keep ratio", "keep ratio", *_HEADINGS[1:])
         for ratio, costs in self.costs.items():
             table.add_row(f"{ratio:.2f}", *_cells(costs[TOTAL])[1:])
         return table
@@ -150,21 +150,23 @@ class Profile:
 def profile(
     model: AVSModel, *, frames: int = 5, height: int = 224, width: int = 224, runs: int = 10, progress: bool = False
 ) -> Profile:
-    """Count and time a model on one clip, at every keep ratio of :data:`RATIOS` if it masks tokens.
+    """Measure a model on one clip, at every keep ratio of :data:`RATIOS` if it masks tokens.
 
     Args:
-        model: With any weights, on any device; it is put into evaluation mode.
+        model: Model with any weights on any device; it is set to evaluation mode.
         frames: T of the clip.
-        height: H, pixels.
-        width: W, pixels.
-        runs: Calls to time for each keep ratio, in turns so that a busy machine slows all of them alike.
-        progress: Show a bar.
+        height: H in pixels.
+        width: W in pixels.
+        runs: Timed calls for each keep ratio; ratios alternate, so that other load affects them equally.
+        progress: Show a progress bar.
 
     Raises:
-        ConfigError: When there is nothing to run or to time.
+        ConfigError: When a number is below 1.
     """
     if min(frames, height, width, runs) < 1:
-        raise ConfigError(f"frames, height, width and runs begin at 1, got {frames}, {height}, {width}, {runs}")
+        raise ConfigError(
+            f"frames, height, width and runs must be 1 or more, got {frames}, {height}, {width} and {runs}"
+        )
     model.eval()
     clip = noise(model, frames, height, width)
     masked = any(name.startswith("keep_ratio/") for name in model(clip).scalars)
@@ -185,11 +187,11 @@ def profile(
 
 @torch.no_grad()
 def published(model: AVSModel, clip: Clip) -> Published | None:
-    """Count a model as its paper did; None if it did not.
+    """Count the cost of a model as in its paper; None if the paper reports none.
 
     Args:
-        model: It is put into evaluation mode. If its paper measured another config, a twin of that is counted.
-        clip: Of any size; AVSBench's is 5 frames of 224 × 224.
+        model: It is set to evaluation mode. If the paper reports another config, a model of that config is counted.
+        clip: Clip of any size; that of AVSBench is 5 frames of 224 × 224.
     """
     counted = model.published(model.config)
     if counted is None:
@@ -209,7 +211,7 @@ def published(model: AVSModel, clip: Clip) -> Published | None:
 
 
 def noise(model: AVSModel, frames: int, height: int, width: int) -> Clip:
-    """A clip the model accepts. What it shows changes the work through masks alone, and those are forced."""
+    """Return a random clip for the model. Its content affects the cost only through masks, which are forced."""
     source = torch.Generator().manual_seed(0)
     pictures = torch.randn(1, frames, 3, height, width, generator=source)
     if parameters(model).get(AUDIO):
@@ -222,7 +224,7 @@ def noise(model: AVSModel, frames: int, height: int, width: int) -> Clip:
 def _times(
     model: AVSModel, clip: Clip, ratios: tuple[float, ...], runs: int, progress: bool
 ) -> dict[float, list[dict[str, float]]]:
-    """Seconds by part, for each ratio and run."""
+    """Return seconds by part, for each ratio and run."""
     clock = seconds(clip.frames.device)
     times: dict[float, list[dict[str, float]]] = {ratio: [] for ratio in ratios}
     for _ in track(range(runs), "timing", console=Console(stderr=True), transient=True, disable=not progress):
@@ -233,7 +235,7 @@ def _times(
 
 
 def _costs(model: AVSModel, clip: Clip, ratio: float, times: list[dict[str, float]]) -> dict[str, Cost]:
-    """The cost of each part, and of all."""
+    """Return the cost of each part and the total."""
     with forced_keep_ratio(model, ratio):
         with paper_macs(model) as meter:
             by_paper = _with_total(spent(model, clip, meter))
@@ -272,7 +274,7 @@ def _table(title: str, first: str, *others: str) -> Table:
 
 
 def _cells(cost: Cost) -> list[str]:
-    """What stands under :data:`_HEADINGS`."""
+    """Return the cells of one row under :data:`_HEADINGS`."""
     times = (f"{1e3 * seconds:.1f}" for seconds in (cost.latency_median, cost.latency_p95))
     peak = f"{cost.peak_memory / 2**20:.0f}"
     return [_mega(cost.parameters), _giga(cost.macs_paper), _giga(cost.macs), *times, peak]
@@ -287,5 +289,5 @@ def _giga(count: int) -> str:
 
 
 def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """The settings in which the paper's measurement differs, ready to follow something."""
+    """Return the settings in which the paper's model differs, as the end of a sentence."""
     return "".join(f", with {name}={value!r}" for name, value in theirs.items() if value != ours[name])

@@ -1,4 +1,4 @@
-"""A progress bar in seconds of video."""
+"""Progress bar in seconds of video."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 @contextmanager
 def seconds_bar(what: str, end: float | None, *, shown: bool) -> Iterator[Callable[[float], None]]:
-    """A bar on standard error; nothing at all when that is no terminal.
+    """Show a progress bar on standard error if that is a terminal.
 
     Args:
-        what: Goes on, in one word.
-        end: Seconds of video, if known.
-        shown: False for no bar.
+        what: Description of the work, in one word.
+        end: Duration of the video in seconds, if known.
+        shown: Show the bar.
 
     Yields:
-        A function to call with the second that was reached.
+        A function to call with the current time in seconds.
     """
     columns = TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn()
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""Where a number comes from: command, commit, machine, versions and date, which begin every result file we write."""
+"""Provenance of results: command, commit, hardware, versions and date, the first fields of every result file."""
 
 import datetime
 import json
@@ -16,11 +16,11 @@ from avseg.files import write_text
 
 
 def provenance(command: str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The fields every result file begins with; JSON-able.
+    """Return the first fields of a result file, serialisable as JSON.
 
     Args:
-        command: The shell command that makes the same result again.
-        device: What computed it.
+        command: Shell command that reproduces the result.
+        device: Device of the computation.
     """
     packages = ("avseg", "torch", "transformers", "numpy")
     return {
@@ -38,7 +38,7 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, ``+`` when it was edited since; None outside git."""
+    """Return the git commit of this package, with ``+`` if files are modified; None outside of a git checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -49,9 +49,9 @@ def commit() -> str | None:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What computed: the processor, and the accelerator if ``device`` is one.
+    """Return the processor, its load, and the GPU if ``device`` is one.
 
-    ``load`` is how many processes wanted the cores in the last minute: above ``cores``, timings say little.
+    ``load`` is the load average of the last minute; timings are unreliable if it exceeds ``cores``.
     """
     found = {
         "processor": _processor(),
@@ -64,7 +64,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, which Linux tells in a file alone."""
+    """Return the name of the processor, from /proc/cpuinfo on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,6 +1,8 @@
-"""A whole comparison: trained, scored, written, and gone on with."""
+"""A complete comparison: training, scores, result files, and resuming."""
 
+import contextlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,13 @@ WORDS = f"bench --models tpavi,pcmanet --data synthetic {TRAIN} {SIZE} --results
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a comparison; return its folder, with the printed text in printed.txt."""
     folder = tmp_path_factory.mktemp("bench")
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        (folder / "printed.txt").open("w", encoding="utf-8") as printed,
+        contextlib.redirect_stdout(printed),
+    ):
         patch.chdir(folder)
         assert main(WORDS) == 0
     return folder
@@ -28,7 +35,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAME = "bench_tpavi_pcmanet_synthetic"
 
 
-def test_json_says_what_was_measured_and_how(done: Path) -> None:
+def test_json_has_scores_costs_and_provenance(done: Path) -> None:
     result = json.loads((done / f"results/{NAME}.json").read_text(encoding="utf-8"))
     assert {"command", "commit", "date", "hardware", "versions", "config", "numbers"} == set(result)
     numbers = result["numbers"]
@@ -52,7 +59,7 @@ def test_json_says_what_was_measured_and_how(done: Path) -> None:
     assert "difference" not in numbers["models"]["tpavi"]
 
 
-def test_table_has_a_row_for_each_model(done: Path) -> None:
+def test_table_has_one_row_per_model(done: Path) -> None:
     lines = (done / f"results/{NAME}.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"`avseg {' '.join(WORDS)}`".replace("--data ", "--data.name ")
     assert lines[2].startswith("| model | J | F | IoU, sounding | drop, swap | drop, silence")
@@ -60,7 +67,7 @@ def test_table_has_a_row_for_each_model(done: Path) -> None:
     assert len({line.count("|") for line in lines[2:]}) == 1
 
 
-def test_picture_shows_a_curve_for_each_model(done: Path) -> None:
+def test_plot_has_one_curve_per_model(done: Path) -> None:
     pixels = np.asarray(Image.open(done / f"results/{NAME}.png").convert("RGB")).reshape(-1, 3)
     for colour in ((0, 114, 178), (213, 94, 0)):
         assert (pixels == colour).all(1).sum() > 20
@@ -68,7 +75,12 @@ def test_picture_shows_a_curve_for_each_model(done: Path) -> None:
     assert curve.steps.tolist() == [2, 4]
 
 
-def test_a_second_call_trains_and_scores_nothing_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_are_counted_up_to_the_budget(done: Path) -> None:
+    printed = (done / "printed.txt").read_text(encoding="utf-8")
+    assert set(re.findall(r"epoch \d+/\d+, step \d+", printed)) == {"epoch 1/2, step 2", "epoch 2/2, step 4"}
+
+
+def test_second_call_repeats_no_run(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(done)
     before = {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")}
     assert len(before) >= 4
@@ -79,7 +91,7 @@ def test_a_second_call_trains_and_scores_nothing_again(done: Path, monkeypatch: 
     assert {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")} == before
 
 
-def test_another_recipe_in_the_same_folder_is_refused(
+def test_other_recipe_in_same_folder_raises(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(done)
@@ -87,7 +99,7 @@ def test_another_recipe_in_the_same_folder_is_refused(
     assert "train.lr = 0.0005, this run 0.1" in capsys.readouterr().err
 
 
-def test_a_smaller_budget_in_the_same_folder_is_refused(
+def test_smaller_budget_in_same_folder_raises(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(done)
@@ -99,7 +111,7 @@ def test_a_smaller_budget_in_the_same_folder_is_refused(
     assert "holds a run of 4 steps, the budget is 2: choose another --out" in capsys.readouterr().err
 
 
-def test_a_larger_budget_goes_on_and_scores_anew(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_larger_budget_resumes_and_scores_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(done)
     words = [*WORDS, "--train.schedule", "constant", "-o", "runs/longer", "--seeds", "1", "--models", "tpavi"]
     assert main(words) == 0
@@ -108,7 +120,7 @@ def test_a_larger_budget_goes_on_and_scores_anew(done: Path, monkeypatch: pytest
     assert kept["of"] == {"split": "test", "step": 6}
 
 
-def test_results_that_cannot_be_written_are_found_before_the_work(
+def test_unwritable_results_raise_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Words and files → the runs of a comparison."""
+"""Command lines and files are parsed into the runs of a comparison."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_shared_setting_goes_to_the_models_that_have_it(file: Path) -> None:
+def test_shared_setting_is_applied_to_models_that_have_it(file: Path) -> None:
     plan = read_plan(["--config", str(file), "--model.channels", "24", "--model.heads=4", "--train.lr", "0.01"])
     assert (plan.name, plan.split, plan.results) == ("mine", "val", Path("benchmarks/results"))
     assert [*plan.runs] == ["small", "base"]
@@ -37,7 +37,7 @@ def test_a_shared_setting_goes_to_the_models_that_have_it(file: Path) -> None:
     assert "heads" not in base
 
 
-def test_runs_differ_in_model_and_seed_alone(file: Path) -> None:
+def test_runs_differ_only_in_model_and_seed(file: Path) -> None:
     plan = read_plan(["--config", str(file), "-o", "here"])
     for label, runs in plan.runs.items():
         assert [run.train.seed for run in runs] == [0, 1]
@@ -48,7 +48,7 @@ def test_runs_differ_in_model_and_seed_alone(file: Path) -> None:
         assert runs[0].train.lr == 1e-3
 
 
-def test_the_command_line_alone_is_a_comparison() -> None:
+def test_comparison_without_file() -> None:
     words = "--models pcmanet,tpavi --data.name synthetic --seeds 1 --budget 5 --data.size 32 --results there"
     plan = read_plan(words.split())
     assert (plan.name, plan.split, plan.results) == ("bench_pcmanet_tpavi_synthetic", "test", Path("there"))
@@ -60,7 +60,7 @@ def test_the_command_line_alone_is_a_comparison() -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("", "which models"),
+        ("", "no models given"),
         ("--models pcmanet,pcmanet", "models must differ"),
         ("--models pcmanet,tpavo", "unknown model 'tpavo'. Did you mean 'tpavi'"),
         ("--models pcmanet --seeds 0", "seeds must be a number, 1 or more, got 0"),
@@ -72,11 +72,11 @@ def test_the_command_line_alone_is_a_comparison() -> None:
         ("--models tpavi --model.groups 4", "none of the models has a setting 'groups'"),
         ("--config nowhere.yaml", "cannot read config"),
         ("--models pcmanet --configx nowhere.yaml", "unknown setting 'configx'"),
-        ("--models pcmanet --train.max_steps 5", "train.max_steps cannot be set in a comparison, --budget decides it"),
+        ("--models pcmanet --train.max_steps 5", "train.max_steps cannot be set in a comparison: use --budget"),
         ("--models pcmanet --train.seed=5", "train.seed cannot be set in a comparison"),
     ],
 )
-def test_mistakes_are_told_in_one_line(words: str, hint: str) -> None:
+def test_wrong_arguments_raise_one_line(words: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_plan(words.split())
     assert hint in str(caught.value)
@@ -94,7 +94,7 @@ def test_mistakes_are_told_in_one_line(words: str, hint: str) -> None:
         ("seeds: 2", "seeds: true", "seeds must be a number"),
     ],
 )
-def test_mistakes_in_a_file(file: Path, old: str, new: str, hint: str) -> None:
+def test_wrong_file_raises(file: Path, old: str, new: str, hint: str) -> None:
     file.write_text(FILE.replace(old, new), encoding="utf-8")
     with pytest.raises(ConfigError, match=hint):
         read_plan(["--config", str(file)])

@@ -1,4 +1,4 @@
-"""Means, deviations, and an interval whose coverage is known."""
+"""Means, deviations, and confidence intervals of simulated scores."""
 
 import numpy as np
 import pytest
@@ -14,24 +14,24 @@ def test_summary_by_hand() -> None:
     assert summary([0.3]).std is None
 
 
-def test_a_constant_difference_has_no_interval() -> None:
+def test_constant_difference_has_interval_of_zero_width() -> None:
     clips = {f"c{k}": k / 10 for k in range(10)}
     found = paired_bootstrap([{k: v + 0.25 for k, v in clips.items()}], [clips], draws=50)
     assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
     assert found.not_better == 0
 
 
-def test_pairs_cancel_what_clips_have_in_common() -> None:
+def test_pairing_removes_variance_of_clips() -> None:
     rng = np.random.default_rng(1)
     hard = rng.normal(size=100)
     ours = {str(k): hard[k] + 0.1 + 0.05 * rng.normal() for k in range(100)}
     theirs = {str(k): hard[k] for k in range(100)}
     found = paired_bootstrap([ours], [theirs], draws=1000)
-    # alone, each mean is only known to about ± 0.2
+    # unpaired, each mean has an uncertainty of about ± 0.2
     assert 0.08 < found.low < 0.1 < found.high < 0.12
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_interval_has_nominal_coverage() -> None:
     rng = np.random.default_rng(2)
     hits = 0
     for _ in range(200):
@@ -45,7 +45,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.88 <= hits / 200 <= 0.99
 
 
-def test_seeds_that_disagree_widen_the_interval() -> None:
+def test_variance_of_seeds_widens_interval() -> None:
     theirs = [{str(k): 0.0 for k in range(50)}] * 3
     apart = paired_bootstrap([{str(k): v for k in range(50)} for v in (0.0, 0.1, 0.2)], theirs, draws=1000)
     assert apart.mean == pytest.approx(0.1)
@@ -53,6 +53,6 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     assert apart.high > 0.15
 
 
-def test_other_clips_are_refused() -> None:
+def test_different_clips_raise() -> None:
     with pytest.raises(ValueError, match="same clips"):
         paired_bootstrap([{"a": 1.0}], [{"b": 1.0}])

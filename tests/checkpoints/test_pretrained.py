@@ -1,4 +1,4 @@
-"""What transformers writes, taken over: a small Mask2Former whole, a Swin."""
+"""Tests of loading weights written by transformers: a small Mask2Former, and a Swin."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +72,7 @@ def refused(load: Callable[[avseg.AVSModel, str], None], model: avseg.AVSModel, 
     return str(error.value)
 
 
-def test_decoder_is_theirs_bit_for_bit(theirs: Mask2FormerForUniversalSegmentation, folder: Path) -> None:
+def test_decoder_weights_equal_transformers(theirs: Mask2FormerForUniversalSegmentation, folder: Path) -> None:
     ours = cpm()
     before = ours.head.weight.clone(), ours.visual.state_dict()
     load_decoder(ours, str(folder / "model.safetensors"))
@@ -84,13 +84,13 @@ def test_decoder_is_theirs_bit_for_bit(theirs: Mask2FormerForUniversalSegmentati
 
 
 @torch.no_grad()
-def test_both_parts_answer_what_they_answer(theirs: Mask2FormerForUniversalSegmentation, folder: Path) -> None:
+def test_outputs_equal_transformers(theirs: Mask2FormerForUniversalSegmentation, folder: Path) -> None:
     ours, pictures = cpm(), torch.randn(2, 3, 64, 96)
     load_visual(ours, str(folder))
     load_decoder(ours, str(folder))
     pixels = ours.transformer.pixels(ours.visual(pictures))
     queries, positions = (q.expand(2, -1, -1) for q in ours.transformer.queries)
-    drawn = ours.transformer.decode(pixels, queries, positions, lambda _, asking: asking)
+    drawn = ours.transformer.decode(pixels, queries, positions, lambda _, x: x)
     expected = theirs(pixel_values=pictures)
     torch.testing.assert_close(drawn.masks[-1], expected.masks_queries_logits)
     torch.testing.assert_close(theirs.class_predictor(drawn.queries[-1]), expected.class_queries_logits)
@@ -102,7 +102,7 @@ def in_memory(state: dict[str, Tensor], theirs: Mask2FormerForUniversalSegmentat
 
 
 def with_indices(state: dict[str, Tensor], theirs: Mask2FormerForUniversalSegmentation) -> dict[str, Tensor]:
-    """Old files hold what is now computed."""
+    """Add index buffers, which old files contain."""
     tables = [k for k in state if k.endswith("relative_position_bias_table")]
     assert tables
     return state | {k.replace("bias_table", "index"): torch.zeros(49, 49).long() for k in tables}
@@ -137,7 +137,7 @@ def test_swin_as_transformers_writes_a_classifier(tmp_path: Path) -> None:
     assert all(bool((norm.weight == 1).all()) for norm in ours.visual.net.hidden_states_norms.values())
 
 
-def test_another_size_is_named_in_our_words(folder: Path) -> None:
+def test_size_mismatch_names_our_settings(folder: Path) -> None:
     source = folder / "model.safetensors"
     error = refused(load_decoder, cpm(queries=7, channels=64), source)
     assert "queries 5, the model 7; channels 32, the model 64: give" in error
@@ -147,7 +147,7 @@ def test_another_size_is_named_in_our_words(folder: Path) -> None:
     assert "wrongly shaped: pixel_level_module.decoder" in refused(load_decoder, cpm(visual="resnet18"), source)
 
 
-def test_what_is_no_mask2former_or_has_none_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_other_weights_and_models_are_refused(folder: Path, tmp_path: Path) -> None:
     ours = cpm()
     save_file({k: v.contiguous() for k, v in ours.visual.net.state_dict().items()}, tmp_path / "swin.safetensors")
     assert "is no Mask2Former" in refused(load_decoder, ours, tmp_path / "swin.safetensors")
@@ -164,7 +164,7 @@ TRAIN = [
 ]
 
 
-def test_a_run_starts_from_it_and_another_from_that_run(
+def test_runs_start_from_pretrained_and_trained_weights(
     theirs: Mask2FormerForUniversalSegmentation, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(folder / "model.safetensors")
@@ -175,5 +175,5 @@ def test_a_run_starts_from_it_and_another_from_that_run(
     for run in (first, second):
         torch.testing.assert_close(avseg.load(run / "last").transformer.queries[0], queries, atol=1e-6, rtol=0)
     capsys.readouterr()
-    assert main([*TRAIN, "--weights.decoder", "tiny", "-o", str(tmp_path / "third")]) == 2
-    assert "tiny is a pcmanet, which has no part 'transformer'" in capsys.readouterr().err
+    assert main([*TRAIN, "--weights.decoder", "small", "-o", str(tmp_path / "third")]) == 2
+    assert "small is a pcmanet, which has no part 'transformer'" in capsys.readouterr().err

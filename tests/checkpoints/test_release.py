@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' releases: recognised, equal in their outputs, refused by name."""
+"""Tests of checkpoints of the authors' releases: recognition, equal outputs, and errors."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ TPAVI_CASES = ["tpavi_resnet50_s4", "tpavi_resnet50_avss", "tpavi_pvt_v2_b5_s4"]
 
 
 def empty(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-    """A state dict of zeros with the shapes of a release; int64 counters."""
+    """Return a state dict of zeros with the shapes of a release and int64 counters."""
     return {
         k: torch.zeros(s, dtype=torch.int64 if k.endswith("num_batches_tracked") else torch.float32)
         for k, s in layout.items()
@@ -92,7 +92,7 @@ def test_tpavi_of_some_stages_loads(layouts: dict) -> None:
     assert avseg.from_release(state).config.stages == (2, 4)
 
 
-def test_what_does_not_fit_is_listed_in_the_releases_own_names(layouts: dict) -> None:
+def test_mismatched_keys_are_listed_in_release_names(layouts: dict) -> None:
     state = empty(layouts["pcmanet_resnet50_s4"])
     del state["gf1.seq3.0.weight"], state["resnet.layer3_1.2.conv1.weight"]
     state["surprise"] = torch.zeros(1)
@@ -106,13 +106,13 @@ def test_what_does_not_fit_is_listed_in_the_releases_own_names(layouts: dict) ->
     assert "\n" not in message
 
 
-def test_dataparallel_prefixes_and_wrappers_are_opened(layouts: dict, tmp_path: Path) -> None:
+def test_dataparallel_prefixes_and_wrappers_are_removed(layouts: dict, tmp_path: Path) -> None:
     state = {f"module.{k}": v for k, v in empty(layouts["pcmanet_resnet50_ms3"]).items()}
     torch.save({"state_dict": state}, tmp_path / "MS3_best.pth")
     assert avseg.from_release(tmp_path / "MS3_best.pth").config.groups == 8
 
 
-def test_a_stranger_is_refused() -> None:
+def test_unknown_checkpoint_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"no released checkpoint of .*: among its 1 keys are backbone\.x"):
         avseg.from_release({"backbone.x": torch.zeros(1)})
 
@@ -123,17 +123,17 @@ def test_convert_writes_what_load_reads(layouts: dict, tmp_path: Path) -> None:
     model = avseg.load(folder)
     assert model.card["source"] == "S4_best.pth"
     assert model.config.scatter_grad is False
-    with pytest.raises(CheckpointError, match="already holds a model"):
+    with pytest.raises(CheckpointError, match="already contains a model"):
         convert(tmp_path / "S4_best.pth", tmp_path / "out")
 
 
-def test_without_vggish_it_takes_embeddings_and_says_so(layouts: dict) -> None:
+def test_without_vggish_log_mel_is_refused(layouts: dict) -> None:
     model = avseg.from_release(empty(layouts["pcmanet_resnet50_s4"]))
     with pytest.raises(avseg.AvsegError, match="no audio encoder"):
         model(Clip(torch.zeros(1, 1, 3, 32, 32), torch.zeros(1, 1, 1, 96, 64)))
 
 
-def test_with_vggish_it_hears(layouts: dict, tmp_path: Path) -> None:
+def test_with_vggish_log_mel_is_accepted(layouts: dict, tmp_path: Path) -> None:
     vggish = {k: torch.full(s, 0.5) for k, s in layouts["vggish"].items()}
     torch.save(vggish, tmp_path / "vggish.pth")
     model = avseg.from_release(empty(layouts["pcmanet_resnet50_s4"]), vggish=str(tmp_path / "vggish.pth"))

@@ -19,7 +19,7 @@ def model(**config: object) -> avseg.AVSModel:
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,16 +51,16 @@ def test_a_file_of_numbers_is_no_state_dict(tmp_path: Path) -> None:
         read_state(tmp_path / "numbers.pth")
 
 
-def test_nothing_of_that_name() -> None:
+def test_unknown_name_is_refused() -> None:
     with pytest.raises(CheckpointError, match="no model 'nowhere'"):
         avseg.load("nowhere")
     with pytest.raises(CheckpointError, match=r"no weights at .*nowhere\.pth"):
         avseg.from_release("nowhere.pth")
 
 
-def test_a_hub_id_that_cannot_be_had_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_hub_id_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="the Hub says") as caught:
+    with pytest.raises(CheckpointError, match="the Hub reports") as caught:
         avseg.load("nobody/nothing")
     assert "\n" not in str(caught.value)
 
@@ -71,7 +71,7 @@ def test_a_weights_file_alone_has_no_card(tmp_path: Path) -> None:
         avseg.load(tmp_path / "model.safetensors")
 
 
-def test_cards_that_say_too_little(tmp_path: Path) -> None:
+def test_incomplete_cards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no avseg\.json"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text("{")
@@ -136,7 +136,7 @@ def test_pvt_weights_of_their_authors_have_joined_keys_and_values(tmp_path: Path
     assert all(torch.equal(a, b) for a, b in zip(donor.visual.parameters(), taker.visual.parameters(), strict=True))
 
 
-def test_swin_weights_of_a_classifier_leave_the_stage_norms_alone(tmp_path: Path) -> None:
+def test_swin_classifier_weights_keep_stage_norms(tmp_path: Path) -> None:
     donor, taker = (avseg.build("pcmanet", visual="swin_tiny", audio="none", channels=16) for _ in range(2))
     state = {k: v for k, v in donor.visual.net.state_dict().items() if k.startswith("swin.")}
     state["swin.layernorm.weight"] = torch.ones(768)
@@ -150,12 +150,12 @@ def test_audio_weights_need_an_encoder() -> None:
         load_audio(model(), "vggish-10086976.pth")
 
 
-def test_what_is_bundled_loads() -> None:
+def test_bundled_models_load() -> None:
     for name in bundled():
         assert avseg.load(name).card["model"] in avseg.list_models()
 
 
-def test_start_from_takes_what_has_the_same_shape_and_names_the_rest(tmp_path: Path) -> None:
+def test_start_from_loads_matching_shapes_and_names_the_rest(tmp_path: Path) -> None:
     donor, taker = model(), avseg.build("pcmanet", 5, visual="resnet18", audio="none", channels=16)
     save(donor, tmp_path)
     fresh = start_from(taker, str(tmp_path))

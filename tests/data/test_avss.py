@@ -23,11 +23,11 @@ def data(root: Path, split: str = "val", **settings):
     return build_dataset("avss", split, root=str(root), **{"size": 0, **settings})
 
 
-def test_classes_come_from_the_file(root: Path) -> None:
+def test_class_names_read_from_file(root: Path) -> None:
     names = ("background", *(kind.name for kind in KINDS))
     assert (data(root).class_names, data(root).classes) == (names, 13)
     path = root / "label2idx.json"
-    path.write_text(json.dumps({name: k + 1 for k, name in enumerate(names)}))  # as DDESeg counts
+    path.write_text(json.dumps({name: k + 1 for k, name in enumerate(names)}))  # numbered as in DDESeg
     assert data(root).class_names == names
 
 
@@ -42,7 +42,7 @@ def test_classes_come_from_the_file(root: Path) -> None:
         ('{"background": 0, "dog": "x"}', "cannot read"),
     ],
 )
-def test_a_file_that_names_no_classes_is_said_to(root: Path, text: str | None, hint: str) -> None:
+def test_class_file_not_valid_raises(root: Path, text: str | None, hint: str) -> None:
     path = root / "label2idx.json"
     path.unlink()
     if text is not None:
@@ -53,7 +53,7 @@ def test_a_file_that_names_no_classes_is_said_to(root: Path, text: str | None, h
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_palette_and_index_masks_are_the_same_labels(root: Path, split: str) -> None:
+def test_colour_and_index_masks_give_equal_labels(root: Path, split: str) -> None:
     numbers, colours = (data(root, split, masks=masks) for masks in ("labels_semantic", "labels_rgb"))
     assert len(numbers) == 6
     for a, b in zip(numbers, colours, strict=True):
@@ -64,7 +64,7 @@ def test_palette_and_index_masks_are_the_same_labels(root: Path, split: str) -> 
     assert len(np.unique(scene.masks)) > 1
 
 
-def test_a_short_clip_is_filled_up_as_released(root: Path) -> None:
+def test_short_clip_padded_as_released(root: Path) -> None:
     sample, bare = data(root)[0], data(root, pad=0)[0]
     assert sample.names == bare.names == ["v1s/v1s-val-0"]
     assert bare.clip.frames.shape[1] == 5
@@ -77,7 +77,7 @@ def test_a_short_clip_is_filled_up_as_released(root: Path) -> None:
     assert denormalise(sample.clip.frames)[0, 9, 0, 0].tolist() == [124, 116, 104]
 
 
-def test_ten_seconds_are_not_filled_up(root: Path) -> None:
+def test_ten_seconds_are_not_padded(root: Path) -> None:
     sample = data(root)[4]
     assert sample.names == ["v2/v2-val-0"]
     assert sample.clip.valid.all()
@@ -89,11 +89,11 @@ def test_frames_with_a_mask_are_labelled(root: Path, split: str, v1s: int, v1m: 
     assert [int(s.target.labelled.sum()) for s in data(root, split)] == [v1s, v1s, v1m, v1m, 10, 10]
 
 
-def test_padding_is_scored_by_the_protocol_that_does(root: Path) -> None:
+def test_padding_scored_only_by_its_protocol(root: Path) -> None:
     sample = data(root)[0]
     truth = torch.nn.functional.one_hot(sample.target.masks, 13).movedim(-1, 2).float()
     wrong = truth.clone()
-    wrong[:, 5:, 1] = 9.0  # invents accordions in frames that are not there
+    wrong[:, 5:, 1] = 9.0  # predicts accordions in padding frames
     for padded, worse in ((False, 0.0), (True, 1e-6)):
         scores = []
         for logits in (truth, wrong):
@@ -103,7 +103,7 @@ def test_padding_is_scored_by_the_protocol_that_does(root: Path) -> None:
         assert (scores[0] - scores[1] > worse) == padded
 
 
-def test_train_crops_and_the_others_squash(root: Path) -> None:
+def test_resize_crops_train_and_squashes_others(root: Path) -> None:
     frames = {split: data(root, split, resize="native", pad=0)[4].clip.frames for split in ("train", "test")}
     assert torch.equal(data(root, "train", size=40)[4].clip.frames, frames["train"][..., 4:44])
     squashed = data(root, "test", size=40)[4].clip.frames
@@ -112,7 +112,7 @@ def test_train_crops_and_the_others_squash(root: Path) -> None:
     assert torch.equal(data(root, "test", size=40, resize="crop")[4].clip.frames, frames["test"][..., 4:44])
 
 
-def test_original_masks_in_a_padded_clip(root: Path) -> None:
+def test_original_masks_of_padded_clip(root: Path) -> None:
     sample = data(root, size=32, original_masks=True)[0]
     assert sample.clip.frames.shape == (1, 10, 3, 32, 32)
     assert sample.target.masks.shape == (1, 10, 40, 48)
@@ -133,7 +133,7 @@ def test_subsets_are_chosen_by_name(root: Path, subsets, clips: int) -> None:
     assert {entry.name.partition("/")[0] for entry in ours.entries} == set(subsets)
 
 
-def test_the_binary_task_has_one_class_and_the_same_masks(root: Path) -> None:
+def test_binary_task_has_one_class_and_same_masks(root: Path) -> None:
     semantic, binary = (data(root, subsets=("v1m",), pad=0, task=task) for task in ("semantic", "binary"))
     assert (binary.class_names, binary.classes) == (("background", "sounding"), 1)
     assert binary.category_names == semantic.category_names == semantic.class_names
@@ -153,7 +153,7 @@ def test_label_255_is_not_scored(root: Path, masks: str) -> None:
     assert (data(root, masks=masks)[4].target.masks[0, 3, :4] == IGNORE).all()
 
 
-def test_labels_beyond_the_classes_and_strange_colours_are_named(root: Path) -> None:
+def test_label_or_colour_without_class_raises(root: Path) -> None:
     Image.new("L", (48, 40), 13).save(root / "v2/v2-val-0/labels_semantic/3.png")
     with pytest.raises(DataError, match=r"3.png holds label 13, but label2idx.json names 13 classes"):
         data(root)[4]
@@ -163,7 +163,7 @@ def test_labels_beyond_the_classes_and_strange_colours_are_named(root: Path) -> 
     assert not data(root, masks="labels_rgb", unknown_colours="background")[4].target.masks[0, 3].any()
 
 
-def test_a_sound_that_ends_early_is_followed_by_zeros(tiny, root: Path) -> None:
+def test_short_audio_padded_with_zeros(tiny, root: Path) -> None:
     tiny.sound(root / "v1m/v1m-val-0/audio.wav", 0.1 * np.ones(3 * 16_000))
     audio = data(root)[2].clip.audio[0]
     assert audio[:3].all()
@@ -181,18 +181,18 @@ def test_a_sound_that_ends_early_is_followed_by_zeros(tiny, root: Path) -> None:
         ({"pad": -1}, "pad must be 0 (no padding) or more frames, got -1"),
     ],
 )
-def test_wrong_settings_are_named(root: Path, settings: dict[str, object], hint: str) -> None:
+def test_wrong_setting_raises(root: Path, settings: dict[str, object], hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         data(root, **settings)
     assert hint in str(caught.value)
 
 
-def test_sizes_are_the_published_ones(root: Path) -> None:
+def test_published_sizes(root: Path) -> None:
     assert [data(root, split).published for split in ("train", "val", "test")] == [8498, 1304, 1554]
     assert data(root, "train", subsets=("v1s", "v1m")).published == 3748
 
 
-def test_a_row_of_no_subset_is_named(tiny, root: Path) -> None:
+def test_row_of_unknown_subset_raises(tiny, root: Path) -> None:
     tiny.table(root / "metadata.csv", ("uid", "split", "label"), [("a", "val", "v9")])
     with pytest.raises(DataError, match=r"metadata.csv, line 2: label must be v1s, v1m or v2, got 'v9'"):
         len(data(root))

@@ -82,7 +82,7 @@ def test_sample_has_the_shapes_of_a_clip(stock):
     assert sample.target.labelled.all()
 
 
-def test_clip_is_a_function_of_its_index_and_the_seed(stock):
+def test_clip_depends_only_on_index_and_seed(stock):
     one, again, other = (composed(stock, seed=seed) for seed in (0, 0, 1))
     for k in (7, 2, 7):
         for a, b in zip(one[k].clip.__dict__.values(), again[k].clip.__dict__.values(), strict=True):
@@ -127,7 +127,7 @@ def test_masks_mark_the_class_whose_sound_is_audible(stock):
     assert min(marked.values()) >= 5
 
 
-def test_a_third_of_the_frames_is_without_a_visible_sound(stock):
+def test_third_of_frames_has_no_visible_source(stock):
     data = composed(stock, train=300, size=32)
     empty = [not (data.compose(k).states == SOUNDING)[:, t].any() for k in range(300) for t in range(3)]
     assert 0.25 < np.mean(empty) < 0.5
@@ -192,13 +192,13 @@ def test_semantic_task_has_the_classes_of_the_stock(stock):
     assert {1, 2} <= found <= {0, 1, 2, 255}
 
 
-def test_names_say_which_class_sounds(stock):
+def test_name_holds_sounding_class(stock):
     data = composed(stock, train=60, frames=1)
     names = {data[k].names[0].split("/")[0] for k in range(60)}
     assert names == {"dog", "car", "several", "nothing"}
 
 
-def test_cache_is_used_again_and_follows_the_files(tmp_path, monkeypatch):
+def test_cache_is_reused_until_files_change(tmp_path, monkeypatch):
     root = make_stock(tmp_path / "s", parts=("train",))
     before = composed(root).compose(0)
     with monkeypatch.context() as patch:
@@ -213,14 +213,14 @@ def test_cache_is_used_again_and_follows_the_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("images/dog/dog0.jpg", b"no picture", "dog0.jpg is not a picture that can be read"),
-        ("images/dog/dog0.png", b"no mask", "dog0.png is not a mask that can be read"),
+        ("images/dog/dog0.jpg", b"not an image", "dog0.jpg as an image"),
+        ("images/dog/dog0.png", b"no mask", "dog0.png as a mask"),
         ("images/dog/dog0.png", None, "dog0.jpg has no mask: expected"),
-        ("sounds/bark/a.wav", b"no sound", "a.wav is not a sound that can be read"),
-        ("cutouts/dog/stamp.png", b"nothing", "stamp.png is not a picture that can be read"),
+        ("sounds/bark/a.wav", b"no sound", "a.wav as audio"),
+        ("cutouts/dog/stamp.png", b"nothing", "stamp.png as an image"),
     ],
 )
-def test_broken_file_is_named_and_skipped_only_if_asked(tmp_path, file, content, message):
+def test_broken_file_raises_or_is_skipped_by_setting(tmp_path, file, content, message):
     root = make_stock(tmp_path / "s", parts=("train",))
     (root / "train" / file).unlink()
     if content is not None:
@@ -234,14 +234,14 @@ def test_broken_file_is_named_and_skipped_only_if_asked(tmp_path, file, content,
     assert data.compose(0).frames.shape == (3, 64, 64, 3)
 
 
-def test_silent_recording_is_refused(tmp_path):
+def test_silent_recording_raises(tmp_path):
     root = make_stock(tmp_path / "s", parts=("train",))
     wavfile.write(root / "train/sounds/bark/zero.wav", SAMPLE_RATE, np.zeros(8000, np.int16))
     with pytest.raises(DataError, match=r"zero\.wav is silent"):
         composed(root)
 
 
-def test_classes_without_sounds_or_pictures_are_named(tmp_path):
+def test_class_without_sounds_or_pictures_warns(tmp_path):
     root = make_stock(tmp_path / "s", parts=("train",))
     for path in (root / "train/sounds/bark").iterdir():
         path.unlink()
@@ -263,21 +263,21 @@ def test_classes_without_sounds_or_pictures_are_named(tmp_path):
         ("classes: [{number: 1, name: dog}]\nbackground_sounds: {rain: [cat]}", "must list classes"),
     ],
 )
-def test_wrong_list_of_classes_is_refused(tmp_path, text, message):
+def test_wrong_class_list_raises(tmp_path, text, message):
     root = make_stock(tmp_path / "s", parts=("train",))
     (root / "classes.yaml").write_text(text)
     with pytest.raises(DataError, match=message):
         composed(root)
 
 
-def test_folder_of_no_class_is_refused(tmp_path):
+def test_folder_without_class_raises(tmp_path):
     root = make_stock(tmp_path / "s", parts=("train",))
     (root / "train/images/car").rename(root / "train/images/cars")
     with pytest.raises(DataError, match=r"cars is no class of classes\.yaml"):
         composed(root)
 
 
-def test_mask_value_without_a_class_is_refused(tmp_path):
+def test_mask_value_without_class_raises(tmp_path):
     root = make_stock(tmp_path / "s", parts=("train",))
     Image.fromarray(np.full((90, 120), 9, np.uint8)).save(root / "train/images/dog/dog0.png")
     with pytest.raises(DataError, match=r"dog0\.png holds the value 9, but classes\.yaml has 3 classes"):
@@ -294,12 +294,12 @@ def test_mask_value_without_a_class_is_refused(tmp_path):
         ({"class_weights": {"wolf": 2.0}}, "class_weights names 'wolf'"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(stock, settings, message):
+def test_wrong_settings_raise(stock, settings, message):
     with pytest.raises(ConfigError, match=message):
         composed(stock, **settings)
 
 
-def test_missing_root_is_one_line():
+def test_missing_root_raises():
     with pytest.raises(ConfigError, match=r"data\.root must name a stock folder"):
         build_dataset("composed", "train")
     with pytest.raises(DataError, match=r"no nowhere/classes\.yaml"):
@@ -326,14 +326,20 @@ def test_states_follow_pauses_and_masking():
     assert rows[1].tolist() == [SILENT, UNCLEAR, SILENT] or rows[1].tolist() == [SILENT, SILENT, SILENT]
 
 
-def test_level_of_an_event_is_that_of_its_loudest_quarter_second():
+def test_event_level_is_its_loudest_quarter_second():
     wave = np.zeros(SAMPLE_RATE, np.float32)
     wave[4000:8000] = np.sin(np.arange(4000) * 0.5)
     scaled = soundtrack.at_level(wave, -20.0)
     assert 10 * np.log10(np.mean(scaled[4000:8000] ** 2)) == pytest.approx(-20.0, abs=0.01)
 
 
-def test_stock_without_gaps_warns_of_nothing(stock):
+def test_complete_stock_does_not_warn(stock):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         composed(stock)
+
+
+def test_picture_weights_prefer_pictures_by_their_names(stock):
+    data = composed(stock, kind="photo", train=60, picture_weights={"dog10": 1000.0})
+    used = [file for k in range(60) for file in data.compose(k).files if "images/dog/" in file]
+    assert used.count("images/dog/dog10.jpg") >= len(used) - 1 >= 4

@@ -5,13 +5,13 @@ from avseg.data.synthetic import Synthetic
 from avseg.errors import ConfigError, DataError
 
 
-def test_file_names_are_data_set_names():
+def test_data_sets_found_by_file_name():
     assert "synthetic" in list_datasets()
     assert not [name for name in list_datasets() if name.startswith("_")]
     assert dataset_class("synthetic") is Synthetic
 
 
-def test_builds_with_settings():
+def test_build_dataset_applies_settings():
     data = build_dataset("synthetic", "val", size=32, val=3)
     assert len(data) == 3
 
@@ -28,14 +28,14 @@ def test_builds_with_settings():
         ("synthetic", "train", {"seed": -1}, "0 or more, got -1"),
     ],
 )
-def test_a_wrong_word_is_named_in_one_line(name, split, settings, hint):
+def test_wrong_name_raises_one_line(name, split, settings, hint):
     with pytest.raises(ConfigError) as caught:
         build_dataset(name, split, **settings)
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_batch_of_unequal_pictures_is_refused_by_name() -> None:
+def test_collate_unequal_sizes_raises() -> None:
     one, two = (build_dataset("synthetic", "val", size=size, frames=1, val=1)[0] for size in (32, 40))
     with pytest.raises(DataError, match=r"agree in height and width, got val-00000 \(32, 32\), val-00000 \(40, 40\)"):
         collate([one, two])

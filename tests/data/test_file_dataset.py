@@ -1,4 +1,4 @@
-"""A data set of files is as short as this one: where files lie, what a mask means."""
+"""The base class of data sets on disk, with a minimal subclass."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from avseg.interface import IGNORE
 
 
 class Pairs(FileDataset):
-    """Two pictures and a sound; only the second picture has a mask."""
+    """Two frames and one audio file; only the second frame has a mask."""
 
     @dataclass(frozen=True)
     class Config(FileConfig):
-        """Nothing more."""
+        """No further settings."""
 
     class_names = ("background", "sounding")
 
@@ -44,7 +44,7 @@ def pairs(root: Path, **settings) -> Pairs:
     return Pairs(Pairs.Config(root=str(root), **{"size": 0, **settings}), "val")
 
 
-def test_files_become_a_sample(root: Path) -> None:
+def test_sample_of_files(root: Path) -> None:
     ours = pairs(root)
     sample = ours[0]
     assert (len(ours), sample.names) == (1, ["a/b"])
@@ -56,23 +56,23 @@ def test_files_become_a_sample(root: Path) -> None:
         ours[1]
 
 
-def test_unlabelled_frames_are_as_large_as_the_labelled(root: Path) -> None:
+def test_unlabelled_frames_have_the_size_of_labelled_ones(root: Path) -> None:
     masks = pairs(root, size=16, original_masks=True)[0].target.masks
     assert masks.shape == (1, 2, 30, 40)
     assert not masks[0, 0].any()
 
 
-def test_the_parts_of_a_clip_are_read_one_by_one(root: Path) -> None:
+def test_parts_of_a_clip_are_read_separately(root: Path) -> None:
     ours = pairs(root)
     (root / "1.png").unlink()
     read = {(part.kind, part.path.name): part for part in ours.parts(ours.entries[0])}
-    with pytest.raises(DataError, match=r"no .*1.png: every frame needs a picture"):
+    with pytest.raises(DataError, match=r"no .*1.png: every frame needs an image"):
         read["frames", "1.png"].read(root / "1.png")
     sizes = {key: part.read(part.path) for key, part in read.items() if key != ("frames", "1.png")}
     assert sizes == {("frames", "0.png"): (40, 30), ("masks", "mask.png"): (40, 30), ("sounds", "sound.wav"): None}
 
 
-def test_labels_are_within_the_classes(root: Path) -> None:
+def test_label_without_class_raises(root: Path) -> None:
     labels = np.array([[0, 2, IGNORE]])
     assert check_labels(labels, root / "m.png", 3, "the list") is labels
     with pytest.raises(DataError, match=r"m.png holds label 2, but the list names 2 classes"):
@@ -81,7 +81,7 @@ def test_labels_are_within_the_classes(root: Path) -> None:
     assert check_labels(empty, root / "m.png", 1, "the list") is empty
 
 
-def test_a_picture_of_another_size_is_named(root: Path) -> None:
+def test_mask_of_another_size_raises(root: Path) -> None:
     Image.new("L", (40, 29)).save(root / "mask.png")
     with pytest.raises(DataError, match=r"mask.png is \(40, 29\) pixels, its frame is \(40, 30\)"):
         pairs(root)[0]

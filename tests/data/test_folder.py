@@ -45,7 +45,7 @@ def data(root, split="train", **settings):
     return build_dataset("folder", split, root=str(root), **settings)
 
 
-def test_files_come_back_as_they_are(root):
+def test_stored_files_are_read_unchanged(root):
     ours = data(root, size=0)
     assert ours.class_names == ("background", "dog", "cat")
     assert len(ours) == 2
@@ -59,7 +59,7 @@ def test_files_come_back_as_they_are(root):
 
 
 @pytest.mark.parametrize("variant", ["ms3", "s4"])
-def test_one_class_is_anything_that_is_labelled(root, variant):
+def test_one_class_merges_all_labels(root, variant):
     ours = data(root, variant=variant, size=0)
     assert ours.class_names == ("background", "sounding")
     sample = ours[0]
@@ -67,12 +67,12 @@ def test_one_class_is_anything_that_is_labelled(root, variant):
     assert sample.target.labelled.tolist() == [[True, variant == "ms3"]]
 
 
-def test_frames_without_a_mask_do_not_train(root):
+def test_frame_without_mask_is_unlabelled(root):
     assert data(root)[1].target.labelled.tolist() == [[True, False, False]]
 
 
 @pytest.mark.parametrize(("size", "shape"), [(24, (24, 24)), ((12, 40), (12, 40))])
-def test_clips_are_brought_to_one_size(root, size, shape):
+def test_frames_and_masks_are_resized(root, size, shape):
     write_clip(root / "train" / "c", size=(50, 11))
     ours = data(root, size=size)
     batch = collate([ours[0], ours[1], ours[2]])
@@ -81,7 +81,7 @@ def test_clips_are_brought_to_one_size(root, size, shape):
     assert batch.clip.valid.tolist() == [[True, True, False], [True, True, True], [True, True, False]]
 
 
-def test_stereo_of_any_rate_is_heard(root):
+def test_stereo_of_any_rate_is_read(root):
     time = np.arange(2 * 44100) / 44100
     both = np.stack([0.4 * np.sin(2 * np.pi * 1000 * time), np.zeros_like(time)], 1)
     write_sound(root / "train" / "a" / "audio.wav", both, rate=44100, channels=2)
@@ -91,7 +91,7 @@ def test_stereo_of_any_rate_is_heard(root):
     assert abs(float(mel.max() - expected.max())) < 0.01
 
 
-def test_constructing_reads_nothing(tmp_path):
+def test_constructor_reads_no_file(tmp_path):
     assert data(tmp_path / "nowhere").split == "train"
 
 
@@ -139,14 +139,14 @@ def high_label(root):
         (bad_json, "cannot read"),
         (no_names, '"class_names"'),
         (bad_variant, "got 'x'"),
-        (no_sound, "audio.wav: every clip needs a sound"),
+        (no_sound, "audio.wav: every clip needs an audio file"),
         (no_frames, "0.jpg: frames are numbered from 0 on"),
         (gap, "0.jpg: frames are numbered from 0 on"),
         (other_size, "0.png is (5, 5) pixels"),
         (high_label, "holds label 9, but dataset.json names 3"),
     ],
 )
-def test_a_bad_file_is_named_in_one_line(root, change, hint):
+def test_bad_file_raises_one_line(root, change, hint):
     change(root)
     with pytest.raises(DataError) as caught:
         data(root)[0]
@@ -154,7 +154,7 @@ def test_a_bad_file_is_named_in_one_line(root, change, hint):
     assert "\n" not in str(caught.value)
 
 
-def test_wrong_settings(root):
+def test_wrong_setting_raises_one_line(root):
     with pytest.raises(DataError, match="no clips in"):
         len(data(root, "val"))
     with pytest.raises(DataError, match="Set root"):

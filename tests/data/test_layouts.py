@@ -1,4 +1,4 @@
-"""Each released layout goes through training and evaluation, by the commands a user gives."""
+"""Training and evaluation on each released layout, by the command line."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ STEP = ("--train.max_steps", "1", "--train.epochs", "1", "--train.batch_size", "
 @pytest.mark.parametrize(
     ("name", "protocol"), [("s4", "avsbench"), ("ms3", "avsbench"), ("avss", "avsbench_semantic_padded")]
 )
-def test_trains_a_step_and_evaluates(tiny, tmp_path: Path, name: str, protocol: str) -> None:
+def test_train_step_and_eval(tiny, tmp_path: Path, name: str, protocol: str) -> None:
     root, run, scores = getattr(tiny, name)(), tmp_path / "run", tmp_path / "scores.json"
     data = ("--data", name, "--data.root", str(root), "--data.size", "32")
     assert main(["train", *SMALL, "--model.channels", "16", *data, *STEP, "--train.out", str(run)]) == 0
@@ -33,14 +33,21 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL_CPM = (
     *("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "32", "--model.heads", "4"),
     *("--model.queries", "4", "--model.layers", "1", "--model.pixel_layers", "1", "--model.feedforward", "64"),
-    *("--model.points", "64", "--model.warmup", "0", "--model.minimum", "3", "--model.every", "1"),
+    *(
+        "--model.points",
+        "64",
+        "--model.warmup",
+        "0",
+        "--model.mixture_min_samples",
+        "3",
+        "--model.mixture_fit_every",
+        "1",
+    ),
 )
 
 
 @pytest.mark.parametrize(("task", "layout"), [("s4", "s4"), ("ms3", "avss"), ("avss", "avss")])
-def test_recipes_of_cpm_train_and_prompt_with_what_the_layout_names(
-    tiny, tmp_path: Path, task: str, layout: str
-) -> None:
+def test_cpm_recipes_train_with_prompts_of_the_categories(tiny, tmp_path: Path, task: str, layout: str) -> None:
     run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, layout)()), "--data.size", "64")
     steps = ("--train.max_steps", "4", "--train.epochs", "4", "--train.batch_size", "2", "--train.workers", "0")
     recipe = ("train", "--config", str(CONFIGS / f"cpm_resnet50_{task}.yaml"))
@@ -55,9 +62,18 @@ def test_recipes_of_cpm_train_and_prompt_with_what_the_layout_names(
 
 
 @pytest.mark.parametrize("task", ["s4", "ms3", "avss"])
-def test_recipes_of_ama_ue_train(tiny, tmp_path: Path, task: str) -> None:
+def test_ama_ue_recipes_train(tiny, tmp_path: Path, task: str) -> None:
     run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, task)()), "--data.size", "64")
-    small = ("--weights.visual", "null", "--weights.audio", "null", "--model.channels", "16", "--model.anneal", "10")
+    small = (
+        "--weights.visual",
+        "null",
+        "--weights.audio",
+        "null",
+        "--model.channels",
+        "16",
+        "--model.kl_anneal_steps",
+        "10",
+    )
     steps = ("--train.max_steps", "2", "--train.batch_size", "2", "--train.workers", "0", "--train.log_every", "1")
     recipe = ("train", "--config", str(CONFIGS / f"ama_ue_pvt_v2_b5_{task}.yaml"), *SMALL)
     assert main([*recipe, *small, *data, *steps, "-o", str(run)]) == 0

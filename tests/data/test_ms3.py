@@ -26,7 +26,7 @@ def test_all_frames_are_labelled_in_every_split(root: Path, split: str) -> None:
     assert sample.clip.valid.all()
 
 
-def test_colour_masks_that_the_released_code_scales_to_225_of_255_are_one(root: Path) -> None:
+def test_colour_masks_are_binary(root: Path) -> None:
     before = build_dataset("ms3", "val", root=str(root))[0].target.masks
     for path in root.glob("ms3_data/gt_masks/**/*.png"):
         white = 255 * np.asarray(Image.open(path))
@@ -34,10 +34,10 @@ def test_colour_masks_that_the_released_code_scales_to_225_of_255_are_one(root: 
     assert torch.equal(build_dataset("ms3", "val", root=str(root))[0].target.masks, before)
 
 
-def test_pickles_lie_where_the_release_has_them(root: Path) -> None:
+def test_pickles_are_found_in_released_layout(root: Path) -> None:
     (entry, _) = build_dataset("ms3", "test", root=str(root), audio="pkl").entries
     assert entry.sounds == (root / "ms3_data/audio_log_mel/test/test-0.pkl",)
 
 
-def test_sizes_are_the_published_ones() -> None:
+def test_published_sizes() -> None:
     assert [build_dataset("ms3", split).published for split in ("train", "val", "test")] == [296, 64, 64]

@@ -30,7 +30,7 @@ def drawn(split: str, number: int):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_clips_are_those_of_the_table(root: Path, split: str) -> None:
+def test_clips_are_listed_in_table(root: Path, split: str) -> None:
     ours = data(root, split)
     assert [entry.name for entry in ours.entries] == [f"dog/{split}-0_0", f"cat/{split}-1_1"]
     assert (ours.classes, ours.class_names) == (1, ("background", "sounding"))
@@ -43,24 +43,24 @@ def test_clips_are_those_of_the_table(root: Path, split: str) -> None:
     assert torch.equal(sample.target.masks[0, :1] if first else sample.target.masks[0], truth[:1] if first else truth)
 
 
-def test_masks_may_hold_the_category_of_the_clip(tiny, root: Path) -> None:
+def test_categories_setting_labels_masks_by_category(tiny, root: Path) -> None:
     tiny.table(
         root / "s4_meta_data.csv",
         ("name", "start", "category", "split"),
         [("val-0_0", 0, "dog", "val"), ("val-1_1", 0, "cat", "val"), ("x", 0, "ambulance", "train")],
     )
-    told, plain = data(root, categories=True), data(root)
-    assert (told.class_names, told.classes) == (("background", "sounding"), 1)
-    assert (told.category_names, told.categories) == (("background", "ambulance", "cat", "dog"), 3)
+    named, plain = data(root, categories=True), data(root)
+    assert (named.class_names, named.classes) == (("background", "sounding"), 1)
+    assert (named.category_names, named.categories) == (("background", "ambulance", "cat", "dog"), 3)
     assert (plain.category_names, plain.categories) == (("background", "sounding"), 1)
     for index, label in enumerate((3, 2)):
-        assert torch.equal(told[index].target.masks, label * plain[index].target.masks)
+        assert torch.equal(named[index].target.masks, label * plain[index].target.masks)
         assert plain[index].target.masks.max() == 1
-        assert told[index].names == plain[index].names
-        assert torch.equal(told[index].clip.audio, plain[index].clip.audio)
+        assert named[index].names == plain[index].names
+        assert torch.equal(named[index].clip.audio, plain[index].clip.audio)
 
 
-def test_patches_are_consecutive_as_released_or_around_the_frames(root: Path) -> None:
+def test_patches_are_consecutive_or_centred(root: Path) -> None:
     path = root / "s4_data/audio_wav/val/dog/val-0_0.wav"
     waveform = torch.from_numpy(read_sound(path))
     assert torch.equal(data(root)[0].clip.audio[0], consecutive(waveform, 5, "last", path))
@@ -68,7 +68,7 @@ def test_patches_are_consecutive_as_released_or_around_the_frames(root: Path) ->
     assert torch.equal(data(root, audio="wav_centred")[0].clip.audio[0], log_mel_at(waveform, times))
 
 
-def test_released_pickles_give_what_the_sound_gives(root: Path) -> None:
+def test_pickles_equal_log_mel_of_audio(root: Path) -> None:
     wav = data(root)[0].clip.audio
     path = root / "s4_data/audio_log_mel/val/dog/val-0_0.pkl"
     path.parent.mkdir(parents=True)
@@ -78,7 +78,7 @@ def test_released_pickles_give_what_the_sound_gives(root: Path) -> None:
         data(root, audio="pkl")[1]
 
 
-def test_cache_gives_the_same_sound(root: Path, tmp_path: Path) -> None:
+def test_cached_log_mel_is_equal(root: Path, tmp_path: Path) -> None:
     plain, cached = data(root), data(root, cache=str(tmp_path / "cache"))
     for _ in range(2):
         assert torch.equal(cached[1].clip.audio, plain[1].clip.audio)
@@ -88,7 +88,7 @@ def test_cache_gives_the_same_sound(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", ["L 0 1", "1", "RGB"])
-def test_masks_of_any_png_are_the_same(root: Path, stored: str) -> None:
+def test_masks_of_any_png_are_equal(root: Path, stored: str) -> None:
     before = data(root)[0].target.masks
     for path in root.glob("s4_data/gt_masks/**/*.png"):
         mask = Image.open(path)
@@ -111,7 +111,7 @@ def test_frames_of_the_original_resolution_have_the_same_masks(root: Path) -> No
     assert torch.equal(both.target.masks, small.target.masks)
 
 
-def test_original_masks_are_for_scores_alone(root: Path) -> None:
+def test_original_masks_only_in_evaluation(root: Path) -> None:
     settings = {"size": 32, "original_masks": True}
     for split, shape in (("train", (32, 32)), ("val", (40, 48)), ("test", (40, 48))):
         sample = data(root, split, **settings)[0]
@@ -121,7 +121,7 @@ def test_original_masks_are_for_scores_alone(root: Path) -> None:
         data(root, resize="crop", **settings)
 
 
-def test_crop_and_native_are_chosen_by_name(root: Path) -> None:
+def test_resize_crop_and_native(root: Path) -> None:
     native = data(root, resize="native", size=32)[0]
     assert native.clip.frames.shape[-2:] == native.target.masks.shape[-2:] == (40, 48)
     crop = data(root, resize="crop", size=40)[0]
@@ -178,17 +178,17 @@ def no_table(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (remove("audio_wav"), "val-0_0.wav: every clip needs a sound"),
-        (break_mask, "val-0_0_3.png is not a mask that can be read"),
+        (remove("audio_wav"), "val-0_0.wav: every clip needs an audio file"),
+        (break_mask, "val-0_0_3.png as a mask"),
         (shrink_mask, "val-0_0_3.png is (5, 7) pixels, its frame is (48, 40)"),
-        (no_frame, "val-0_0_5.png: every frame needs a picture"),
+        (no_frame, "val-0_0_5.png: every frame needs an image"),
         (odd_frame, "the frames of dog/val-0_0 differ in size"),
         (long_sound, "val-0_0.wav holds 10 patches of 0.96 s, the clip has 5 frames"),
-        (empty_sound, "val-0_0.wav holds no samples"),
+        (empty_sound, "val-0_0.wav has no samples"),
         (no_table, "s4_meta_data.csv: set root (--data.root) to the folder that holds s4_meta_data.csv"),
     ],
 )
-def test_a_bad_file_is_named_in_one_line(root: Path, change, hint: str) -> None:
+def test_bad_file_raises_one_line(root: Path, change, hint: str) -> None:
     change(root)
     with pytest.raises(DataError) as caught:
         data(root)[0]
@@ -205,13 +205,13 @@ def test_a_bad_file_is_named_in_one_line(root: Path, change, hint: str) -> None:
         ({"size": -1}, "size must be 0 (as stored) or more, got -1"),
     ],
 )
-def test_wrong_settings_are_named(root: Path, settings: dict[str, object], hint: str) -> None:
+def test_wrong_setting_raises(root: Path, settings: dict[str, object], hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         data(root, **settings)
     assert hint in str(caught.value)
 
 
-def test_constructing_reads_nothing_and_a_split_without_clips_is_named(tiny, root: Path) -> None:
+def test_constructor_reads_no_file_and_empty_split_raises(tiny, root: Path) -> None:
     assert data(root / "nowhere").published == 740
     tiny.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), [("a", 0, "dog", "train")])
     with pytest.raises(DataError, match="no clips in the split 'val' of"):

@@ -12,7 +12,7 @@ from avseg.mel import log_mel
 NOISE = torch.randn(200_000, generator=torch.Generator().manual_seed(1)) * 0.1
 
 
-def test_frame_k_hears_the_kth_96_hundredths() -> None:
+def test_patch_k_starts_at_k_times_096_seconds() -> None:
     mel = consecutive(NOISE[:80_000], 5, "last", Path("a.wav"))
     assert mel.shape == (5, 1, 96, 64)
     for k in range(5):
@@ -20,7 +20,7 @@ def test_frame_k_hears_the_kth_96_hundredths() -> None:
         assert torch.allclose(mel[k], log_mel(NOISE[start : start + 15_600], 16_000)[0], atol=1e-5)
 
 
-def test_after_the_end_the_last_patch_is_repeated_or_zero() -> None:
+def test_padding_repeats_last_patch_or_is_zero() -> None:
     three = consecutive(NOISE[:48_000], 3, "last", Path("a.wav"))
     assert torch.equal(consecutive(NOISE[:48_000], 5, "last", Path("a.wav")), three[[0, 1, 2, 2, 2]])
     zero = consecutive(NOISE[:48_000], 5, "zero", Path("a.wav"))
@@ -36,7 +36,7 @@ def test_after_the_end_the_last_patch_is_repeated_or_zero() -> None:
         (5 * 16_000 + 13_000, "holds 6 patches of 0.96 s, the clip has 5 frames"),
     ],
 )
-def test_a_sound_of_another_clip_is_refused(samples: int, hint: str) -> None:
+def test_audio_of_wrong_length_raises(samples: int, hint: str) -> None:
     with pytest.raises(DataError, match=f"a.wav {hint}"):
         consecutive(NOISE[:samples], 5, "last", Path("a.wav"))
 
@@ -56,7 +56,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "a.wav"
 
 
-def test_what_was_computed_is_remembered_until_the_file_changes(file: Path, tmp_path: Path) -> None:
+def test_cache_is_valid_until_file_changes(file: Path, tmp_path: Path) -> None:
     folder, make = str(tmp_path / "new" / "cache"), Costly()
     for _ in range(2):
         assert remembered(folder, [file], "wav", make)[0, 0] == 1
@@ -69,7 +69,7 @@ def test_what_was_computed_is_remembered_until_the_file_changes(file: Path, tmp_
     assert not [p for p in Path(folder).iterdir() if p.suffix != ".npy"]
 
 
-def test_a_damaged_memory_is_made_anew(file: Path, tmp_path: Path) -> None:
+def test_damaged_cache_file_is_recomputed(file: Path, tmp_path: Path) -> None:
     folder, make = tmp_path / "cache", Costly()
     remembered(str(folder), [file], "wav", make)
     (kept,) = folder.iterdir()
@@ -80,6 +80,6 @@ def test_a_damaged_memory_is_made_anew(file: Path, tmp_path: Path) -> None:
         assert np.load(kept)[0, 0] == before + 1
 
 
-def test_a_folder_that_cannot_be_written_is_named(file: Path) -> None:
+def test_unwritable_cache_raises(file: Path) -> None:
     with pytest.raises(DataError, match=r"cannot write .*a.wav \(.*\): give another cache"):
         remembered(str(file), [file], "wav", Costly())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avseg.data import build_dataset, collate
-from avseg.data.synthetic import KINDS, LOOKALIKES, Drawn, Synthetic, looks_alike
+from avseg.data.synthetic import KINDS, LOOKALIKES, SpriteStock, Synthetic, looks_alike
 from avseg.errors import ConfigError
 from avseg.interface import Target
 from avseg.media.images import denormalise
@@ -27,7 +27,7 @@ def digest(sample) -> str:
     return hashlib.sha256(b"".join(p.numpy().tobytes() for p in parts)).hexdigest()
 
 
-def test_another_process_makes_the_same_clip():
+def test_clip_is_equal_in_another_process():
     code = (
         "from avseg.data import build_dataset\n"
         "import hashlib\n"
@@ -40,17 +40,17 @@ def test_another_process_makes_the_same_clip():
     assert [digest(ours[7]), digest(ours[7])] == [there, there]
 
 
-def test_the_benchmark_has_not_moved():
+def test_benchmark_is_unchanged():
     scenes = [data("avss", "test", size=64).scene(k) for k in range(6)]
     assert [s.labels for s in scenes] == GOLDEN_LABELS
     assert [s.sounds.sum(1).tolist() for s in scenes] == GOLDEN_SOUNDS
-    # drawing may differ by a shade between versions of Pillow, so these have some room
+    # rendering differs slightly between versions of Pillow, hence the tolerances
     assert [float(s.frames.mean()) for s in scenes] == pytest.approx(GOLDEN_BRIGHTNESS, abs=2.0)
     assert [float((s.instances > 0).mean()) for s in scenes] == pytest.approx(GOLDEN_COVER, abs=0.01)
     assert [float(np.abs(s.waveform).mean()) for s in scenes] == pytest.approx(GOLDEN_LOUDNESS, rel=0.02)
 
 
-def test_no_ambiguity_is_the_benchmark():
+def test_ambiguity_none_equals_benchmark():
     assert digest(data("avss", "val", ambiguity="none")[3]) == digest(data("avss", "val")[3])
 
 
@@ -62,9 +62,9 @@ GOLDEN_LOUDNESS = [0.02485, 0.07732, 0.03432, 0.00863, 0.00426, 0.02564]
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=[k.name for k in KINDS])
-def test_things_vary_and_splits_look_different(kind):
+def test_objects_vary_and_splits_differ_in_appearance(kind):
     def look(split, clip):
-        image = Drawn(split).cut_out(kind + 1, np.random.default_rng(clip), 40).image
+        image = SpriteStock(split).cut_out(kind + 1, np.random.default_rng(clip), 40).image
         assert image.mode == "RGBA"
         assert 20 <= max(image.size) <= 80
         alpha = np.asarray(image)[..., 3]
@@ -77,7 +77,7 @@ def test_things_vary_and_splits_look_different(kind):
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
-def test_variants_label_what_they_say(variant, split):
+def test_variants_label_their_frames(variant, split):
     ours = data(variant, split)
     sample = ours[0]
     names = tuple(k.name for k in KINDS) if variant == "avss" else ("sounding",)
@@ -92,7 +92,7 @@ def test_variants_label_what_they_say(variant, split):
 
 
 @pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
-def test_a_mask_shows_who_is_seen_and_sounds(variant):
+def test_mask_shows_visible_sounding_objects(variant):
     ours = data(variant)
     for index in range(12):
         scene, target = ours.scene(index), ours[index].target
@@ -104,27 +104,27 @@ def test_a_mask_shows_who_is_seen_and_sounds(variant):
 
 
 @pytest.mark.parametrize("variant", ["s4", "ms3"])
-def test_categories_name_what_sounds_and_change_nothing_else(variant):
-    plain, told, full = data(variant), data(variant, categories=True), data("avss", categories=True)
-    assert (told.class_names, told.classes) == (plain.class_names, plain.classes) == (("background", "sounding"), 1)
+def test_categories_change_only_labels(variant):
+    plain, named, full = data(variant), data(variant, categories=True), data("avss", categories=True)
+    assert (named.class_names, named.classes) == (plain.class_names, plain.classes) == (("background", "sounding"), 1)
     assert (plain.category_names, plain.categories) == (plain.class_names, 1)
-    assert told.category_names == full.category_names == full.class_names == data("avss").category_names
-    assert told.categories == len(KINDS)
+    assert named.category_names == full.category_names == full.class_names == data("avss").category_names
+    assert named.categories == len(KINDS)
     for index in range(4):
-        ours, theirs = told[index], plain[index]
-        assert torch.equal(ours.target.masks[0], torch.from_numpy(told.scene(index).masks))
+        ours, theirs = named[index], plain[index]
+        assert torch.equal(ours.target.masks[0], torch.from_numpy(named.scene(index).masks))
         binary = ours._replace(target=Target((ours.target.masks != 0).long(), ours.target.labelled))
         assert digest(binary) == digest(theirs)
         assert digest(full[index]) == digest(data("avss")[index])
-    assert max(int(told[index].target.masks.max()) for index in range(4)) > 1
+    assert max(int(named[index].target.masks.max()) for index in range(4)) > 1
 
 
-def test_s4_shows_its_one_voice_in_every_frame():
+def test_s4_source_is_visible_in_every_frame():
     ours = data("s4", "val", size=32)
     assert all(ours[k].target.masks.flatten(2).any(2).all() for k in range(30))
 
 
-def test_seconds_without_a_voice_are_near_the_noise_floor():
+def test_seconds_without_source_are_near_noise_floor():
     ours, quiet, loud = data(size=16), [], []
     for index in range(40):
         peaks = ours[index].clip.audio[0].amax((1, 2, 3))
@@ -136,7 +136,7 @@ def test_seconds_without_a_voice_are_near_the_noise_floor():
     assert min(loud) > np.log(OFFSET) + 2.0
 
 
-def test_silent_things_make_saliency_a_bad_guess():
+def test_saliency_baseline_is_low():
     ours = data("s4", "test", size=32)
     share = []
     for index in range(40):
@@ -154,14 +154,14 @@ def test_any_length_and_size(frames, size):
     assert sample.target.masks.shape == (1, frames, height, width)
 
 
-def test_clips_of_different_length_make_a_batch():
+def test_collate_pads_shorter_clips():
     batch = collate([data(frames=2)[0], data(frames=3)[1]])
     assert batch.clip.frames.shape == (2, 3, 3, 48, 48)
     assert batch.clip.valid.tolist() == [[True, True, False], [True] * 3]
     assert batch.target.labelled.tolist() == [[True, True, False], [True] * 3]
 
 
-def test_frames_are_the_scenes_pictures():
+def test_frames_equal_scene_frames():
     ours = data()
     assert (denormalise(ours[2].clip.frames[0]).numpy() == ours.scene(2).frames).all()
 
@@ -171,7 +171,7 @@ def test_seed_split_and_index_change_the_clip():
     assert len(set(clips)) == 12
 
 
-def test_iteration_ends_and_outside_is_an_error():
+def test_index_out_of_range_raises():
     ours = Synthetic(Synthetic.Config(size=16, train=2), "train")
     assert len(list(ours)) == len(ours) == 2
     with pytest.raises(IndexError, match="clip 2 of 2"):
@@ -180,7 +180,7 @@ def test_iteration_ends_and_outside_is_an_error():
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("variant", ["s4", "ms3", "avss"])
-def test_spatial_clips_show_a_pair_of_which_the_first_alone_sounds(variant, split):
+def test_spatial_clips_have_one_sounding_object_of_a_pair(variant, split):
     ours, areas = data(variant, split, ambiguity="spatial", size=40, frames=3), []
     for index in range(10):
         scene = ours.scene(index)
@@ -195,7 +195,7 @@ def test_spatial_clips_show_a_pair_of_which_the_first_alone_sounds(variant, spli
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_temporal_clips_switch_where_it_is_seen(split):
+def test_temporal_clips_have_visible_onsets(split):
     ours = data("ms3", split, ambiguity="temporal", size=24)
     for index in range(12):
         scene = ours.scene(index)
@@ -207,7 +207,7 @@ def test_temporal_clips_switch_where_it_is_seen(split):
 
 
 @pytest.mark.parametrize("ambiguity", ["spatial", "temporal"])
-def test_ambiguous_clips_are_made_the_same_twice_and_differ_from_the_others(ambiguity):
+def test_ambiguous_clips_are_reproducible_and_distinct(ambiguity):
     settings = {"size": 24, "frames": 2}
     ours, again, plain = (data(ambiguity=a, **settings) for a in (ambiguity, ambiguity, "none"))
     clips = [digest(ours[k]) for k in range(4)]
@@ -216,7 +216,7 @@ def test_ambiguous_clips_are_made_the_same_twice_and_differ_from_the_others(ambi
 
 
 @pytest.mark.parametrize("ambiguity", ["spatial", "temporal"])
-def test_the_ambiguous_clips_have_not_moved(ambiguity):
+def test_ambiguous_clips_are_unchanged(ambiguity):
     ours = data("avss", "test", ambiguity=ambiguity, size=24)
     scenes = [ours.scene(k) for k in range(4)]
     assert [(s.labels, ["".join(map(str, row.astype(int))) for row in s.sounds]) for s in scenes] == AMBIGUOUS[
@@ -241,14 +241,14 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("pair", LOOKALIKES, ids=[f"{KINDS[a - 1].name}-{KINDS[b - 1].name}" for a, b in LOOKALIKES])
-def test_a_pair_is_more_alike_than_two_things_of_one_kind(pair):
+def test_pair_is_more_similar_than_objects_of_one_class(pair):
     rng = np.random.default_rng(0)
 
     def draft(stock, label):
         return stock.cut_out(label, rng, 32)
 
-    plain = Drawn("train")
-    drawn_alike = [Drawn("train", looks_alike("train", pair, rng)) for _ in range(6)]
+    plain = SpriteStock("train")
+    drawn_alike = [SpriteStock("train", looks_alike("train", pair, rng)) for _ in range(6)]
     alike = np.mean([likeness([draft(s, pair[0])], [draft(s, pair[1])]) for s in drawn_alike])
     kinds = [[draft(plain, kind + 1) for _ in range(8)] for kind in range(len(KINDS))]
     same = np.mean([likeness(things, things)[~np.eye(8, dtype=bool)].mean() for things in kinds])
@@ -257,8 +257,8 @@ def test_a_pair_is_more_alike_than_two_things_of_one_kind(pair):
     assert alike > apart + 0.1
 
 
-def test_given_looks_are_the_same_at_any_moment_and_size():
-    stock, rng = Drawn("val", {3: 17}), np.random.default_rng(0)
+def test_fixed_appearance_is_equal_at_any_time_and_size():
+    stock, rng = SpriteStock("val", {3: 17}), np.random.default_rng(0)
     first, again = (stock.cut_out(3, rng, 60) for _ in range(2))
     assert first.image.tobytes() == again.image.tobytes()
     assert likeness([first], [stock.cut_out(3, rng, 30)])[0, 0] > 0.9
@@ -273,7 +273,7 @@ def test_given_looks_are_the_same_at_any_moment_and_size():
         ({"ambiguity": "temporal", "frames": 1}, "frames 2 or more, got 'ms3' and 1"),
     ],
 )
-def test_ambiguity_that_cannot_work_is_refused(settings, hint):
+def test_wrong_ambiguity_raises(settings, hint):
     with pytest.raises(ConfigError, match=hint) as error:
         data(**{"variant": "ms3", **settings})
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""A user's own videos, with masks of every kind, of which each pixel and each sound is known."""
+"""User videos with all kinds of masks; all pixels and sounds are given by the test."""
 
 import json
 from collections.abc import Callable
@@ -25,12 +25,12 @@ Film = Callable[..., Path]
 
 
 def stripes(*labels: int) -> np.ndarray:
-    """Upright stripes of these labels."""
+    """Return vertical stripes of these labels."""
     return np.array([labels], np.uint8).repeat(SIZE[1] // len(labels), 1).repeat(SIZE[0], 0)
 
 
 def seen(sample) -> list[int]:
-    """The numbers of the pictures."""
+    """Return the indices of the frames."""
     return [round((float(denormalise(frame).float().mean()) - 20) / 5) for frame in sample.clip.frames[0]]
 
 
@@ -42,7 +42,7 @@ def root(tmp_path) -> Path:
 
 @pytest.fixture
 def film(root, make_video, make_beep) -> Film:
-    """Writes a video under ROOT/videos: 3.2 s, eight pictures a second, a beep in second 1."""
+    """Write a video under ROOT/videos: 3.2 s, eight frames a second, a beep in second 1."""
 
     def write(name: str = "a.mp4", times=tuple(k / 8 for k in range(26)), **settings) -> Path:
         (root / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def data(root: Path, split: str = "train", **settings):
     return build_dataset("videos", split, root=str(root), **{"size": 0, **settings})
 
 
-def test_frames_and_sound_are_those_of_the_moments(root, film, make_beep):
+def test_frames_and_audio_are_taken_at_label_times(root, film, make_beep):
     film()
     paint(root, "a", 0, stripes(0, 255))
     paint(root, "a", 2, stripes(255, 0))
@@ -97,7 +97,7 @@ def test_any_container_and_frame_rate(root, film, name):
     assert (sample.names, seen(sample)) == ([f"{video}@0"], [2, 5])
 
 
-def test_a_long_video_is_cut_into_clips(root, film):
+def test_long_video_is_cut_into_clips(root, film):
     film(times=[k / 4 for k in range(37)])
     for second in (0, 1, 6, 8):
         paint(root, "a", f"{second:06d}", stripes(0, 1))
@@ -111,7 +111,7 @@ def test_a_long_video_is_cut_into_clips(root, film):
     assert torch.equal(whole.clip.audio[0, 6:], samples[1].clip.audio[0])
 
 
-def test_several_classes_keep_what_is_not_scored(root, film):
+def test_label_255_is_kept(root, film):
     film()
     paint(root, "a", 0, stripes(0, 2, 1, 255))
     (root / "classes.txt").write_text("background\ndog\n\ncat\n")
@@ -163,8 +163,8 @@ def test_coco_of_several_videos(root, film):
     assert c.target.masks[0, 0, 0, ::8].tolist() == [0, 0, 0, 0, 1, 1, 0, 1]
 
 
-def test_what_predict_says_can_be_learned_from(root, film):
-    """Its pictures come at the times of the video's: those closest to the middle of a second count."""
+def test_coco_of_predict_is_a_data_set(root, film):
+    """Its images have the times of video frames; the one closest to the middle of a second is used."""
     video = film(times=[0.0, 0.31, 0.62, 0.93, 1.24, 1.55, 1.86, 2.2])
     frames = []
     for k, time in enumerate([0.0, 0.31, 0.62, 0.93, 1.24, 1.55, 1.86, 2.2]):
@@ -183,7 +183,7 @@ def test_what_predict_says_can_be_learned_from(root, film):
         np.testing.assert_array_equal(mask, result.labels[k])
 
 
-def test_a_moment_may_be_anywhere_in_its_second(root, film):
+def test_label_time_anywhere_in_its_second(root, film):
     film()
     (root / "annotations").mkdir()
     (root / "annotations/a.json").write_text(coco([("x.jpg", 0.3), ("y.jpg", 1.95)], []))
@@ -204,13 +204,13 @@ class TestSplits:
     def names(self, root: Path) -> dict[str, list[str]]:
         return {s: [e.name[:-2] for e in data(root, s).find()] for s in ("train", "val", "test")}
 
-    def test_a_rule_sorts_them_when_nothing_else_does(self, many):
+    def test_checksum_assigns_splits_without_lists(self, many):
         splits = self.names(many)
         assert [len(splits[s]) for s in ("train", "val", "test")] == [10, 1, 1]
         assert len({name for names in splits.values() for name in names}) == 12
         assert self.names(many) == splits
 
-    def test_lists(self, many):
+    def test_lists_assign_splits(self, many):
         (many / "test.txt").write_text("v3\n\nv1\n")
         (many / "val.txt").write_text("v2\n")
         (many / "train.txt").write_text("\n".join(f"v{k}" for k in (0, *range(4, 12))))
@@ -220,13 +220,13 @@ class TestSplits:
     @pytest.mark.parametrize(
         ("listed", "hint"),
         [
-            ([("v0", "train"), ("v00", "test")], "name no video of it: 'v00'. Did you mean 'v0"),
+            ([("v0", "train"), ("v00", "test")], "'v00', which is not a video there. Did you mean 'v0"),
             ([("v0", "train"), ("v0", "test")], "'v0' in two splits"),
-            ([("v0", "train")], "no list of splits in"),
+            ([("v0", "train")], "is in no split list of"),
             ([("v0", "tset")], "split must be train, val or test"),
         ],
     )
-    def test_a_bad_list_is_one_line(self, many, listed, hint):
+    def test_bad_list_raises_one_line(self, many, listed, hint):
         (many / "split.csv").write_text("\n".join(["video,split", *(",".join(row) for row in listed)]))
         with pytest.raises(AvsegError) as caught:
             len(data(many))
@@ -251,7 +251,7 @@ def both_kinds(root: Path) -> None:
     (root / "annotations.json").write_text(coco([("a/1.png", None)], []))
 
 
-def strange_name(root: Path) -> None:
+def wrong_name(root: Path) -> None:
     paint(root, "a", "frame1", stripes(0, 1))
 
 
@@ -296,27 +296,30 @@ PICTURE = [("a/0.png", None)]
         (lost_video, "a.<suffix>, got none"),
         (two_videos, "a.<suffix>, got a.mkv and a.mp4"),
         (no_masks, "expected masks/<video>/<second>.png, or annotations.json"),
-        (both_kinds, "has masks and annotations: which are meant?"),
-        (strange_name, "frame1.png: a mask is named after its second"),
-        (after_the_end, "a.mp4 ends before 130.5 s, for which it has a mask: number masks by second"),
-        (other_size, "0.png is (64, 46) pixels, the pictures of its video are (64, 48)"),
+        (both_kinds, "has both masks and annotations: remove one"),
+        (wrong_name, "frame1.png: a mask is named after its second"),
+        (after_the_end, "a.mp4 ends before 130.5 s, the time of a mask: name masks by second"),
+        (other_size, "0.png is (64, 46) pixels, the frames of its video are (64, 48)"),
         (high_label, "0.png holds label 3, but classes.txt names 3 classes"),
         (twice_a_class, "must name each class once"),
         (drawn("{"), "cannot read"),
         (drawn("[]"), "cannot read"),
         (drawn('{"images": []}'), "'categories' is missing"),
         (drawn(coco([("a/x.png", None)], [])), """'a/x.png' needs a "time", or the name"""),
-        (drawn(coco([("a/0.png", -1.0)], [])), "the time of 'a/0.png' is -1.0 s"),
+        (drawn(coco([("a/0.png", -1.0)], [])), "the time of 'a/0.png' must be 0 s or more, got -1.0"),
         (drawn(coco(PICTURE, [(0, 4, [])])), "4 is missing"),
-        (drawn(coco(PICTURE, [(0, 3, {"size": [2, 2], "counts": [4]})])), "the dog in a/0.png cannot be drawn"),
-        (drawn(coco(PICTURE, [(0, 3, {"size": [48, 64], "counts": [4]})])), "fill 4 pixels"),
-        (drawn(coco(PICTURE, [(0, 3, {"size": [48, 64], "counts": "0"})])), "fill 0 pixels"),
+        (
+            drawn(coco(PICTURE, [(0, 3, {"size": [2, 2], "counts": [4]})])),
+            "the segmentation of dog in a/0.png is not valid",
+        ),
+        (drawn(coco(PICTURE, [(0, 3, {"size": [48, 64], "counts": [4]})])), "add up to 4 pixels"),
+        (drawn(coco(PICTURE, [(0, 3, {"size": [48, 64], "counts": "0"})])), "add up to 0 pixels"),
         (drawn(coco(PICTURE, [(0, 3, "here")])), "a list of polygons or run lengths, got 'here'"),
-        (drawn(coco(PICTURE, [(0, 3, [[1, 2, 3]])])), "cannot be drawn"),
+        (drawn(coco(PICTURE, [(0, 3, [[1, 2, 3]])])), "is not valid"),
         (unknown_class, "have a class 'dog', but"),
     ],
 )
-def test_a_bad_file_is_named_in_one_line(root, film, change, hint):
+def test_bad_file_raises_one_line(root, film, change, hint):
     film()
     paint(root, "a", 0, stripes(0, 1))
     put(root, "train", "a")
@@ -327,7 +330,7 @@ def test_a_bad_file_is_named_in_one_line(root, film, change, hint):
     assert "\n" not in str(caught.value)
 
 
-def test_a_video_without_sound_is_named(root, film):
+def test_video_without_audio_raises(root, film):
     film(sound=None)
     paint(root, "a", 0, stripes(0, 1))
     put(root, "train", "a")
@@ -335,15 +338,15 @@ def test_a_video_without_sound_is_named(root, film):
         data(root)[0]
 
 
-def test_wrong_settings(root):
+def test_wrong_setting_raises_one_line(root):
     with pytest.raises(ConfigError, match="seconds must be 0"):
         data(root, seconds=-1)
     with pytest.raises(ConfigError, match="Choose from: wav_centred"):
         data(root, audio="wav")
-    assert data(root / "nowhere").split == "train"  # constructing reads nothing
+    assert data(root / "nowhere").split == "train"  # the constructor reads no file
 
 
-def test_check_reads_every_clip_and_names_every_fault(root, film):
+def test_check_reads_every_clip_and_lists_all_faults(root, film):
     assert Videos.recognise(root) == []
     film("a.mp4", times=[k / 4 for k in range(49)])
     film("b.mp4", sound=None)
@@ -357,6 +360,7 @@ def test_check_reads_every_clip_and_names_every_fault(root, film):
     assert report.settings == {"name": "videos", "root": str(root)}
     train = report.splits["train"]
     assert (train.clips, train.listed["frames"], train.listed["masks"]) == (3, 3, 5)
+    assert (train.listed["sounds"], train.readable["sounds"]) == (2, 1), "one per video, b.mp4 has none"
     faults = "\n".join(train.faults)
     assert len(train.faults) == 3
     assert "a.mp4 ends before 12.5 s" in faults
@@ -365,7 +369,7 @@ def test_check_reads_every_clip_and_names_every_fault(root, film):
     assert [path.name for path in report.strays] == ["idle.mp4"]
 
 
-def test_polygons_cover_the_pixels_whose_middle_is_inside(root, film):
+def test_polygon_covers_pixels_with_centre_inside(root, film):
     corners = np.array([(5.2, 3.1), (60.7, 10.4), (40.3, 44.9), (20.6, 20.2)])
     film()
     (root / "annotations.json").write_text(coco(PICTURE, [(0, 3, [corners.ravel().tolist()])]))
@@ -373,7 +377,7 @@ def test_polygons_cover_the_pixels_whose_middle_is_inside(root, film):
     mask = data(root)[0].target.masks[0, 0].numpy() == 1
 
     def inside(x: float, y: float) -> bool:
-        """By the angles under which the edges are seen."""
+        """Sum the angles of the edges seen from the point."""
         rays = (corners - (x, y)) @ (1, 1j)
         return abs(np.angle(np.roll(rays, -1) / rays).sum()) > np.pi
 
@@ -382,7 +386,7 @@ def test_polygons_cover_the_pixels_whose_middle_is_inside(root, film):
 
 
 @pytest.mark.parametrize("masks", ["png", "coco"])
-def test_trains_and_is_evaluated(root, film, tmp_path, capsys, masks):
+def test_train_and_eval(root, film, tmp_path, capsys, masks):
     for name in "abcd":
         film(f"{name}.mp4", size=(64, 80))
         if masks == "png":

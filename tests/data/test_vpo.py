@@ -1,4 +1,4 @@
-"""VPO in tiny copies of its three parts, whose masks, sounds and positions are known."""
+"""VPO: small copies of its three subsets with given masks, sounds and positions."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ HELD_OUT, KEPT = (
 
 
 def sweep(hertz: float, seconds: float, rate: int = 16_000) -> np.ndarray:
-    """A tone that rises by 200 Hz a second, in 16 bits."""
+    """Return a tone that rises by 200 Hz per second, in 16 bits."""
     time = np.arange(round(seconds * rate)) / rate
     return np.round(9830 * np.sin(2 * np.pi * (hertz + 100 * time) * time)) / 32768
 
@@ -41,7 +41,7 @@ def write_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> None:
 
 
 def write_image(folder: Path, image: str, mask: str, numbers: Sequence[int], brightness: int = 100) -> None:
-    """A picture, and a mask of equal upright stripes of these numbers."""
+    """Write an image, and a mask of equal vertical stripes of these values."""
     for name in (folder / "data" / f"{image}.jpg", folder / "mask" / f"{mask}.png"):
         name.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE[::-1], (brightness, 50, 200)).save(folder / "data" / f"{image}.jpg", quality=95)
@@ -58,7 +58,7 @@ def write_table(root: Path, subset: str, rows: Sequence[Sequence[object]]) -> No
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """All three parts; sounds of 5, 2 and 10 s, the second at 22.05 kHz."""
+    """Write all three subsets; sounds of 5, 2 and 10 s, the second at 22.05 kHz."""
     sounds = tmp_path / "vggsound_bench/VGGSound/audios"
     write_wav(sounds / "low.wav", sweep(500, 5))
     write_wav(sounds / "short.wav", sweep(1500, 2, 22_050), 22_050)
@@ -100,7 +100,7 @@ def names(dataset: VPO) -> list[str]:
     return [dataset[i].names[0] for i in range(len(dataset))]
 
 
-def test_classes_are_those_of_the_table():
+def test_classes_equal_the_paper_table():
     rows = [row.split() for row in SPEC.replace("\n", " ").split("|")]
     assert {int(number): (" ".join(name), int(label)) for number, *name, label in rows} == {
         number: (name, VPO.category_names.index(name)) for number, name in CATEGORIES.items()
@@ -108,7 +108,7 @@ def test_classes_are_those_of_the_table():
     assert len(VPO.category_names) == 22
 
 
-def test_the_binary_task_has_one_class_and_the_same_masks(root):
+def test_binary_task_has_one_class_and_same_masks(root):
     semantic, binary = (data(root, "ms", task=task) for task in ("semantic", "binary"))
     assert (semantic.class_names, semantic.classes) == (VPO.category_names, 22)
     assert (binary.class_names, binary.classes) == (("background", "sounding"), 1)
@@ -116,7 +116,7 @@ def test_the_binary_task_has_one_class_and_the_same_masks(root):
     assert torch.equal(binary[0].target.masks, semantic[0].target.masks)
 
 
-def test_one_source_has_a_mask_for_each_annotation(root):
+def test_ss_has_one_clip_per_annotation(root):
     ours = data(root, "ss")
     assert names(ours) == [f"car/{HELD_OUT:012d}_{70:012d}", f"cell phone/{KEPT:012d}_{71:012d}"]
     sample = ours[1]
@@ -127,19 +127,19 @@ def test_one_source_has_a_mask_for_each_annotation(root):
     assert data(root, "ss", "test")[0].target.masks.unique().tolist() == [0, 2, 255]
 
 
-def test_the_rows_of_an_image_are_one_clip(root):
+def test_rows_of_an_image_are_one_clip(root):
     ours = data(root, "ms")
     assert (len(ours), ours[0].names) == (1, [f"{KEPT:012d}"])
     assert len(data(root, "ms", "test")) == 1
 
 
-def test_cars_beside_aeroplanes_stay_cars(root):
-    """Renumbered one after the other, 3 → 5 and then 5 → 1 would make them all aeroplanes."""
+def test_categories_are_renumbered_through_a_table(root):
+    """Renumbering in place, 3 → 5 and then 5 → 1, would turn cars into aeroplanes."""
     assert data(root, "ms")[0].target.masks[0, 0, 0, ::12].tolist() == [5, 1, 0, 255]
     assert data(root, "ms", "test")[0].target.masks[0, 0, 0, ::24].tolist() == [1, 5]
 
 
-def test_images_with_one_thing_of_a_class_have_their_files_in_ms(root):
+def test_msmi_rows_without_multiple_instances_use_ms_files(root):
     ours = data(root, "msmi")
     assert names(ours) == [f"{KEPT:012d}", f"{77:012d}"]
     assert [entry.frames[0].parts[-3] for entry in ours.entries] == ["VPO-MS", "VPO-MSMI"]
@@ -152,38 +152,38 @@ def names_of(dataset: VPO) -> list[str]:
 
 
 def sources() -> tuple[torch.Tensor, torch.Tensor]:
-    """The middle 3 s of the two sounds that image ``KEPT`` of VPO-MS has, as they should be."""
+    """Return the expected middle 3 s of the two sounds of image ``KEPT`` of VPO-MS."""
     low, high = sweep(500, 5)[16_000:64_000], sweep(4000, 10)[56_000:104_000]
     return torch.from_numpy(low).float(), torch.from_numpy(high).float()
 
 
 @pytest.mark.parametrize(("patch", "moment"), [("first", 0.5), ("middle", 1.5), ("last", 2.5)])
-def test_mono_is_the_sum(root, patch, moment):
+def test_mono_is_the_sum_of_sources(root, patch, moment):
     expected = log_mel_at(sum(sources()), torch.tensor([moment]))
-    heard = data(root, "ms", patch=patch)[0].clip.audio
-    assert heard.shape == (1, 1, 1, 96, 64)
-    torch.testing.assert_close(heard[0], expected, atol=1e-3, rtol=0)
+    audio = data(root, "ms", patch=patch)[0].clip.audio
+    assert audio.shape == (1, 1, 1, 96, 64)
+    torch.testing.assert_close(audio[0], expected, atol=1e-3, rtol=0)
 
 
 def test_stereo_pans_each_source_before_the_sum(root):
     low, high = sources()
     left, right = 0.75 * low + 0.125 * high, 0.25 * low + 0.875 * high
-    expected = torch.cat([log_mel_at(ear, torch.tensor([1.5])) for ear in (left, right)], 1)
-    heard = data(root, "ms", audio="stereo")[0].clip.audio
-    assert heard.shape == (1, 1, 2, 96, 64)
-    torch.testing.assert_close(heard[0], expected, atol=1e-3, rtol=0)
+    expected = torch.cat([log_mel_at(channel, torch.tensor([1.5])) for channel in (left, right)], 1)
+    audio = data(root, "ms", audio="stereo")[0].clip.audio
+    assert audio.shape == (1, 1, 2, 96, 64)
+    torch.testing.assert_close(audio[0], expected, atol=1e-3, rtol=0)
     at_the_right = data(root, "ss", "test", audio="stereo")[0].clip.audio
     assert at_the_right[0, 0, 0].unique().tolist() == pytest.approx([np.log(0.01)])
 
 
-def test_recordings_are_cut_in_the_middle_or_repeated_whole():
+def test_recordings_are_centre_cut_or_repeated():
     long, short = torch.arange(50_001.0), torch.arange(20_000.0)
     assert middle(long).equal(torch.arange(1000.0, 49_000.0))
     assert middle(short).equal(torch.cat([short, short, short[:8000]]))
     assert middle(torch.arange(48_000.0)).equal(torch.arange(48_000.0))
 
 
-def test_patches_are_kept_by_what_made_them(root, tmp_path):
+def test_cache_key_includes_settings(root, tmp_path):
     cache = str(tmp_path / "kept")
     first = data(root, "ms", cache=cache)[0].clip.audio
     other = data(root, "ms", cache=cache, patch="first")[0].clip.audio
@@ -194,13 +194,13 @@ def test_patches_are_kept_by_what_made_them(root, tmp_path):
 
 
 class TestValidation:
-    def test_there_is_none(self, root):
+    def test_val_raises_by_default(self, root):
         with pytest.raises(DataError) as caught:
             len(data(root, "ss", "val"))
         assert "set validation (--data.validation) to holdout, a tenth of train, or to test" in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_held_out_images_leave_train(self, root):
+    def test_holdout_moves_images_from_train(self, root):
         train, val = (names(data(root, "ss", split, validation="holdout")) for split in ("train", "val"))
         assert (train, val) == ([f"cell phone/{KEPT:012d}_{71:012d}"], [f"car/{HELD_OUT:012d}_{70:012d}"])
         assert data(root, "ss", "train", validation="holdout").published is None
@@ -209,7 +209,7 @@ class TestValidation:
         share = np.mean([crc32(str(i).encode()) % 10 == 0 for i in range(20_000)])
         assert share == pytest.approx(0.1, abs=0.01)
 
-    def test_of_few_images_one_is_held_out(self, root):
+    def test_holdout_of_few_images_is_one(self, root):
         few = [i for i in range(1, 99) if crc32(str(i).encode()) % 10][:4]
         write_table(root, "ms", [(i, i, "car", 3, "low", "train", 0.5, 0) for i in few])
         train, val = (names_of(data(root, "ms", split, validation="holdout")) for split in ("train", "val"))
@@ -217,7 +217,7 @@ class TestValidation:
         assert val == [f"{held_out:012d}"]
         assert train == [f"{i:012d}" for i in few if i != held_out]
 
-    def test_test_may_serve_by_name(self, root):
+    def test_test_split_as_validation(self, root):
         assert names(data(root, "ss", "val", validation="test")) == names(data(root, "ss", "test"))
 
 
@@ -231,23 +231,23 @@ def test_published_sizes():
     assert build_dataset("vpo", "test", validation="holdout").published == 890
 
 
-def test_recognised_by_its_tables(root):
+def test_recognised_by_tables(root):
     found = [{"root": str(root), "subset": s} for s in ("ss", "ms", "msmi")]
     assert VPO.recognise(root) == found
     assert VPO.recognise(root / "VPO") == found
     assert VPO.recognise(root / "vggsound_bench") == VPO.recognise(root / "VPO/VPO-SS") == []
 
 
-def test_check_reads_all_parts_and_names_what_is_missing(root, capsys):
+def test_check_reads_all_subsets_and_lists_missing_files(root, capsys):
     assert main(["data", "check", str(root)]) == 0
     assert f"data: {{name: vpo, root: {root}, subset: msmi}}" in capsys.readouterr().out
     lost_sound(root)
     assert main(["data", "check", str(root)]) == 2
     out = capsys.readouterr().out
-    assert "high.wav: every clip needs a sound" in out
+    assert "high.wav: every clip needs an audio file" in out
 
 
-def test_check_tells_the_parts_apart(root, capsys):
+def test_check_reports_subsets_separately(root, capsys):
     lost_sound(root)
     assert main(["data", "check", str(root)]) == 2
     captured = capsys.readouterr()
@@ -258,7 +258,7 @@ def test_check_tells_the_parts_apart(root, capsys):
     assert captured.out.count("high.wav") == captured.out.count("no val: VPO has no val split") == 1
 
 
-def test_check_counts_a_broken_table_once_and_spares_its_files(root, capsys):
+def test_check_reports_broken_table_once_and_no_strays(root, capsys):
     (root / "VPO/VPO-MS/vpo_ms_data_stereo.csv").write_text("a,b\n1,2\n")
     assert main(["data", "check", str(root)]) == 2
     captured = capsys.readouterr()
@@ -267,7 +267,7 @@ def test_check_counts_a_broken_table_once_and_spares_its_files(root, capsys):
     assert "is in no list" not in captured.out
 
 
-def test_check_knows_a_table_that_is_broken_for_one_split(root, capsys):
+def test_check_reports_table_broken_for_one_split(root, capsys):
     off_the_stage(root)
     assert main(["data", "check", str(root)]) == 2
     captured = capsys.readouterr()
@@ -302,15 +302,15 @@ def no_place(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        (lost_sound, "high.wav: every clip needs a sound"),
-        (lost_mask, "every picture needs a mask"),
+        (lost_sound, "high.wav: every clip needs an audio file"),
+        (lost_mask, "every image needs a mask"),
         (lost_table, "vpo_ms_data_stereo.csv: set root"),
         (strange_number, "holds category 1, which VPO does not have"),
-        (off_the_stage, "line 2: audio_pos is 0 (left) to 1 (right), got '1.5'"),
+        (off_the_stage, "line 2: audio_pos must be 0 (left) to 1 (right), got '1.5'"),
         (no_place, "got 'left'"),
     ],
 )
-def test_a_bad_file_is_named_in_one_line(root, change, hint):
+def test_bad_file_raises_one_line(root, change, hint):
     change(root)
     with pytest.raises(DataError) as caught:
         data(root, "ms")[0]
@@ -319,26 +319,26 @@ def test_a_bad_file_is_named_in_one_line(root, change, hint):
 
 
 @pytest.mark.parametrize(("setting", "hint"), [("audio", "Choose from: mono, stereo"), ("subset", "ms, msmi, ss")])
-def test_a_wrong_setting_is_named(setting, hint):
+def test_wrong_setting_raises(setting, hint):
     with pytest.raises(ConfigError, match=hint):
         build_dataset("vpo", "train", **{setting: "x"})
 
 
 @pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
 @pytest.mark.parametrize("audio", ["mono", "stereo"])
-def test_trains_and_is_evaluated(root, subset, audio, tmp_path, capsys):
+def test_train_and_eval(root, subset, audio, tmp_path, capsys):
     words = f"--data vpo --data.root {root} --data.subset {subset} --data.size 64 --data.validation test"
-    heard = f"--data.audio {audio} --model.stereo {str(audio == 'stereo').lower()}"
+    channels = f"--data.audio {audio} --model.stereo {str(audio == 'stereo').lower()}"
     small = "--model.visual pvt_v2_b0 --model.audio compact --model.train_audio true --model.channels 8"
     steps = "--train.max_steps 1 --train.batch_size 1 --train.workers 0 --train.accelerator cpu"
-    assert main(f"train {words} {heard} {small} {steps} -o {tmp_path / 'run'}".split()) == 0
+    assert main(f"train {words} {channels} {small} {steps} -o {tmp_path / 'run'}".split()) == 0
     report = tmp_path / "scores.json"
     assert main(["eval", str(tmp_path / "run/last"), "--split", "test", "--negatives", "false", "-o", str(report)]) == 0
     assert "1 clips, 1 frames" in capsys.readouterr().out
     assert json.loads(report.read_text())
 
 
-def test_a_model_with_one_ear_is_told(root, tmp_path, capsys):
+def test_stereo_data_with_mono_model_raises(root, tmp_path, capsys):
     words = f"--data vpo --data.root {root} --data.audio stereo --data.size 64 --data.validation test"
     small = "--model.visual pvt_v2_b0 --model.audio compact --model.train_audio true --model.channels 8"
     assert main(f"train {words} {small} --train.batch_size 1 --train.workers 0 -o {tmp_path / 'run'}".split()) == 2
@@ -353,7 +353,7 @@ def test_a_model_with_one_ear_is_told(root, tmp_path, capsys):
         ("ama_ue_pvt_v2_b5", ""),
     ],
 )
-def test_recipes_train(root, subset, model, smaller, tmp_path):
+def test_recipes_train_on_subset(root, subset, model, smaller, tmp_path):
     recipe = Path(__file__).parents[2] / f"configs/{model}_vpo_{subset}.yaml"
     words = f"--config {recipe} --data.root {root} --data.size 64 --data.validation test --weights.visual null"
     small = "--model.visual resnet18 --model.audio compact --model.train_audio true --weights.audio null"

@@ -1,4 +1,4 @@
-"""S4's own sampling, against the rule computed the slow way on real videos whose pictures tell their number."""
+"""S4's frame sampling, against the rule computed frame by frame on videos that encode the frame number."""
 
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ from avseg.dataset_tools.avsbench_frames import SIDE, kept_frames, kept_numbers,
 
 
 def numbered(index, size):
-    """Left half: number // 16, right half: number % 16, as brightness."""
+    """Encode the number as brightness: left half number // 16, right half number % 16."""
     image = np.zeros((*size, 3), np.uint8)
     image[:, : size[1] // 2], image[:, size[1] // 2 :] = 20 + index // 16 * 14, 20 + index % 16 * 14
     return image
@@ -22,7 +22,7 @@ def number(image):
 
 
 def slow_numbers(path, seconds):
-    """All candidates of all seconds, then every sixteenth of them."""
+    """List all candidates of all seconds, then take every sixteenth."""
     with av.open(str(path)) as container:
         rate = float(container.streams.video[0].average_rate)
         count = sum(1 for _ in container.decode(video=0))
@@ -35,7 +35,7 @@ def slow_numbers(path, seconds):
     ("rate", "length", "seconds"),
     [(25, 5, 5), (Fraction(30000, 1001), 5, 5), (24, 5.2, 5), (12.5, 5, 5), (25, 3.1, 5), (30, 4, 4), (1, 5, 5)],
 )
-def test_frames_are_those_of_the_release(make_video, rate, length, seconds):
+def test_kept_frames_equal_the_release(make_video, rate, length, seconds):
     times = [float(k / rate) for k in range(int(length * rate))]
     path = make_video("clip.mp4", times=times, size=(64, 96), picture=numbered)
     frames = kept_frames(path, seconds)
@@ -43,12 +43,12 @@ def test_frames_are_those_of_the_release(make_video, rate, length, seconds):
     assert [number(frame) for frame in frames] == slow_numbers(path, seconds)
 
 
-def test_frame_k_shows_k_and_fifteen_sixteenths():
+def test_frame_k_is_at_k_and_fifteen_sixteenths():
     for rate in (16, 32, 48):
         assert [Fraction(n, rate) for n in kept_numbers(Fraction(rate), 3)] == [k + Fraction(15, 16) for k in range(3)]
 
 
-def test_frames_shrink_without_smoothing():
+def test_squash_does_not_antialias():
     image = np.random.default_rng(0).integers(0, 256, (448, 672, 3)).astype(np.uint8)
     small = squash(image)
     for y, x in [(0, 0), (100, 37), (223, 223)]:

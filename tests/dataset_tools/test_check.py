@@ -13,7 +13,7 @@ from avseg.errors import ConfigError, DataError
 
 
 def wrong(capsys: pytest.CaptureFixture[str], path: Path, out: Path) -> tuple[str, list[str]]:
-    """What ``avseg data check`` says of a broken data set: its last line, and the file of all that is wrong."""
+    """Return the last line of ``avseg data check`` on a broken data set, and the lines of its output file."""
     assert main(["data", "check", str(path), "-o", str(out)]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
@@ -28,7 +28,7 @@ def wrong(capsys: pytest.CaptureFixture[str], path: Path, out: Path) -> tuple[st
         ("avss", "(18 of 11356 published clips): data: {name: avss, root: ROOT}"),
     ],
 )
-def test_a_whole_data_set_can_be_used(tiny, capsys: pytest.CaptureFixture[str], layout: str, line: str) -> None:
+def test_complete_data_set_can_be_used(tiny, capsys: pytest.CaptureFixture[str], layout: str, line: str) -> None:
     root = getattr(tiny, layout)()
     assert main(["data", "check", str(root)]) == 0
     captured = capsys.readouterr()
@@ -36,7 +36,7 @@ def test_a_whole_data_set_can_be_used(tiny, capsys: pytest.CaptureFixture[str], 
     assert captured.err == ""
 
 
-def test_files_are_counted_beside_the_published_sizes(tiny) -> None:
+def test_files_are_counted_with_published_sizes(tiny) -> None:
     (report,) = examine(tiny.s4(), progress=False)
     counts = {name: (s.clips, s.published, s.listed, s.readable) for name, s in report.splits.items()}
     whole = {"frames": 10, "masks": 10, "sounds": 2}
@@ -50,7 +50,7 @@ def test_files_are_counted_beside_the_published_sizes(tiny) -> None:
     assert not report.strays
 
 
-def test_a_folder_above_several_data_sets_holds_them_all(tiny) -> None:
+def test_folder_above_several_data_sets_finds_all(tiny) -> None:
     s4, ms3, avss = tiny.s4(), tiny.ms3(), tiny.avss()
     assert recognised(tiny.root) == [
         {"name": "avss", "root": str(avss)},
@@ -60,7 +60,7 @@ def test_a_folder_above_several_data_sets_holds_them_all(tiny) -> None:
     assert "data: {name: ms3" in check(tiny.root, progress=False)
 
 
-def test_masks_and_subsets_that_are_there_are_the_settings(tiny) -> None:
+def test_settings_follow_existing_masks_and_subsets(tiny) -> None:
     root = tiny.avss()
     for folder in root.glob("*/*/labels_semantic"):
         folder.rename(folder.with_name("labels_gone"))
@@ -73,7 +73,7 @@ def test_masks_and_subsets_that_are_there_are_the_settings(tiny) -> None:
     assert "masks: labels_rgb, subsets: [v1s, v1m]}" in check(root, progress=False)
 
 
-def test_every_bad_file_is_named(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_bad_files_are_listed(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.s4()
     data = root / "s4_data"
     missing = [data / "visual_frames/val/dog/val-0_0/val-0_0_2.png", data / "gt_masks/test/cat/test-1_1/test-1_1_5.png"]
@@ -96,21 +96,23 @@ def test_every_bad_file_is_named(tiny, tmp_path: Path, capsys: pytest.CaptureFix
     last, lines = wrong(capsys, root, tmp_path / "wrong.txt")
     assert last == f"avseg: error: {root} cannot be used as s4: 8 faults, see above"
     expected = {
-        missing[0]: "no {}: every frame needs a picture",
+        missing[0]: "no {}: every frame needs an image",
         missing[1]: "no {}: every labelled frame needs a mask",
-        truncated: "{} is not a mask that can be read: image file is truncated",
+        truncated: "cannot read {} as a mask: image file is truncated",
         small: "{} is (9, 8) pixels, the frames of dog/train-0_0 are (48, 40)",
         odd: "{} is (9, 8) pixels, the frames of dog/test-0_0 are (48, 40)",
-        mute: "{} holds no samples",
+        mute: "{} has no samples",
         long: "{} holds 9 patches of 0.96 s, the clip has 5 frames",
-        noise_wav: "{} is not a sound that can be read",
+        noise_wav: "cannot read {} as audio",
     }
     assert len(lines) == len(expected)
     for path, text in expected.items():
         assert sum(line.startswith(text.format(path)) for line in lines) == 1, path
 
 
-def test_rows_without_folder_and_folders_without_row(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_without_folder_and_folders_without_row_are_listed(
+    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tiny.ms3()
     rows = [("val-0", "val"), ("train-0", "train"), ("train-9", "train"), ("test-0", "test"), ("test-0", "test")]
     tiny.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
@@ -123,7 +125,7 @@ def test_rows_without_folder_and_folders_without_row(tiny, tmp_path: Path, capsy
     assert lines[:3] == [
         f"no folder {data}/visual_frames/train-9: the frames of train-9 belong there",
         f"no folder {data}/gt_masks/train/train-9: the masks of train-9 belong there",
-        f"no {data}/audio_wav/train/train-9.wav: every clip needs a sound",
+        f"no {data}/audio_wav/train/train-9.wav: every clip needs an audio file",
     ]
     assert lines[3] == "test-0 is listed 2 times"
     unlisted = {f"gt_masks/{split}/{split}-1" for split in ("train", "val", "test")}
@@ -132,16 +134,14 @@ def test_rows_without_folder_and_folders_without_row(tiny, tmp_path: Path, capsy
     assert set(lines[4:]) == {f"{data / path} is in no list" for path in unlisted}
 
 
-def test_what_is_in_no_list_keeps_nobody_from_training(tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strays_are_not_faults(tiny, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.s4()
     (root / "s4_data/gt_masks/train/dog/train-0_0/train-0_0_2.png").write_bytes(b"a second mask")
     assert main(["data", "check", str(root)]) == 0
     assert "train-0_0_2.png is in no list" in capsys.readouterr().out
 
 
-def test_a_long_list_is_short_on_the_screen_and_whole_in_a_file(
-    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_long_list_is_shortened_only_on_the_screen(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.avss()
     for path in root.glob("v2/*/labels_semantic/*.png"):
         path.unlink()
@@ -154,7 +154,7 @@ def test_a_long_list_is_short_on_the_screen_and_whole_in_a_file(
     assert f"… and 40 more lines: {tmp_path / 'new' / 'wrong.txt'}" not in lines
 
 
-def test_one_bad_data_set_does_not_hide_a_good_one(tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verdict_lists_bad_and_good_data_sets(tiny, capsys: pytest.CaptureFixture[str]) -> None:
     (tiny.s4() / "s4_meta_data.csv").write_text("name,category\na,b\n")
     tiny.ms3()
     assert main(["data", "check", str(tiny.root)]) == 2
@@ -165,7 +165,7 @@ def test_one_bad_data_set_does_not_hide_a_good_one(tiny, capsys: pytest.CaptureF
     assert "can be used (6 of 424 published clips): data: {name: ms3" in captured.err
 
 
-def test_two_copies_are_told_apart_by_their_folders(tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_copies_are_titled_by_folder(tiny, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = tiny.ms3(), tiny.ms3().with_name("copy")
     shutil.copytree(one, other)
     (other / "ms3_meta_data.csv").write_text("video_id;split\na;train\n")
@@ -176,9 +176,7 @@ def test_two_copies_are_told_apart_by_their_folders(tiny, capsys: pytest.Capture
     assert title == f"ms3{min(one, other)}"
 
 
-def test_the_odd_picture_is_named_though_the_first_is_missing(
-    tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_odd_size_is_listed_if_first_frame_is_missing(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.s4()
     frames = root / "s4_data/visual_frames/train/dog/train-0_0"
     (frames / "train-0_0_1.png").unlink()
@@ -188,7 +186,7 @@ def test_the_odd_picture_is_named_though_the_first_is_missing(
     assert lines[1:] == [f"{odd} is (9, 8) pixels, the frames of dog/train-0_0 are (48, 40)"]
 
 
-def test_no_clips_at_all_are_one_fault(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_clips_in_any_split_is_one_fault(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.s4()
     (root / "s4_meta_data.csv").write_text("name,start_time,category,split\n")
     last, lines = wrong(capsys, root, tmp_path / "wrong.txt")
@@ -196,7 +194,7 @@ def test_no_clips_at_all_are_one_fault(tiny, tmp_path: Path, capsys: pytest.Capt
     assert lines[0] == f"{root} has no clips in any split"
 
 
-def test_a_split_of_no_clips_is_told(tiny, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_split_is_listed(tiny, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.ms3()
     rows = [(f"{split}-{k}", split) for split in ("train", "test") for k in (0, 1)]
     tiny.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
@@ -204,14 +202,14 @@ def test_a_split_of_no_clips_is_told(tiny, capsys: pytest.CaptureFixture[str]) -
     assert f"no val: no clips in the split 'val' of {root}" in capsys.readouterr().out
 
 
-def test_classes_without_names_are_one_fault(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_class_names_are_one_fault(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.avss()
     (root / "label2idx.json").unlink()
     _, lines = wrong(capsys, root, tmp_path / "wrong.txt")
-    assert lines == [f"no {root}/label2idx.json: it names the classes, and comes with AVSBench-semantic"]
+    assert lines == [f"no {root}/label2idx.json: it names the classes, and is part of AVSBench-semantic"]
 
 
-def test_an_unknown_layout_is_told_in_one_line(tmp_path: Path) -> None:
+def test_unknown_layout_raises(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*nowhere: give the folder of a data set"):
         check(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"s4 \(s4_meta_data.csv\).*; found nothing"):
@@ -222,13 +220,13 @@ def test_an_unknown_layout_is_told_in_one_line(tmp_path: Path) -> None:
         check(tmp_path)
 
 
-def test_a_file_that_cannot_be_written_is_named(tiny, tmp_path: Path) -> None:
+def test_unwritable_output_raises(tiny, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=r"cannot write .*wrong.txt: .*name another file"):
+    with pytest.raises(ConfigError, match=r"cannot write .*wrong.txt: .*give another file"):
         check(tiny.ms3(), out=tmp_path / "file" / "wrong.txt", progress=False)
 
 
-def test_strays_are_the_highest_folders(tmp_path: Path) -> None:
+def test_strays_are_topmost_folders(tmp_path: Path) -> None:
     for path in ("a/known.png", "a/other.png", "b/c/d.png", ".hidden/x", "skip/y"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()

@@ -17,7 +17,7 @@ VALUES = {"dog": 18, "tall person": 1, "chair": 62}
 
 
 def picture(folder: Path, name: str, value: int, side: int = 64) -> None:
-    """A square of a colour that says its class, on grey, and its mask."""
+    """Write a square in the colour of its class, on grey, and its mask."""
     image, mask = np.full((side, side, 3), 90, np.uint8), np.zeros((side, side), np.uint8)
     image[12:50, 14:52] = (value * 4 % 256, 255 - value, 200)
     mask[12:50, 14:52] = value
@@ -38,7 +38,7 @@ def sound(path: Path, hertz: float, seconds: float = 1.5, rate: int = 8000) -> N
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """Dogs and people with sounds, chairs without, rain without pictures."""
+    """Write dogs and people with sounds, chairs without sounds, rain without images."""
     folder = tmp_path / "source"
     for name, value in VALUES.items():
         for k in range(4):
@@ -74,14 +74,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def stories(folder: Path) -> dict[str, list[dict]]:
-    """What each clip says about itself."""
+    """Read the clip.json of each clip."""
     return {
         s: [json.loads(p.read_text()) for p in sorted((folder / s).glob("*/clip.json"))]
         for s in ("train", "val", "test")
     }
 
 
-def test_what_is_written_can_be_read_as_a_data_set(settings):
+def test_output_is_read_by_folder(settings):
     out = compose(settings, progress=False)
     assert sorted(p.name for p in out.iterdir()) == ["dataset.json", "test", "train", "val"]
     assert sorted(p.name for p in (out / "train" / "00000").iterdir()) == ["audio.wav", "clip.json", "frames", "masks"]
@@ -97,7 +97,7 @@ def test_what_is_written_can_be_read_as_a_data_set(settings):
         assert mask.getpalette()[:3] == [0, 0, 0]
 
 
-def test_masks_follow_pictures_and_times(settings):
+def test_masks_follow_objects_and_sounding_seconds(settings):
     out = compose(settings, progress=False)
     data = build_dataset("folder", "train", root=str(out), size=0)
     names = {name: label for label, name in enumerate(data.class_names)}
@@ -111,7 +111,7 @@ def test_masks_follow_pictures_and_times(settings):
     assert marked > 6
 
 
-def test_whole_pictures_keep_their_things_where_they_are(settings):
+def test_whole_images_keep_their_objects(settings):
     out = compose(replace(settings, whole=1.0, variant="s4", val=0, test=0), progress=False)
     data = build_dataset("folder", "train", root=str(out), size=0, variant="avss")
     unscored = 0
@@ -127,13 +127,13 @@ def test_whole_pictures_keep_their_things_where_they_are(settings):
     assert unscored > 2
 
 
-def test_without_whole_pictures_nothing_is_left_unscored(settings):
+def test_no_label_255_without_whole_images(settings):
     out = compose(replace(settings, whole=0.0), progress=False)
     data = build_dataset("folder", "train", root=str(out), size=0)
     assert all(int(sample.target.masks.max()) < 255 for sample in data)
 
 
-def test_silent_classes_are_seen_and_unseen_ones_heard(settings):
+def test_classes_without_sound_or_image_occur(settings):
     things = [
         t
         for clips in stories(compose(replace(settings, train=16), progress=False)).values()
@@ -147,7 +147,7 @@ def test_silent_classes_are_seen_and_unseen_ones_heard(settings):
     assert not any(t["seen"] for t in rain)
 
 
-def test_splits_share_no_picture_and_no_sound(settings):
+def test_splits_share_no_files(settings):
     used = {
         s: {f for story in clips for f in story["files"]}
         for s, clips in stories(compose(settings, progress=False)).items()
@@ -160,7 +160,7 @@ def test_splits_share_no_picture_and_no_sound(settings):
     assert not used["val"] & used["test"]
 
 
-def test_takes_of_one_recording_stay_together(settings, source):
+def test_sound_source_keeps_takes_in_one_split(settings, source):
     for k in range(4):
         for take in "AB":
             sound(source / "sounds" / "dog" / f"rec{k}-{take}.wav", 300 + 5 * k)
@@ -174,7 +174,7 @@ def test_takes_of_one_recording_stay_together(settings, source):
     assert source_of(paths[0], "(rec.)-") == source_of(paths[1], "(rec.)-") != source_of(paths[0], None)
 
 
-def test_folders_name_the_classes_without_a_csv(source, settings, tmp_path):
+def test_folder_names_are_classes_without_csv(source, settings, tmp_path):
     for name, value in (("dog", 1), ("talk", 200)):
         for k in range(3):
             picture(source / "sorted", f"{name}/{k}", value)
@@ -192,7 +192,7 @@ def test_folders_name_the_classes_without_a_csv(source, settings, tmp_path):
     ]
 
 
-def test_an_interrupted_composition_goes_on(settings, monkeypatch, tmp_path):
+def test_interrupted_composition_resumes(settings, monkeypatch, tmp_path):
     whole = tree(compose(replace(settings, out=str(tmp_path / "whole")), progress=False))
     import avseg.dataset_tools.compose as module
 
@@ -218,7 +218,7 @@ def test_an_interrupted_composition_goes_on(settings, monkeypatch, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*")} == before
 
 
-def test_another_composition_is_not_overwritten(settings, source):
+def test_other_composition_is_not_overwritten(settings, source):
     out = compose(settings, progress=False)
     before = tree(out)
     with pytest.raises(DataError, match="other settings or files"):
@@ -229,7 +229,7 @@ def test_another_composition_is_not_overwritten(settings, source):
     assert tree(out) == before
 
 
-def test_s4_keeps_one_voice_and_splits_may_be_left_out(settings):
+def test_s4_has_one_source_and_splits_are_optional(settings):
     out = compose(replace(settings, variant="s4", val=0, test=0, size=(40, 56)), progress=False)
     assert not (out / "val").exists()
     data = build_dataset("folder", "train", root=str(out), size=0)
@@ -258,7 +258,7 @@ def break_value(source):
 
 
 def break_picture(source):
-    (source / "images" / "dog1.jpg").write_bytes(b"no picture")
+    (source / "images" / "dog1.jpg").write_bytes(b"not an image")
 
 
 def break_sound(source):
@@ -278,15 +278,15 @@ def break_csv(source):
     [
         (break_mask, "dog1.jpg has no mask: expected"),
         (break_size, "is 64x64 pixels, its mask"),
-        (break_colour, "dog1.png is a RGB picture"),
+        (break_colour, "dog1.png is a RGB image"),
         (break_value, "dog1.png holds the value 77"),
-        (break_picture, "dog1.jpg is not a picture"),
-        (break_sound, "1.wav is not a sound that can be read"),
+        (break_picture, "dog1.jpg as an image"),
+        (break_sound, "1.wav as audio"),
         (break_silent, "1.wav is silent"),
         (break_csv, "classes.csv: expected the columns mask_value,class"),
     ],
 )
-def test_a_bad_file_is_named_in_one_line(settings, source, change, hint):
+def test_bad_file_raises_one_line(settings, source, change, hint):
     change(source)
     with pytest.raises(DataError) as caught:
         compose(settings, progress=False)
@@ -302,7 +302,7 @@ def test_a_bad_file_is_named_in_one_line(settings, source, change, hint):
         ({"masks": "nowhere"}, "no folder nowhere"),
         ({"sounds": "nowhere"}, "no folder nowhere"),
         ({"classes": "nowhere.csv"}, "cannot read nowhere.csv"),
-        ({"classes": None}, "Sort pictures into folders, or give --classes"),
+        ({"classes": None}, "sort images into one folder per class, or give --classes"),
         ({"pairs": "tall persn=talk"}, "Did you mean 'tall person'?"),
         ({"pairs": "tall person=tlak"}, "Did you mean 'talk'?"),
         ({"pairs": "person"}, "expected class=folder"),
@@ -310,18 +310,18 @@ def test_a_bad_file_is_named_in_one_line(settings, source, change, hint):
         ({"size": 4}, "8 pixels or more"),
         ({"train": 0, "val": 0, "test": 0}, "not all splits 0"),
         ({"whole": 1.5}, "between 0 and 1, got 1.5"),
-        ({"sound_source": "("}, "no regular expression"),
+        ({"sound_source": "("}, "not a regular expression"),
         ({"sound_source": "abc"}, "needs a group"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line(settings, changes, hint):
+def test_wrong_setting_raises_one_line(settings, changes, hint):
     with pytest.raises(AvsegError) as caught:
         compose(replace(settings, **changes), progress=False)
     assert hint in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_in_common_and_too_few_files(settings, source):
+def test_no_common_class_or_too_few_files_raises(settings, source):
     for k in range(1, 4):
         (source / "sounds" / "dog" / f"{k}.wav").unlink()
         (source / "sounds" / "talk" / f"{k}.wav").unlink()
@@ -330,20 +330,20 @@ def test_nothing_in_common_and_too_few_files(settings, source):
     for name in ("dog", "talk"):
         (source / "sounds" / name / "0.wav").unlink()
     with pytest.raises(
-        DataError, match=r"no class has pictures and sounds\. Seen: chair, dog, tall person\. Heard: rain"
+        DataError, match=r"no class has images and sounds\. Images: chair, dog, tall person\. Sounds: rain"
     ):
         compose(replace(settings, pairs=""), progress=False)
 
 
-def test_a_folder_of_something_else_is_left_alone(settings):
+def test_foreign_folder_raises(settings):
     out = Path(settings.out)
     out.mkdir()
     (out / "holiday.txt").write_text("mine")
-    with pytest.raises(DataError, match="is no data set"):
+    with pytest.raises(DataError, match="is not a data set"):
         compose(settings, progress=False)
     assert [p.name for p in out.iterdir()] == ["holiday.txt"]
 
 
-def test_settings_cannot_be_wrong_by_construction(settings):
+def test_constructor_validates_settings(settings):
     with pytest.raises(ConfigError):
         replace(settings, frames=0)

@@ -1,4 +1,4 @@
-"""Your own videos, prepared: the same clips, without decoding video."""
+"""Own videos, prepared: equal clips without decoding video."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def paint(path: Path, left: int, right: int) -> None:
 
 @pytest.fixture
 def source(tmp_path, make_video, make_beep) -> Path:
-    """Videos a (9 s, two clips of 5 s), b/c and d; the last is the test split; two classes."""
+    """Write videos a (9 s, two clips of 5 s), b/c and d; the last is the test split; two classes."""
     root = tmp_path / "source"
     for name, length in (("a.mkv", 9), ("b/c.mp4", 3), ("d.mp4", 3)):
         (root / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def written(out: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("classes", ["all", "one"])
-def test_the_clips_are_the_same(source, out, classes):
+def test_prepared_clips_equal_videos(source, out, classes):
     assert run(source, out, classes=classes) == Prepared(out, 3, 0, ())
     assert sorted(p.parent.relative_to(out).as_posix() for p in out.rglob("clip.json")) == [
         "test/d@0", "train/a@0", "train/a@5", "val/b__c@0",
@@ -75,7 +75,7 @@ def test_the_clips_are_the_same(source, out, classes):
             assert difference.abs().max() <= 4  # JPEG
 
 
-def test_moments_between_seconds_keep_their_sound(source, out):
+def test_label_times_within_seconds_keep_their_audio(source, out):
     images = [{"id": k, "file_name": "x.png", "height": 48, "width": 64, "time": t} for k, t in enumerate((1.2, 2.9))]
     (source / "annotations").mkdir()
     for name in ("a", "b/c", "d"):
@@ -91,7 +91,7 @@ def test_moments_between_seconds_keep_their_sound(source, out):
     torch.testing.assert_close(ours.clip.audio, theirs.clip.audio, atol=0.15, rtol=0)
 
 
-def test_only_what_changed_is_made_again(source, out):
+def test_only_changed_clips_are_rewritten(source, out):
     run(source, out)
     before = written(out)
     assert run(source, out)[1:] == (0, 3, ())
@@ -106,7 +106,7 @@ def test_only_what_changed_is_made_again(source, out):
     assert not list(out.rglob(".*"))
 
 
-def test_a_bad_video_is_named_and_the_set_is_not_finished(source, out, capsys):
+def test_bad_video_is_listed_and_set_incomplete(source, out, capsys):
     (source / "videos/b/c.mp4").write_bytes(b"no video")
     words = ["data", "prepare", str(source), "-o", str(out), "--seconds", "5"]
     assert main(words) == 2
@@ -118,11 +118,11 @@ def test_a_bad_video_is_named_and_the_set_is_not_finished(source, out, capsys):
     (source / "masks/b/c/1.png").unlink()
     (source / "split.csv").write_text("video,split\na,train\nd,test\n")
     assert main(words) == 0
-    assert "0 videos prepared, 2 were there already" in capsys.readouterr().out
+    assert "0 videos prepared, 2 already done" in capsys.readouterr().out
     assert (out / "dataset.json").is_file()
 
 
-def test_what_an_interrupted_run_left_is_cleaned_up(source, out):
+def test_leftovers_of_interrupted_run_are_removed(source, out):
     half = out / "train/.a@0.partial/a@0"
     (half / "frames").mkdir(parents=True)
     (half / "frames/0.jpg").touch()
@@ -130,16 +130,16 @@ def test_what_an_interrupted_run_left_is_cleaned_up(source, out):
     assert not list(out.rglob(".*"))
 
 
-def test_nothing_else_is_in_the_folder(source, out):
+def test_foreign_file_in_folder_raises(source, out):
     run(source, out)
     (source / "split.csv").write_text("video,split\na,train\nb/c,test\nd,val\n")
-    with pytest.raises(DataError, match="b__c@0 is no part of this data set: remove it"):
+    with pytest.raises(DataError, match="b__c@0 is not part of this data set: remove it"):
         run(source, out)
-    with pytest.raises(DataError, match=r"classes\.txt is no part of this data set"):
+    with pytest.raises(DataError, match=r"classes\.txt is not part of this data set"):
         run(source, source)
 
 
-def test_names_that_would_meet_are_refused(source, out):
+def test_colliding_names_raise(source, out):
     video = source / "videos/b__c.mp4"
     os.link(source / "videos/d.mp4", video)
     paint(source / "masks/b__c/1.png", 1, 0)
@@ -148,15 +148,15 @@ def test_names_that_would_meet_are_refused(source, out):
         run(source, out)
 
 
-def test_a_folder_must_be_named_for_your_own_videos_alone(source, tmp_path):
-    with pytest.raises(ConfigError, match="name its folder with -o"):
+def test_out_is_required_only_for_own_videos(source, tmp_path):
+    with pytest.raises(ConfigError, match="give its folder with -o"):
         prepare(source)
     (tmp_path / "s4_meta_data.csv").write_text("name,start,category,split\na,0,dog,train\n")
-    with pytest.raises(ConfigError, match="leave -o out"):
+    with pytest.raises(ConfigError, match="omit -o"):
         prepare(tmp_path, tmp_path / "out")
 
 
-def test_check_accepts_what_was_prepared(source, out, capsys):
+def test_check_accepts_prepared_data_set(source, out, capsys):
     run(source, out)
     assert main(["data", "check", str(out)]) == 0
     assert "name: folder" in capsys.readouterr().out

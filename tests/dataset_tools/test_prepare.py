@@ -1,4 +1,4 @@
-"""``avseg data prepare`` on real videos: what it writes, what it says, and that a killed run goes on."""
+"""``avseg data prepare`` on real videos: files, printed text, and resuming a killed run."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ TIMES = [k / 8 for k in range(44)]
 
 @pytest.fixture
 def raw(tmp_path, make_video, make_beep):
-    """AVSBench's two folders with raw videos; four of S4, the last of which starts at second 7, two of MS3."""
+    """Write AVSBench's two folders with raw videos: four of S4, the last starting at second 7, two of MS3."""
     sound = make_beep(5.5, 1, 2, 22_050, 2)
     clip = make_video("clip.mp4", times=TIMES, sound=sound, rate=22_050, sound_codec="aac").read_bytes()
     s4, ms3 = tmp_path / "Single-source", tmp_path / "Multi-sources"
@@ -43,12 +43,12 @@ def place(path: Path, data: bytes) -> None:
 
 
 def files(root: Path) -> dict[str, tuple[int, bytes]]:
-    """What prepare wrote: name → when, what."""
+    """Return the written files: name → time, content."""
     found = [p for p in root.rglob("*") if p.is_file() and "raw_videos" not in p.parts and p.suffix in (".png", ".wav")]
     return {p.relative_to(root).as_posix(): (p.stat().st_mtime_ns, p.read_bytes()) for p in found}
 
 
-def test_the_released_layout_is_made(raw):
+def test_released_layout_is_written(raw):
     done = prepare(raw, progress=False)
     assert (done.folder, done.made, done.kept, done.failed) == (raw, 6, 0, ())
     s4, ms3 = "Single-source/s4_data", "Multi-sources/ms3_data"
@@ -61,14 +61,14 @@ def test_the_released_layout_is_made(raw):
     assert not list(raw.rglob(".*"))
 
 
-def test_frames_and_sound_are_those_of_the_release(raw):
+def test_frames_and_audio_equal_the_release(raw):
     prepare(raw, progress=False)
     with av.open(str(raw / "Single-source/s4_data/raw_videos/train/dog/a.mp4")) as container:
         shown = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
     for k in range(1, 6):
         frame = Image.open(raw / f"Single-source/s4_data/visual_frames/train/dog/a/a_{k}.png")
         assert (frame.size, frame.mode) == ((224, 224), "RGB")
-        assert np.asarray(frame).mean() == pytest.approx(shown[8 * (k - 1) + 7], abs=1)  # 8 pictures a second
+        assert np.asarray(frame).mean() == pytest.approx(shown[8 * (k - 1) + 7], abs=1)  # 8 frames a second
     for name, seconds in (("train/dog/a", 5), ("test/cat/d", 3)):
         rate, sound = wavfile.read(raw / f"Single-source/s4_data/audio_wav/{name}.wav")
         assert (rate, sound.dtype, sound.shape) == (16_000, np.int16, (seconds * 16_000,))
@@ -77,7 +77,7 @@ def test_frames_and_sound_are_those_of_the_release(raw):
         assert np.abs(sound[18_000:30_000]).max() / 32_767 == pytest.approx(0.5, abs=0.05)
 
 
-def test_with_the_masks_it_is_the_data_set(raw):
+def test_prepared_folder_with_masks_is_a_data_set(raw):
     prepare(raw, progress=False)
     white = Image.new("L", (224, 224), 255)
     masks = {"Single-source/s4_data/gt_masks/train/dog/a/a": 1, "Multi-sources/ms3_data/gt_masks/train/e/e": 5}
@@ -93,7 +93,7 @@ def test_with_the_masks_it_is_the_data_set(raw):
         assert sample.clip.audio[0].amax((1, 2, 3)).argmax() == 1  # 0.96 to 1.92 s of the beep from 1 to 2 s
 
 
-def test_what_is_there_is_left_alone_and_what_is_half_there_is_made_again(raw):
+def test_only_incomplete_clips_are_rewritten(raw):
     prepare(raw, progress=False)
     before = files(raw)
     assert prepare(raw, progress=False)[1:] == (0, 6, ())
@@ -106,7 +106,7 @@ def test_what_is_there_is_left_alone_and_what_is_half_there_is_made_again(raw):
     assert {name for name in after if after[name] != before[name]} <= {n for n in after if "/b" in n or "/f" in n}
 
 
-def test_bad_videos_are_listed_and_the_others_done(raw, make_video, capsys):
+def test_bad_videos_are_listed_and_others_prepared(raw, make_video, capsys):
     data = raw / "Single-source/s4_data/raw_videos"
     (data / "val/dog/b.mp4").write_bytes(b"no video")
     (data / "test/cat/c.mp4").unlink()
@@ -128,15 +128,15 @@ def test_bad_videos_are_listed_and_the_others_done(raw, make_video, capsys):
 @pytest.mark.parametrize(
     ("table", "hint"),
     [
-        ("name,start,category,split\na,0,dog\n", "line 2: nothing in column 'split'"),
+        ("name,start,category,split\na,0,dog\n", "line 2: column 'split' is empty"),
         ("name,start,category\na,0,dog\n", "has no column 'split'"),
-        ("name,start,category,split\na,0,dog,train\n../a,0,dog,train\n", "line 3: '../a' is no name of a file"),
+        ("name,start,category,split\na,0,dog,train\n../a,0,dog,train\n", "line 3: '../a' is not the name of a file"),
         ("name,start,category,split\na,x,dog,train\n", "line 2: invalid literal"),
         ("name,start,category,split\na,10,dog,train\n", "line 2: a clip of 10 s cannot start at second 10"),
         ("name,start,category,split\n", "lists no video"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_one_line(tmp_path, table, hint):
+def test_wrong_list_raises_one_line(tmp_path, table, hint):
     (tmp_path / "s4_meta_data.csv").write_text(table)
     with pytest.raises(DataError) as caught:
         prepare(tmp_path)
@@ -144,12 +144,12 @@ def test_a_list_that_cannot_be_used_is_one_line(tmp_path, table, hint):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_foreign_folder_raises(tmp_path):
     with pytest.raises(DataError, match=r"holds no s4_meta_data\.csv"):
         prepare(tmp_path)
 
 
-def test_a_killed_run_leaves_nothing_half_and_goes_on(raw):
+def test_killed_run_leaves_no_partial_file_and_resumes(raw):
     expected = reference(raw)
     process = multiprocessing.get_context("spawn").Process(target=prepare, args=(raw,), kwargs={"progress": False})
     process.start()
@@ -168,7 +168,7 @@ def test_a_killed_run_leaves_nothing_half_and_goes_on(raw):
 
 
 def reference(raw: Path) -> dict[str, bytes]:
-    """What an undisturbed run writes; removed again."""
+    """Return the files of an uninterrupted run, after removing them."""
     prepare(raw, progress=False)
     expected = {name: data for name, (_, data) in files(raw).items()}
     for name in expected:

@@ -1,4 +1,4 @@
-"""Evaluation with models that hear, or do not, on clips whose every pixel is known."""
+"""Tests of evaluation with models that use or ignore the audio, on clips with known pixels."""
 
 import dataclasses
 import io
@@ -18,11 +18,11 @@ from avseg.interface import AVSModel, Clip, Prediction, Target
 
 HEIGHT, STRIPE = 6, 2
 LEVEL = 20.0
-"""Louder than noise, so that noise is no clip's sound."""
+"""Audio level above that of noise, so that noise matches no clip."""
 
 
 class Stripes(AVSDataset):
-    """Clip i has a level of sound of its own, LEVEL + i, and what sounds is its own stripe of the picture."""
+    """Data set in which clip i has audio level LEVEL + i, and stripe i of the image is sounding."""
 
     def __init__(self, clips=6, class_names=("background", "sounding"), lengths=(3,), padded_to=0, embeddings=False):
         self.clips, self.class_names, self.lengths = clips, class_names, lengths
@@ -45,7 +45,7 @@ class Stripes(AVSDataset):
 
 
 class Named(Stripes):
-    """The same, its masks telling which stripe it is that sounds."""
+    """The same data set with the number of the stripe as label."""
 
     category_names = ("background", *map(str, range(6)))
 
@@ -55,11 +55,11 @@ class Named(Stripes):
 
 
 class Reader(AVSModel):
-    """Marks the stripe whose number it hears, or whatever ``hear`` makes of the sound."""
+    """Model that predicts the stripe of the audio level, changed by ``hear`` if given."""
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """No settings."""
+        """Empty settings."""
 
     paper = "none"
 
@@ -114,13 +114,13 @@ class TestHearing:
         assert swap["marked"] == pytest.approx(1 / 6)
 
     @pytest.mark.parametrize("kind", ["silence", "noise"])
-    def test_no_sound_of_any_clip_gives_no_mask(self, heard, kind):
+    def test_silence_gives_no_mask(self, heard, kind):
         found = heard["negatives"][kind]
         assert found["marked"] == 0
         assert found["scores"]["strict"]["iou"] == 0
         assert found["changed"] == pytest.approx(1 / 6)
 
-    def test_a_blind_model_changes_nothing(self):
+    def test_model_without_audio_has_no_drop(self):
         report = evaluate(blind(), Stripes(), progress=False)
         for kind in ("silence", "noise", "swap"):
             found = report["negatives"][kind]
@@ -128,7 +128,7 @@ class TestHearing:
             assert (found["drop"], found["changed"], found["overlap"]) == (0, 0, 1)
         assert report["scores"]["avsbench"]["j"] == pytest.approx(1 / 6)
 
-    def test_categories_of_what_sounds_change_nothing(self, heard):
+    def test_categories_do_not_change_scores_of_one_class(self, heard):
         assert evaluate(Reader(), Named(), progress=False) == heard
 
     def test_classes(self):
@@ -139,7 +139,7 @@ class TestHearing:
         assert set(report["per_class"]) == set(names)
         assert report["per_class"]["dog"]["iou"] == pytest.approx(1)
         assert report["negatives"]["swap"]["scores"]["avsbench_semantic"]["miou_foreground"] == 0
-        # The stripe of another clip that is of the same class is another place all the same.
+        # Another clip of the same class has another stripe.
         assert report["negatives"]["swap"]["overlap"] == 0
 
 
@@ -151,7 +151,7 @@ class TestWrongAudio:
         assert all(a != b for a, b in enumerate(partners))
         assert partners == negative_audio.partners(clips)
 
-    def test_what_the_model_is_given(self):
+    def test_negative_audio_has_the_form_of_the_audio(self):
         model = Reader()
         evaluate(model, Stripes(clips=2), progress=False)
         right, silence, noise, swap = (clip.audio for clip in model.seen[:4])
@@ -161,14 +161,14 @@ class TestWrongAudio:
         assert noise.std() > 0.1
         assert not torch.equal(noise, model.seen[6].audio), "each clip has noise of its own"
 
-    def test_audio_of_another_length_is_cut_or_repeated(self):
+    def test_swapped_audio_is_truncated_or_repeated(self):
         model = Reader()
         evaluate(model, Stripes(clips=2, lengths=(2, 5)), progress=False)
         short, long = model.seen[3].audio, model.seen[7].audio
         assert torch.equal(short, torch.full((1, 2, 1, 96, 64), LEVEL + 1))
         assert torch.equal(long, torch.full((1, 5, 1, 96, 64), LEVEL))
 
-    def test_padding_keeps_its_own_audio(self):
+    def test_padding_frames_keep_their_audio(self):
         model = Reader()
         evaluate(model, Stripes(clips=2, lengths=(2,), padded_to=4), progress=False)
         for clip in model.seen[:4]:
@@ -178,7 +178,7 @@ class TestWrongAudio:
         report = evaluate(Reader(), Stripes(embeddings=True), progress=False)
         assert list(report["negatives"]) == ["swap"]
 
-    def test_off(self):
+    def test_negatives_false_skips_negative_audio(self):
         report = evaluate(Reader(), Stripes(clips=1), negatives=False, progress=False)
         assert report["negatives"] == {}
         assert report["scores"]["avsbench"]["j"] == pytest.approx(1, abs=1e-6)
@@ -200,12 +200,12 @@ def _rounded(tree):
     return round(tree, 10) if isinstance(tree, float) else tree
 
 
-def test_padded_frames_count_in_one_protocol():
+def test_padding_frames_are_scored_in_one_protocol():
     names = tuple("abcd")
     report = evaluate(Reader(classes=4), Stripes(class_names=names, lengths=(2,), padded_to=4), progress=False)
     assert report["frames"] == 12
     assert report["scores"]["avsbench_semantic"]["miou"] == pytest.approx(1)
-    # On padding the model goes on marking what it hears, where nothing is labelled.
+    # On padding frames the model predicts a stripe although nothing is labelled.
     assert report["scores"]["avsbench_semantic_padded"]["miou"] < 0.8
 
 
@@ -222,7 +222,7 @@ def test_only_labelled_frames_are_scored():
     assert report["scores"]["avsbench"]["j"] == pytest.approx(1, abs=1e-6)
 
 
-def test_masks_of_another_size_are_scored_at_theirs():
+def test_predictions_are_scored_at_the_size_of_masks():
     class Original(Stripes):
         def __getitem__(self, index):
             sample = super().__getitem__(index)
@@ -245,7 +245,7 @@ def test_categories_and_clips_add_up_to_the_protocol():
     assert report["per_clip"]["odd/5"]["right"]["j"] == 0
 
 
-def test_leaves_no_trace():
+def test_evaluation_does_not_change_model_or_random_state():
     model = Reader().train()
     model.frozen.eval()
     state = torch.get_rng_state()
@@ -258,7 +258,7 @@ def test_leaves_no_trace():
     assert torch.is_grad_enabled()
 
 
-def test_modes_come_back_after_an_error():
+def test_training_modes_are_restored_after_an_error():
     model = Reader(lambda level: level * math.nan).train()
     with pytest.raises(CheckpointError, match=r"NaN to clip 'even/0' \(right audio\)"):
         evaluate(_nan(model), Stripes(), progress=False)
@@ -283,14 +283,14 @@ class TestRefuses:
             evaluate(model, Stripes(class_names=tuple("abcd")))
 
     @pytest.mark.parametrize("device", ["abacus", "cuda:99"])
-    def test_a_device_that_is_not_there(self, device):
+    def test_missing_device_is_refused(self, device):
         model = Reader()
         model.weight = torch.nn.Parameter(torch.zeros(1))
         with pytest.raises(ConfigError, match=f"device '{device}' cannot be used"):
             evaluate(model, Stripes(), device=device)
 
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"workers": -1}])
-    def test_numbers_that_cannot_work(self, setting):
+    def test_invalid_numbers_are_refused(self, setting):
         with pytest.raises(ConfigError, match=f"{next(iter(setting))} must be"):
             evaluate(Reader(), Stripes(), **setting)
 
@@ -323,7 +323,7 @@ def test_the_report_is_json(heard):
 class TestCommand:
     @pytest.fixture(autouse=True)
     def parts(self, monkeypatch):
-        """A checkpoint and a data set of this file, in place of those on disk."""
+        """Replace checkpoint and data set by those of this file."""
         model = Reader()
         model.card = {"model": "reader", "config": {}, "data": {"name": "stripes", "clips": 4}, "classes": 1}
         self.model = model
@@ -350,7 +350,7 @@ class TestCommand:
         assert result["numbers"]["clips"] == 4
         assert "avsbench" in capsys.readouterr().out
 
-    def test_data_settings_go_over_those_of_the_checkpoint(self):
+    def test_data_settings_override_those_of_the_checkpoint(self):
         evaluate_checkpoint("c", {"lengths": (2,)}, split="val", progress=False)
         evaluate_checkpoint("c", {"name": "other", "clips": 3}, progress=False)
         assert self.built == [("stripes", "val", {"clips": 4, "lengths": (2,)}), ("other", "test", {"clips": 3})]
@@ -365,7 +365,7 @@ class TestCommand:
         with pytest.raises(ConfigError, match=r"--data\.name"):
             evaluate_checkpoint("c", {"clips": 3})
 
-    def test_unwritable_results_are_found_before_the_work(self, tmp_path):
+    def test_unwritable_output_is_refused_before_evaluation(self, tmp_path):
         (tmp_path / "file").touch()
         for out in (tmp_path, tmp_path / "file" / "scores.json"):
             with pytest.raises(ConfigError, match="cannot write"):

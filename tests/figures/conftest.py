@@ -1,4 +1,4 @@
-"""Small models on disk, and pictures read back."""
+"""Small models on disk, and a reader of image files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,25 +25,25 @@ def _model(folder: Path, variant: str, **settings: object) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of one class. A low threshold: untrained, it is confident of some pixels and of others not."""
+    """Save a model of one class with a low threshold, which is confident in some pixels without training."""
     return _model(tmp_path_factory.mktemp("models") / "one", "ms3", confidence=0.51)
 
 
 @pytest.fixture(scope="session")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of several classes."""
+    """Save a model of several classes."""
     return _model(tmp_path_factory.mktemp("models") / "several", "avss")
 
 
 @pytest.fixture(scope="session")
 def without_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model without masks and without attention."""
+    """Save a model without masks and without attention."""
     return _model(tmp_path_factory.mktemp("models") / "plain", "ms3", avga=False, select=False)
 
 
 @pytest.fixture
 def pixels() -> Callable[[Path], NDArray[np.uint8]]:
-    """(H, W, 3) of a picture file."""
+    """Read an image file, (H, W, 3)."""
 
     def read(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as picture:

@@ -1,4 +1,4 @@
-"""Fig. 9: one colour per value, one row per stage, one column per group."""
+"""Fig. 9: colour scale, rows of stages, columns of groups."""
 
 import matplotlib
 import numpy as np
@@ -12,7 +12,7 @@ from avseg.figures.scenes import load_examples
 from avseg.models.pcmanet import PCMANet
 
 
-def test_the_scale_is_shared_and_zero_is_its_end_or_its_middle():
+def test_scale_is_shared_and_zero_is_end_or_middle():
     plain = Scale([np.full((1, 2, 2), 0.5, np.float32), np.full((1, 4, 4), 2.0, np.float32)])
     assert plain.ticks == ["2", "1", "0"]
     bar = np.asarray(plain.bar())
@@ -24,10 +24,10 @@ def test_the_scale_is_shared_and_zero_is_its_end_or_its_middle():
     assert Scale([np.zeros((1, 1, 1), np.float32)]).ticks == ["1", "0.5", "0"]
 
 
-def test_every_cell_of_every_map_is_on_the_page(trained, tmp_path, pixels):
+def test_page_has_every_cell_of_every_map(trained, tmp_path, pixels):
     picture = pixels(attention(str(trained), tmp_path / "x.png", pick=[0], frame=1, dpi=144))
     (clip,) = load_examples([str(trained)], None, split="test", clips=1, pick=[0]).clips
-    maps = [m[1].numpy() for name, m in clip.answers[0].maps.items() if name.startswith("attention/")]
+    maps = [m[1].numpy() for name, m in clip.predictions[0].maps.items() if name.startswith("attention/")]
     assert [m.shape for m in maps] == [(8, 8, 8), (8, 4, 4), (8, 2, 2), (8, 1, 1)]
     top = max(m.max() for m in maps)
     painted = {tuple(p) for p in picture.reshape(-1, 3).tolist()}
@@ -36,7 +36,7 @@ def test_every_cell_of_every_map_is_on_the_page(trained, tmp_path, pixels):
         assert {tuple(c) for c in colours.reshape(-1, 3).tolist()} <= painted
 
 
-def test_the_frame_in_which_most_sounds_is_shown(trained, tmp_path, pixels):
+def test_default_frame_has_largest_sounding_area(trained, tmp_path, pixels):
     (clip,) = load_examples([str(trained)], {"frames": 5}, split="test", clips=1, pick=[0]).clips
     most = int((clip.truth != 0).sum((1, 2)).argmax())
     assert most != 0
@@ -49,8 +49,8 @@ def test_the_frame_in_which_most_sounds_is_shown(trained, tmp_path, pixels):
         attention(str(trained), tmp_path / "x.png", {"frames": 5}, frame=5)
 
 
-def test_any_model_with_attention_maps_is_drawn(trained, tmp_path, monkeypatch, pixels):
-    """One group, signed, as the attention of TPAVI."""
+def test_any_model_with_attention_maps_is_plotted(trained, tmp_path, monkeypatch, pixels):
+    """One group with signed values, as in TPAVI."""
     whole = PCMANet.forward
 
     def forward(self, clip, target=None, *, maps=False):
@@ -66,7 +66,7 @@ def test_any_model_with_attention_maps_is_drawn(trained, tmp_path, monkeypatch, 
     assert (np.abs(picture - orange.round()) < 1.5).all(-1).any()
 
 
-def test_the_command_and_a_model_without_attention(several, without_maps, tmp_path, capsys):
+def test_command_and_model_without_attention(several, without_maps, tmp_path, capsys):
     assert main(["figures", "attention", str(several), "-o", str(tmp_path / "x.svg"), "--dpi", "72"]) == 0
     assert "<svg" in (tmp_path / "x.svg").read_text()
     capsys.readouterr()

@@ -13,7 +13,7 @@ from avseg.figures.contact_sheet import contact_sheet, show
 
 
 class Changed(AVSDataset):
-    """A data set of one clip, whatever is done to it."""
+    """A data set of one given clip."""
 
     def __init__(self, sample: Sample, names: tuple[str, ...]) -> None:
         self.sample, self.class_names = sample, names
@@ -38,7 +38,7 @@ def has(sheet: Image.Image, rgb) -> bool:
     return bool((np.asarray(sheet) == rgb).all(-1).any())
 
 
-def test_one_strip_per_clip_all_frames_beside_each_other():
+def test_one_strip_per_clip_with_all_frames():
     data = build_dataset("synthetic", "val", size=(32, 64), frames=4)
     one, two = contact_sheet(data, [0]), contact_sheet(data, [0, 1])
     assert one.mode == "RGB"
@@ -46,7 +46,7 @@ def test_one_strip_per_clip_all_frames_beside_each_other():
     assert one.height < two.height < 2 * one.height
 
 
-def test_colours_are_those_of_the_labels_in_the_clip(clip):
+def test_colours_match_labels_of_clip(clip):
     nothing = torch.zeros_like(clip.target.masks)
     three, ignored = nothing.clone(), nothing.clone()
     three[..., 8:24, 8:24] = 3
@@ -57,16 +57,16 @@ def test_colours_are_those_of_the_labels_in_the_clip(clip):
     assert [has(s, colour(255)) for s in sheets] == [False, False, True]
 
 
-def test_categories_have_their_names_and_colours():
+def test_categories_have_names_and_colours():
     settings = {"size": 32, "frames": 2, "variant": "s4"}
-    told, plain = (build_dataset("synthetic", "val", categories=told, **settings) for told in (True, False))
-    label = int(told[0].target.masks.max())
+    named, plain = (build_dataset("synthetic", "val", categories=named, **settings) for named in (True, False))
+    label = int(named[0].target.masks.max())
     assert label > 1
-    sheets = [contact_sheet(data, [0]) for data in (told, plain)]
+    sheets = [contact_sheet(data, [0]) for data in (named, plain)]
     assert [[has(s, colour(k)) for k in (1, label)] for s in sheets] == [[False, True], [True, False]]
 
 
-def test_padding_is_left_out(clip):
+def test_padding_frames_are_not_drawn(clip):
     padded = lengthen(clip, 5)
     assert padded.clip.valid.sum() == 2
     names = build_dataset("synthetic", "val", variant="avss").class_names
@@ -74,14 +74,14 @@ def test_padding_is_left_out(clip):
     assert np.array_equal(shown, expected)
 
 
-def test_times_are_those_of_the_frames(clip):
+def test_times_match_phase_of_data_set(clip):
     names = build_dataset("synthetic", "val", variant="avss").class_names
     late = Changed(clip, names)
     late.phase = 15 / 16
     assert not np.array_equal(contact_sheet(late, [0]), contact_sheet(Changed(clip, names), [0]))
 
 
-def test_unlabelled_frames_say_so(clip):
+def test_unlabelled_frames_are_marked(clip):
     names = build_dataset("synthetic", "val", variant="avss").class_names
     unlabelled = dataclasses.replace(clip.target, labelled=torch.tensor([[True, False]]))
     all_labelled = np.asarray(contact_sheet(Changed(clip, names), [0]))
@@ -92,14 +92,14 @@ def test_unlabelled_frames_say_so(clip):
     assert not differs[: len(differs) // 2].any()
 
 
-def test_silence_is_dark_and_sound_is_not(clip):
+def test_silence_is_dark(clip):
     names = build_dataset("synthetic", "val", variant="avss").class_names
     silent = dataclasses.replace(clip.clip, audio=torch.full_like(clip.clip.audio, float(np.log(0.01))))
     sheet = np.asarray(contact_sheet(Changed(clip._replace(clip=silent), names), [0]))
     assert (sheet[sheet.shape[0] - 80, 30:200] < 10).all()
 
 
-def test_show_writes_the_picture_and_nothing_else(tmp_path):
+def test_show_writes_only_the_image(tmp_path):
     out = show(
         {"name": "synthetic", "variant": "s4", "size": 16, "train": 9},
         tmp_path / "new" / "sheet.png",
@@ -120,7 +120,7 @@ def test_show_writes_the_picture_and_nothing_else(tmp_path):
         ({"name": "synthetic", "sise": 16}, "sheet.png", 1, "Did you mean 'size'?"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(tmp_path, settings, out, clips, hint):
+def test_user_error_raises_one_line_and_writes_nothing(tmp_path, settings, out, clips, hint):
     with pytest.raises(ConfigError) as caught:
         show(settings, tmp_path / out, clips=clips)
     assert hint in str(caught.value)

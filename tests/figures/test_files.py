@@ -15,7 +15,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("suffix", STARTS)
-def test_the_suffix_is_the_format(tmp_path, suffix):
+def test_suffix_selects_format(tmp_path, suffix):
     out = tmp_path / "new" / f"figure.{suffix}"
     check_figure(out, 72)
     write_figure(Figure(figsize=(1, 1)), out, 72)
@@ -23,7 +23,7 @@ def test_the_suffix_is_the_format(tmp_path, suffix):
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
-def test_other_suffixes_and_dots_are_refused(tmp_path):
+def test_wrong_suffix_or_dpi_raises(tmp_path):
     with pytest.raises(ConfigError, match=r"give a \.png, \.pdf, \.svg or \.jpg"):
         check_figure(tmp_path / "figure.webp", 72)
     with pytest.raises(ConfigError, match=r"give a \.png or \.jpg"):
@@ -32,7 +32,7 @@ def test_other_suffixes_and_dots_are_refused(tmp_path):
         check_figure(tmp_path / "figure.png", 3)
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_old_file(tmp_path):
     out = tmp_path / "figure.png"
     out.write_text("old")
 

@@ -1,4 +1,4 @@
-"""Fig. 7: rows, columns, and the numbers beside them."""
+"""Fig. 7: rows, columns and scores."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from avseg.interface import Clip, Prediction
 from avseg.models.pcmanet import PCMANet
 
 
-def test_a_row_for_each_model_and_a_column_for_each_frame(trained, tmp_path, pixels):
+def test_row_per_model_and_column_per_frame(trained, tmp_path, pixels):
     def size(models, clips, **data):
         return pixels(panel([str(trained)] * models, tmp_path / "x.png", data, clips=clips, dpi=72)).shape[:2]
 
@@ -26,8 +26,8 @@ def test_a_row_for_each_model_and_a_column_for_each_frame(trained, tmp_path, pix
     assert size(1, 1, size=(32, 64))[0] < one[0]
 
 
-def test_the_mask_is_where_the_model_put_it(trained, tmp_path, monkeypatch, pixels):
-    """A model that marks the left half of the second frame."""
+def test_mask_is_drawn_at_its_position(trained, tmp_path, monkeypatch, pixels):
+    """Use a model that predicts the left half of the second frame."""
 
     def forward(self, clip, target=None, *, maps=False):
         logits = torch.full((1, 2, 1, 32, 32), -9.0)
@@ -43,7 +43,7 @@ def test_the_mask_is_where_the_model_put_it(trained, tmp_path, monkeypatch, pixe
     assert palette(2)[1, 0] > palette(2)[1, 1]
 
 
-def test_embeddings_have_no_row_of_sound(trained, tmp_path, monkeypatch, pixels):
+def test_no_spectrogram_row_for_embeddings(trained, tmp_path, monkeypatch, pixels):
     sample = build_dataset("synthetic", "test", size=32, frames=2)[0]
     with_sound = pixels(panel([str(trained)], tmp_path / "x.png", clips=1, dpi=72))
     embedded = dataclasses.replace(sample.clip)
@@ -57,7 +57,7 @@ def test_embeddings_have_no_row_of_sound(trained, tmp_path, monkeypatch, pixels)
     assert 45 < with_sound.shape[0] - silent.shape[0] < 55
 
 
-def test_the_command_with_two_models_and_picked_clips(several, tmp_path, capsys, pixels):
+def test_command_with_two_models_and_picked_clips(several, tmp_path, capsys, pixels):
     out = tmp_path / "x.jpg"
     words = ["figures", "panel", str(several), str(several), "-o", str(out), "--pick", "1", "3", "--dpi", "72"]
     assert main(words) == 0
@@ -66,7 +66,7 @@ def test_the_command_with_two_models_and_picked_clips(several, tmp_path, capsys,
     assert [p.name for p in tmp_path.iterdir()] == ["x.jpg"]
 
 
-def test_models_of_different_tasks_are_one_line(trained, several, tmp_path, capsys):
+def test_models_of_different_tasks_raise(trained, several, tmp_path, capsys):
     assert main(["figures", "panel", str(trained), str(several), "-o", str(tmp_path / "x.png")]) == 2
     assert "the model has 13 classes, the data set 1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

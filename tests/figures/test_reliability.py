@@ -1,4 +1,4 @@
-"""Reliability diagrams of numbers whose shares are known."""
+"""Reliability diagrams of counts with given shares."""
 
 import matplotlib.colors
 import numpy as np
@@ -13,7 +13,7 @@ BLUE, VERMILION = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in ("#0072B
 
 
 def counted(share=0.5, count=400, bins=10):
-    """Numbers all over 0..1, of which this share happened in every bin."""
+    """Count numbers all over 0..1 with this observed share in every bin."""
     numbers = (torch.arange(bins * count) + 0.5) / (bins * count)
     ours = Reliability(bins)
     ours.update(numbers, torch.arange(bins * count) % count < share * count)
@@ -28,7 +28,7 @@ def pixels_of(picture, colour):
     return int((np.abs(picture - colour.round()) < 4).all(-1).sum())
 
 
-def test_a_bar_is_as_high_as_what_happened(tmp_path, pixels):
+def test_bar_height_is_observed_share(tmp_path, pixels):
     def area(share):
         out = reliability({"a": {"g": counted(share)}}, tmp_path / "x.png", dpi=150)
         return pixels_of(pixels(out), faint(BLUE))
@@ -39,7 +39,7 @@ def test_a_bar_is_as_high_as_what_happened(tmp_path, pixels):
     assert area(0.0) < whole / 100
 
 
-def test_the_dots_of_who_is_calibrated_lie_on_the_diagonal(tmp_path, pixels):
+def test_dots_of_calibrated_model_lie_on_diagonal(tmp_path, pixels):
     ours = Reliability(10)
     for k in range(10):
         ours.update(torch.full((100,), (k + 0.5) / 10), torch.arange(100) < 10 * k + 5)
@@ -52,7 +52,7 @@ def test_the_dots_of_who_is_calibrated_lie_on_the_diagonal(tmp_path, pixels):
     assert slope == pytest.approx(-1, abs=0.15)  # about square
 
 
-def test_groups_have_their_colours_and_labels_their_columns(tmp_path, pixels):
+def test_groups_have_colours_and_labels_columns(tmp_path, pixels):
     def draw(labels, groups):
         diagrams = {f"model {k}": {f"group {g}": counted() for g in range(groups)} for k in range(labels)}
         return pixels(reliability(diagrams, tmp_path / "x.png", dpi=72))
@@ -65,17 +65,17 @@ def test_groups_have_their_colours_and_labels_their_columns(tmp_path, pixels):
     assert five.shape[0] > 1.8 * four.shape[0]
 
 
-def test_rare_numbers_show_and_empty_bins_do_not(tmp_path, pixels):
+def test_rare_bins_are_drawn_and_empty_bins_are_not(tmp_path, pixels):
     ours = Reliability(10)
     ours.update(torch.tensor([0.05] * 9999 + [0.95]), torch.zeros(10_000).bool())
     picture = pixels(reliability({"a": {"g": ours}}, tmp_path / "x.png", dpi=150))
     lower = picture[int(picture.shape[0] * 0.7) :]
     columns = np.flatnonzero((np.abs(lower - BLUE.round()) < 4).all(-1).any(0))
     gap = np.diff(columns).max()
-    assert gap > 0.7 * (columns[-1] - columns[0])  # two bars, eight bins of nothing between them
+    assert gap > 0.7 * (columns[-1] - columns[0])  # two bars with eight empty bins between them
 
 
-def test_nothing_counted_is_an_empty_diagram(tmp_path, pixels):
+def test_no_counts_give_empty_diagram(tmp_path, pixels):
     diagrams = {"a": {"g": counted()}, "b": {"g": Reliability(10)}}
     picture = pixels(reliability(diagrams, tmp_path / "x.png", dpi=72))
     third = picture.shape[1] // 3
@@ -92,7 +92,7 @@ def test_nothing_counted_is_an_empty_diagram(tmp_path, pixels):
         ({"a": {"g": Reliability()}}, "x.bmp", "give a .png"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(diagrams, out, hint, tmp_path):
+def test_wrong_arguments_raise(diagrams, out, hint, tmp_path):
     with pytest.raises(ConfigError, match=hint):
         reliability(diagrams, tmp_path / out)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Clips and answers as figures take them; names; pages that measure their words."""
+"""Examples with predictions, short names, and text width on pages."""
 
 import dataclasses
 
@@ -30,11 +30,11 @@ SETTINGS = {"size": 32, "frames": 2, "test": 5}
         (["tiny", "tiny"], ["tiny", "tiny"]),
     ],
 )
-def test_names_are_as_short_as_tells_them_apart(paths, short):
+def test_short_names_are_distinct(paths, short):
     assert short_names(paths) == short
 
 
-def test_clips_are_spread_or_picked():
+def test_choose_spreads_or_picks_clips():
     assert choose(101, 3) == [0, 50, 100]
     assert choose(2, 9) == [0, 1]
     assert choose(5, 1, [4, 4, 0]) == [4, 4, 0]
@@ -45,23 +45,23 @@ def test_clips_are_spread_or_picked():
         choose(0, 1)
 
 
-def test_answers_are_the_models_own(trained):
-    scenes = load_examples([str(trained)], None, split="test", clips=2, pick=None)
+def test_predictions_and_scores_equal_the_model(trained):
+    examples = load_examples([str(trained)], None, split="test", clips=2, pick=None)
     sample, model = build_dataset("synthetic", "test", **SETTINGS)[4], load(trained)
     with torch.inference_mode():
         prediction = model(sample.clip, maps=True)
-    clip = scenes.clips[1]
+    clip = examples.clips[1]
     assert clip.name == sample.names[0]
     assert clip.times == ["0.5 s", "1.5 s"]
-    assert (clip.answers[0].labels == prediction.masks[0].numpy()).all()
-    assert (clip.answers[0].maps["mask/cim3"] == prediction.maps["mask/cim3"][0]).all()
+    assert (clip.predictions[0].labels == prediction.masks[0].numpy()).all()
+    assert (clip.predictions[0].maps["mask/cim3"] == prediction.maps["mask/cim3"][0]).all()
     metric = AVSBench()
     metric.update(prediction, sample.target, sample.clip.valid)
-    assert clip.answers[0].score == pytest.approx(metric.compute()["j"].item())
-    assert need_maps(scenes, "mask/", "") == ["mask/cim4", "mask/cim3", "mask/cim2"]
+    assert clip.predictions[0].score == pytest.approx(metric.compute()["j"].item())
+    assert need_maps(examples, "mask/", "") == ["mask/cim4", "mask/cim3", "mask/cim2"]
 
 
-def test_padding_is_left_out_and_unlabelled_clips_have_no_score(trained, monkeypatch):
+def test_padding_is_removed_and_unlabelled_clips_have_no_score(trained, monkeypatch):
     sample = build_dataset("synthetic", "test", **SETTINGS)[0]
     clip = dataclasses.replace(sample.clip, valid=torch.tensor([[False, True]]))
     target = dataclasses.replace(sample.target, labelled=torch.tensor([[False, False]]))
@@ -70,40 +70,40 @@ def test_padding_is_left_out_and_unlabelled_clips_have_no_score(trained, monkeyp
     )
     (scene,) = load_examples([str(trained)], None, split="test", clips=1, pick=None).clips
     assert scene.times == ["1.5 s"]
-    assert len(scene.frames) == len(scene.truth) == len(scene.answers[0].labels) == 1
-    assert {len(m) for m in scene.answers[0].maps.values()} == {1}
-    assert scene.answers[0].score is None
+    assert len(scene.frames) == len(scene.truth) == len(scene.predictions[0].labels) == 1
+    assert {len(m) for m in scene.predictions[0].maps.values()} == {1}
+    assert scene.predictions[0].score is None
 
 
-def test_broken_weights_are_said_to_be(trained, tmp_path):
+def test_broken_weights_raise(trained, tmp_path):
     model = load(trained)
     torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
     broken = save(model, tmp_path / "broken", data=model.card["data"], class_names=model.card["class_names"])
-    with pytest.raises(CheckpointError, match=r"broken does not answer clip 'test-00000'"):
+    with pytest.raises(CheckpointError, match=r"broken predicts NaN or infinity for clip 'test-00000'"):
         load_examples([str(broken)], None, split="test", clips=1, pick=None)
 
 
-def test_several_classes_have_names_and_colours_of_their_own(several):
-    scenes = load_examples([str(several)], None, split="test", clips=5, pick=None)
-    truth = sorted({int(k) for clip in scenes.clips for k in np.unique(clip.truth)} - {0})
+def test_several_classes_have_names_and_colours(several):
+    examples = load_examples([str(several)], None, split="test", clips=5, pick=None)
+    truth = sorted({int(k) for clip in examples.clips for k in np.unique(clip.truth)} - {0})
     assert truth
-    legend = dict(entry for clip in scenes.clips for entry in scenes.legend(clip))
-    assert {scenes.names[k] for k in truth} <= set(legend)
+    legend = dict(entry for clip in examples.clips for entry in examples.legend(clip))
+    assert {examples.names[k] for k in truth} <= set(legend)
     assert len(set(legend.values())) == len(legend)
-    assert scenes.score == "mIoU"
+    assert examples.score == "mIoU"
 
 
-def test_what_sounds_looks_the_same_whatever_category_it_is_of(trained):
+def test_binary_task_has_one_colour_for_all_categories(trained):
     plain, told = (
         load_examples([str(trained)], {"categories": told}, split="test", clips=5, pick=None) for told in (False, True)
     )
     assert plain.names == told.names
     for one, other in zip(plain.clips, told.clips, strict=True):
         assert np.array_equal(one.truth, other.truth)
-        assert one.answers[0].score == other.answers[0].score
+        assert one.predictions[0].score == other.predictions[0].score
 
 
-def test_words_are_measured_before_they_are_written():
+def test_text_width_and_shortening():
     long = "category/a very long name of a clip, number 17"
     short = shortened(long, 60.0)
     assert width_of(short) <= 60.0 < width_of(long)

@@ -1,4 +1,4 @@
-"""Fig. 8 from files that ``avseg train`` would have written."""
+"""Fig. 8 from files in the format of ``avseg train``."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ BLUE, VERMILION, GREEN = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in (
 
 
 def run(folder: Path, steps: int = 200, score: bool = True) -> Path:
-    """A run in which fewer and fewer tokens ask."""
+    """Write a run with decreasing keep ratios."""
     curves = CurveLogger(folder)
     for step in range(0, steps, 2):
         ratios = {f"train/keep_ratio/{i}": math.exp(-step / 20 / (5 - i)) for i in (4, 3, 2)}
@@ -32,7 +32,7 @@ def has(picture, colour):
     return (np.abs(picture - colour.round()) < 2).all(-1).any()
 
 
-def test_curves_are_read_as_written(tmp_path):
+def test_read_curves_equals_written_values(tmp_path):
     curves = read_curves(run(tmp_path / "a"))
     assert curves["train/loss"].steps.tolist() == list(range(0, 200, 2))
     assert curves["train/loss"].values[1] == 1 / 3
@@ -40,7 +40,7 @@ def test_curves_are_read_as_written(tmp_path):
     assert "val/avsbench/f" not in curves
 
 
-def test_a_run_that_is_writing_ends_in_half_a_line(tmp_path):
+def test_read_curves_ignores_incomplete_last_line(tmp_path):
     folder = run(tmp_path / "a")
     whole = read_curves(folder)
     with (folder / "metrics.csv").open("a") as file:
@@ -58,21 +58,21 @@ def test_a_run_that_is_writing_ends_in_half_a_line(tmp_path):
         ("", "no numbers yet"),
     ],
 )
-def test_other_folders_and_files_are_refused(tmp_path, text, hint):
+def test_other_folder_or_file_raises(tmp_path, text, hint):
     if text is not None:
         (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(DataError, match=hint):
         read_curves(tmp_path)
 
 
-def test_smoothing_is_the_mean_around_a_point():
+def test_smoothed_is_centred_mean():
     values = np.random.default_rng(0).random(100)
     slow = [values[max(0, k - 3) : k + 4].mean() for k in range(100)]
     assert smoothed(values) == pytest.approx(slow)
     assert smoothed(values[:5]) == pytest.approx(values[:5])
 
 
-def test_keep_ratios_and_the_score_below(tmp_path, pixels):
+def test_keep_ratios_and_validation_score(tmp_path, pixels):
     with_score = pixels(trend([run(tmp_path / "a")], tmp_path / "x.png", dpi=72))
     without = pixels(trend([run(tmp_path / "b", score=False)], tmp_path / "y.png", dpi=72))
     assert with_score.shape[0] == without.shape[0] + 70
@@ -82,7 +82,7 @@ def test_keep_ratios_and_the_score_below(tmp_path, pixels):
     assert not has(below, GREEN)
 
 
-def test_runs_are_beside_each_other_or_one_after_the_other(tmp_path, pixels):
+def test_runs_in_panels_or_chained(tmp_path, pixels):
     runs = [run(tmp_path / f"run{k}", steps) for k, steps in enumerate((100, 200, 60, 80))]
     one, four = (pixels(trend(r, tmp_path / "x.png", dpi=72)).shape for r in (runs[:1], runs))
     chained = pixels(trend(runs, tmp_path / "x.png", chain=True, dpi=72)).shape
@@ -91,7 +91,7 @@ def test_runs_are_beside_each_other_or_one_after_the_other(tmp_path, pixels):
     assert four[0] == one[0] + 210
 
 
-def test_any_scalar_by_name_and_those_a_run_has_not(tmp_path, capsys, pixels):
+def test_scalar_by_name_and_missing_scalar(tmp_path, capsys, pixels):
     runs = [str(run(tmp_path / "a")), str(run(tmp_path / "b", score=False))]
     out = tmp_path / "x.png"
     assert main(["figures", "trend", *runs, "-o", str(out), "--scalars", "loss", "val/*/j", "--dpi", "72"]) == 0
@@ -105,14 +105,14 @@ def test_any_scalar_by_name_and_those_a_run_has_not(tmp_path, capsys, pixels):
     )
 
 
-def test_one_point_is_enough(tmp_path, pixels):
+def test_curve_of_one_point(tmp_path, pixels):
     curves = CurveLogger(tmp_path / "$run$")
     curves.write(0, {"train/keep_ratio/4": 1.0})
     curves.close()
     assert has(pixels(trend([tmp_path / "$run$"], tmp_path / "x.png", dpi=200)), BLUE)
 
 
-def test_commands_explain_themselves(capsys):
+def test_commands_have_help(capsys):
     verbs = ("trend", "confidence", "attention", "panel")
     assert main(["figures"]) == 0
     table = capsys.readouterr().out

@@ -23,7 +23,7 @@ def refused(path):
     return str(caught.value)
 
 
-def test_what_is_no_video_is_refused_in_one_line(tmp_path):
+def test_not_a_video_raises_one_line(tmp_path):
     assert "no such file" in refused(tmp_path / "none.mp4")
     assert "folder" in refused(tmp_path)
     (tmp_path / "empty.mp4").touch()
@@ -33,17 +33,17 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("address", ["https://example.org/a.mp4", "rtsp://10.0.0.1/live", "s3://bucket/a.mp4"])
-def test_addresses_are_not_fetched(address):
+def test_address_raises(address):
     assert f"{address} is an address" in refused(Path(address))
 
 
-def test_a_cut_off_mp4_has_no_index_and_is_refused(make_video):
+def test_truncated_mp4_without_index_raises(make_video):
     path = make_video("clip.mp4")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "cut off or damaged" in refused(path)
 
 
-def test_a_name_like_a_protocol_is_a_name(make_video, monkeypatch, tmp_path):
+def test_file_name_like_a_protocol(make_video, monkeypatch, tmp_path):
     make_video("data:clip.mkv")
     monkeypatch.chdir(tmp_path)
     with opened(Path("data:clip.mkv")) as container:
@@ -51,7 +51,7 @@ def test_a_name_like_a_protocol_is_a_name(make_video, monkeypatch, tmp_path):
 
 
 def sound_with_cover(path, wave, pictures=0):
-    """A Matroska file of sound, a cover picture and possibly a video."""
+    """Write a Matroska file of audio, a cover image and optionally a video."""
     cover = io.BytesIO()
     Image.fromarray(noisy(0, (300, 300))).save(cover, "PNG")
     with av.open(str(path), "w") as container:
@@ -71,11 +71,11 @@ def sound_with_cover(path, wave, pictures=0):
     return path
 
 
-def test_a_cover_picture_is_no_video(tmp_path, make_beep):
+def test_cover_image_is_not_a_video_stream(tmp_path, make_beep):
     path = sound_with_cover(tmp_path / "song.mka", make_beep(1, 0, 1))
     with opened(path) as container:
         assert len(container.streams.video) == 1
-        with pytest.raises(MediaError, match="no pictures, only sound"):
+        with pytest.raises(MediaError, match="no video stream, only audio"):
             video_stream(container, path)
     path = sound_with_cover(tmp_path / "clip.mkv", make_beep(1, 0, 1), pictures=10)
     with opened(path) as container:
@@ -86,8 +86,8 @@ def test_a_cover_picture_is_no_video(tmp_path, make_beep):
         assert chosen.sample_rate == 16_000
 
 
-def test_the_clock_starts_with_the_first_stream(make_video, make_beep):
-    # MPEG-TS never starts at 0; the sound begins 0.4 s after the picture.
+def test_clock_starts_with_earliest_stream(make_video, make_beep):
+    # MPEG-TS never starts at 0; the audio begins 0.4 s after the video.
     path = make_video("clip.ts", sound=make_beep(1, 0, 1), sound_codec="mp2", sound_start=0.4, times=[0, 0.04, 0.08])
     with opened(path) as container:
         assert start_time(container) > 0.01
@@ -101,7 +101,7 @@ def damage(path, share, size):
     path.write_bytes(data)
 
 
-def test_damage_names_the_time_or_is_left_out(make_video):
+def test_damage_raises_with_time_or_is_skipped(make_video):
     path = make_video("clip.mp4", picture=noisy, times=[k / 25 for k in range(50)])
     damage(path, 0.5, size=12_000)
     with pytest.raises(MediaError, match=r"damaged or cut off: picture after [01]\.\d\d s cannot be decoded"):
@@ -114,7 +114,7 @@ def test_damage_names_the_time_or_is_left_out(make_video):
     assert len(list(pictures(path, ignore))) == len(shown)
 
 
-def test_what_cannot_be_shown_before_the_first_picture_is_passed_over(make_video):
+def test_undecodable_packets_before_first_frame_are_skipped(make_video):
     path = make_video("clip.ts", codec="mpeg4", picture=noisy, times=[k / 25 for k in range(50)])
     packets = path.read_bytes()
     path.write_bytes(packets[188 * 40 :])  # begins in the middle of a group of pictures

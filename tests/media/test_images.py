@@ -8,11 +8,11 @@ NEAREST = Image.Resampling.NEAREST
 
 
 def stripes(height: int, width: int) -> Image.Image:
-    """Its columns tell their number."""
+    """Return an image with its column index as value."""
     return Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (height, 1)))
 
 
-def test_squash_shows_all() -> None:
+def test_squash_resizes_whole_image() -> None:
     small = np.asarray(fitted(stripes(20, 60), (20, 30), "squash", NEAREST))
     assert small.shape == (20, 30)
     assert small[0, 0] < 2
@@ -20,7 +20,7 @@ def test_squash_shows_all() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(20, 60), (60, 20), (41, 77), (224, 225)])
-def test_crop_covers_and_keeps_the_middle(height: int, width: int) -> None:
+def test_crop_is_centred_and_covers_size(height: int, width: int) -> None:
     cut = np.asarray(fitted(stripes(height, width), (10, 10), "crop", NEAREST))
     assert cut.shape == (10, 10)
     middle, span = (int(cut[0, 0]) + int(cut[0, -1])) / 2, int(cut[0, -1]) - int(cut[0, 0])
@@ -29,6 +29,6 @@ def test_crop_covers_and_keeps_the_middle(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("size", "resize"), [((0, 0), "squash"), ((10, 10), "native")])
-def test_native_is_the_same_picture(size: tuple[int, int], resize) -> None:
+def test_native_returns_image_unchanged(size: tuple[int, int], resize) -> None:
     picture = stripes(7, 9)
     assert fitted(picture, size, resize, NEAREST) is picture

@@ -39,7 +39,7 @@ def test_equals_coco(mask, text, area, box):
     assert rle.box(coded) == box
 
 
-def test_counts_of_a_mask_worked_out_by_hand():
+def test_counts_by_hand():
     mask = np.array([[1, 0, 0], [1, 1, 0]], bool)  # columns: 1 1 | 0 1 | 0 0
     assert rle.counts(rle.encode(mask)).tolist() == [0, 2, 1, 1, 2]
 
@@ -60,13 +60,13 @@ def test_round_trip_of_noise(size, share):
         assert top + height >= expected[1] + expected[3]
 
 
-def test_long_runs_need_several_characters():
+def test_long_runs_take_several_characters():
     mask = np.zeros((2160, 3840), bool)
     mask[-1, -1] = True
     assert rle.counts(rle.encode(mask)).tolist() == [2160 * 3840 - 1, 1]
 
 
-def test_transposed_memory_gives_the_same_runs():
+def test_encode_independent_of_memory_layout():
     assert rle.encode(np.ascontiguousarray(DISC.T).T) == rle.encode(DISC)
 
 
@@ -77,6 +77,6 @@ def test_counts_are_json_text():
 
 
 @pytest.mark.parametrize("broken", [b"", b"V_11a", b"12", b"9999"])
-def test_broken_counts_are_refused(broken):
+def test_broken_counts_raise(broken):
     with pytest.raises(ValueError, match="run lengths"):
         rle.counts(rle.RLE((2, 2), broken))

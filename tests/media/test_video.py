@@ -8,9 +8,9 @@ import pytest
 from avseg.errors import MediaError
 from avseg.media.video import pictures, pictures_at, probe
 
-TURNS = {  # a, b, c, d of the display matrix, and what it does to a picture
+TURNS = {  # a, b, c, d of the display matrix, and its effect on an image
     (1, 0, 0, 1): lambda x: x,
-    (0, 1, -1, 0): lambda x: np.rot90(x, -1),  # as phones write a clip held upright
+    (0, 1, -1, 0): lambda x: np.rot90(x, -1),  # phones store upright clips in this orientation
     (-1, 0, 0, -1): lambda x: np.rot90(x, 2),
     (0, -1, 1, 0): lambda x: np.rot90(x, 1),
     (-1, 0, 0, 1): np.fliplr,
@@ -20,7 +20,7 @@ TURNS = {  # a, b, c, d of the display matrix, and what it does to a picture
 
 
 def corners(index, size):
-    """Upper left red, upper right green, lower left blue."""
+    """Return an image: upper left red, upper right green, lower left blue."""
     image = np.zeros((*size, 3), np.uint8)
     half = size[0] // 2, size[1] // 2
     image[: half[0], : half[1], 0] = image[: half[0], half[1] :, 1] = image[half[0] :, : half[1], 2] = 250
@@ -37,7 +37,7 @@ def turn(path, matrix):
 
 
 @pytest.mark.parametrize("matrix", TURNS)
-def test_pictures_come_upright(make_video, matrix):
+def test_frames_are_upright(make_video, matrix):
     path = make_video("clip.mp4", picture=corners, size=(64, 96))
     turn(path, matrix)
     expected = TURNS[matrix](corners(0, (64, 96)))
@@ -47,7 +47,7 @@ def test_pictures_come_upright(make_video, matrix):
     assert probe(path).size == expected.shape[:2]
 
 
-def test_probe_tells_what_the_file_says(make_video, make_beep):
+def test_probe_returns_metadata(make_video, make_beep):
     info = probe(
         make_video("clip.mp4", size=(46, 62), sound=make_beep(1, 0, 1, 8_000, 2), rate=8_000, sound_codec="aac")
     )
@@ -60,19 +60,19 @@ def test_probe_tells_what_the_file_says(make_video, make_beep):
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
-def test_variable_frame_rate_keeps_every_time(make_video, name):
+def test_variable_frame_rate_keeps_times(make_video, name):
     times = [0.0, 0.04, 0.2, 0.21, 1.0, 1.5, 3.25]
     shown = list(pictures(make_video(name, times=times)))
     assert [p.time for p in shown] == pytest.approx(times, abs=1e-3)
     assert all(p.end > p.time for p in shown)
 
 
-def test_time_counts_from_the_earliest_stream(make_video, make_beep):
+def test_time_starts_at_earliest_stream(make_video, make_beep):
     path = make_video("late.mkv", times=[2.0, 2.04, 2.08], sound=make_beep(3, 0, 1))
     assert [p.time for p in pictures(path)] == pytest.approx([2.0, 2.04, 2.08])
 
 
-def test_without_time_stamps_the_usual_interval_counts(make_video, tmp_path):
+def test_frames_without_time_stamps_have_average_interval(make_video, tmp_path):
     with av.open(str(make_video("clip.mp4"))) as source, open(tmp_path / "raw.h264", "wb") as raw:
         stream = source.streams.video[0]
         annex_b = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", stream)
@@ -84,7 +84,7 @@ def test_without_time_stamps_the_usual_interval_counts(make_video, tmp_path):
     assert np.diff([p.time for p in shown]) == pytest.approx(1 / 25)
 
 
-def test_stamps_that_do_not_rise_are_replaced(make_video, monkeypatch):
+def test_time_stamps_that_do_not_increase_are_replaced(make_video, monkeypatch):
     import avseg.media.video
 
     stamps = iter([0.0, 0.04, 0.04, None, 0.02, 0.5])
@@ -105,7 +105,7 @@ def test_ten_bits(make_video):
     assert np.abs(seen.astype(int) - corners(0, (64, 64))).mean() < 12
 
 
-def test_a_change_of_size_is_scaled_to_the_first(make_video, monkeypatch):
+def test_frames_of_another_size_are_scaled(make_video, monkeypatch):
     import avseg.media.video
 
     frames = [av.VideoFrame.from_ndarray(corners(0, size)) for size in ((64, 96), (32, 48), (128, 192))]
@@ -115,7 +115,7 @@ def test_a_change_of_size_is_scaled_to_the_first(make_video, monkeypatch):
     assert {p.rgb().shape for p in pictures(make_video())} == {(64, 96, 3)}
 
 
-def test_begin_in_the_middle(make_video):
+def test_after_seeks_to_key_frame(make_video):
     path = make_video("clip.mp4", times=[k / 25 for k in range(500)])
     shown = pictures(path, after=15.0)
     first = next(shown)
@@ -125,7 +125,7 @@ def test_begin_in_the_middle(make_video):
     assert abs(int(found.rgb()[0, 0, 0]) - (20 + 375 * 5 % 200)) < 4
 
 
-def test_no_picture_is_an_error(tmp_path, make_beep):
+def test_video_without_frames_raises(tmp_path, make_beep):
     path = tmp_path / "none.mkv"
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25)
@@ -136,7 +136,7 @@ def test_no_picture_is_an_error(tmp_path, make_beep):
         frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
         container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no frame that can be decoded"):
         probe(path)
 
 
@@ -153,25 +153,25 @@ def shown_at(times, moment):
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
 @pytest.mark.parametrize("moments", [[0.5, 1.5, 2.5], [0.0, 0.205, 0.9, 1.0], [2.5, 3.26], [1.2, 1.2]])
-def test_the_picture_of_a_moment_is_the_last_before(make_video, name, moments):
+def test_pictures_at_returns_last_frame_before(make_video, name, moments):
     path = make_video(name, times=VARIABLE)
     assert [number(image) for image in pictures_at(path, moments)] == [shown_at(VARIABLE, m) for m in moments]
 
 
-def test_later_moments_need_not_decode_from_the_start(make_video):
+def test_pictures_at_seeks(make_video):
     times = [k / 5 for k in range(38)]
     path = make_video("long.mkv", times=times)
     for first in range(7):
         assert [number(image) for image in pictures_at(path, [first + 0.5])] == [shown_at(times, first + 0.5)]
 
 
-def test_after_the_end_there_is_no_picture(make_video):
+def test_pictures_at_ends_with_the_video(make_video):
     path = make_video("clip.mp4", times=[0.0, 0.04, 0.5])
     assert len(list(pictures_at(path, [0.02, 0.45, 0.52, 2.5]))) == 3
     assert len(list(pictures_at(path, [7.5]))) == 0
     assert list(pictures_at(path, [])) == []
 
 
-def test_an_early_moment_shows_the_first_picture(make_video, make_beep):
+def test_pictures_at_before_start_returns_first_frame(make_video, make_beep):
     path = make_video("late.mkv", times=[0.8, 1.2], sound=make_beep(2, 0, 1))
     assert [number(image) for image in pictures_at(path, [0.5, 1.0, 1.21])] == [0, 0, 1]

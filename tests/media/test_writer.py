@@ -23,7 +23,7 @@ def write(path, times, image=COLOURS, **settings):
     return path
 
 
-def test_times_and_colours_stay(tmp_path):
+def test_times_and_colours_are_kept(tmp_path):
     times = [0.0, 0.04, 0.1, 0.7, 0.71, 3.0]
     shown = list(pictures(write(tmp_path / "a.mp4", times)))
     assert [p.time for p in shown] == pytest.approx(times, abs=1e-4)
@@ -31,7 +31,7 @@ def test_times_and_colours_stay(tmp_path):
     assert np.abs(shown[-1].rgb().astype(int) - COLOURS)[36:60, 52:92].mean() < 4
 
 
-def test_plays_everywhere(tmp_path):
+def test_format_is_widely_playable(tmp_path):
     path = write(tmp_path / "a.mp4", [0.0, 0.04, 0.08])
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -39,11 +39,11 @@ def test_plays_everywhere(tmp_path):
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert (stream.codec_context.colorspace, stream.codec_context.color_range) == (1, 1)
     data = path.read_bytes()
-    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+    assert data.index(b"moov") < data.index(b"mdat")  # plays during download
 
 
 @pytest.mark.parametrize("size", [(1, 1), (37, 53), (2, 3)])
-def test_odd_sizes_grow_to_even_ones(tmp_path, size):
+def test_odd_sizes_are_padded_to_even(tmp_path, size):
     image = np.full((*size, 3), 200, np.uint8)
     path = write(tmp_path / "a.mp4", [0.0, 0.1], image)
     assert probe(path).size == tuple(n + n % 2 for n in size)
@@ -69,7 +69,7 @@ def test_pixel_aspect_is_kept(tmp_path):
     ],
 )
 @pytest.mark.parametrize("start", [0.0, 0.3])
-def test_sound_comes_along_at_its_time(make_video, tmp_path, name, codec, rate, copied, start):
+def test_sound_is_written_in_synchrony(make_video, tmp_path, name, codec, rate, copied, start):
     burst = np.convolve(np.random.default_rng(0).uniform(-1, 1, 3 * rate), np.ones(8) / 8, "same")
     burst[: int(0.7 * rate)] = burst[int(1.1 * rate) :] = 0
     wave = np.stack([burst, burst]).astype(np.float32)
@@ -83,22 +83,22 @@ def test_sound_comes_along_at_its_time(make_video, tmp_path, name, codec, rate, 
     was, now = (Sound(sound_blocks(file)).waveform_at(1.0).numpy() for file in (source, path))
     alike = np.fft.irfft(np.fft.rfft(was, 40_000) * np.fft.rfft(now, 40_000).conj())
     lag = (int(alike.argmax()) + 20_000) % 40_000 - 20_000
-    assert abs(lag) <= 8  # half a millisecond, to which Matroska rounds
+    assert abs(lag) <= 8  # Matroska rounds to half a millisecond
     assert alike.max() > 0.9 * np.linalg.norm(was) * np.linalg.norm(now)
     assert [p.time for p in pictures(path)] == pytest.approx(shown, abs=1e-4)
 
 
-def test_surround_becomes_stereo_where_it_cannot_be_copied(make_video, make_beep, tmp_path):
+def test_surround_is_downmixed_when_encoded(make_video, make_beep, tmp_path):
     for codec, channels in (("aac", 6), ("flac", 2)):
         source = make_video(f"{codec}.mkv", sound=make_beep(1, 0, 1, 48_000, 6), rate=48_000, sound_codec=codec)
         assert probe(write(tmp_path / f"{codec}.mp4", [0.0, 0.1], sound=source)).channels == channels
 
 
-def test_no_sound_is_no_sound(make_video, tmp_path):
+def test_video_without_audio_has_no_audio_stream(make_video, tmp_path):
     assert probe(write(tmp_path / "a.mp4", [0.0, 0.1], sound=make_video())).sample_rate is None
 
 
-def test_damaged_sound_is_told(make_video, tmp_path):
+def test_damaged_audio_is_reported(make_video, tmp_path):
     random = np.random.default_rng(0)
     wave = random.uniform(-1, 1, (1, 48_000)).astype(np.float32)
     source = make_video("a.mp4", sound=wave, sound_codec="flac", times=[0.0, 1.0, 2.0])
@@ -114,6 +114,6 @@ def test_damaged_sound_is_told(make_video, tmp_path):
         write(tmp_path / "out.mp4", [0.0, 1.0, 2.0], sound=source)
 
 
-def test_an_error_inside_the_block_comes_out(tmp_path):
+def test_error_in_the_block_is_raised(tmp_path):
     with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", (64, 96), rate=Fraction(25)):
         raise KeyError

@@ -8,7 +8,7 @@ from avseg.metrics.calibration import BINS, Calibration, Ranking, Reliability
 
 
 def slow_reliability(numbers, happened, bins):
-    """(count, mean, share) of each bin that is not empty, and the expected calibration error, in loops."""
+    """Return (count, mean, share) of each non-empty bin and the expected calibration error, in loops."""
     inside = [[] for _ in range(bins)]
     for number, did in zip(numbers, happened, strict=True):
         inside[min(int(number * bins), bins - 1)].append((number, did))
@@ -18,7 +18,7 @@ def slow_reliability(numbers, happened, bins):
 
 
 def slow_auroc(uncertainty, wrong):
-    """Over all pairs of one wrong and one right."""
+    """Compute the AUROC over all pairs of a wrong and a correct pixel."""
     pairs = [
         (w, r)
         for w, bad in zip(uncertainty, wrong, strict=True)
@@ -29,7 +29,7 @@ def slow_auroc(uncertainty, wrong):
     return sum(1.0 if w > r else 0.5 * (w == r) for w, r in pairs) / len(pairs)
 
 
-def test_reliability_in_loops():
+def test_reliability_equals_loops():
     generator = torch.Generator().manual_seed(0)
     numbers = torch.rand(5, 7, 9, generator=generator, dtype=torch.float64) ** 3
     happened = torch.rand(5, 7, 9, generator=generator) < 0.4
@@ -59,7 +59,7 @@ def test_reliability_by_hand():
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
 
 
-def test_who_says_one_half_and_is_right_half_of_the_time_is_calibrated():
+def test_correct_half_of_the_time_at_one_half_is_calibrated():
     ours = Reliability()
     ours.update(torch.full((10, 10), 0.5), torch.arange(100).view(10, 10) % 2 == 0)
     assert ours.ece == 0.0
@@ -67,7 +67,7 @@ def test_who_says_one_half_and_is_right_half_of_the_time_is_calibrated():
     assert ours.ece == 0.5
 
 
-def test_parts_and_the_whole_count_the_same():
+def test_sum_of_parts_equals_the_whole():
     numbers, happened = torch.rand(4, 50), torch.rand(4, 50) < 0.5
     whole, streamed, first, second = Reliability(), Reliability(), Reliability(), Reliability()
     whole.update(numbers, happened)
@@ -81,7 +81,7 @@ def test_parts_and_the_whole_count_the_same():
     assert first.counts.sum() == 50  # adding leaves the parts as they are
 
 
-def test_ranking_in_loops():
+def test_ranking_equals_loops():
     generator = torch.Generator().manual_seed(1)
     # Apart by more than a step, some of them equal, some at the very ends.
     uncertainty = torch.tensor([1e-7, 1e-5, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999, 0.99999])
@@ -93,7 +93,7 @@ def test_ranking_in_loops():
     assert ours.auroc == pytest.approx(slow_auroc(uncertainty.tolist(), wrong.tolist()))
 
 
-def test_the_ranking_of_uncertainty_uniform_where_right_and_triangular_where_wrong():
+def test_ranking_of_known_distributions():
     # P(wrong > right) for densities 2u and 1 on 0..1 is the integral of 2u * u = 2/3.
     steps = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     ours = Ranking()
@@ -103,14 +103,14 @@ def test_the_ranking_of_uncertainty_uniform_where_right_and_triangular_where_wro
 
 
 @pytest.mark.parametrize(("flip", "area"), [(False, 1.0), (True, 0.0)])
-def test_who_knows_every_error_and_who_knows_them_the_wrong_way_round(flip, area):
+def test_ranking_is_1_for_perfect_and_0_for_inverted(flip, area):
     wrong = torch.arange(20) % 3 == 0
     ours = Ranking()
     ours.update(torch.where(wrong != flip, 0.6, 0.4), wrong)
     assert ours.auroc == area
 
 
-def test_nothing_counted_is_nan():
+def test_empty_calibration_is_nan():
     assert math.isnan(Reliability().ece)
     assert math.isnan(Reliability().average)
     ours = Ranking()
@@ -119,7 +119,7 @@ def test_nothing_counted_is_nan():
     assert math.isnan(ours.auroc)
 
 
-def test_one_class_counts_the_probability_of_sounding():
+def test_one_class_uses_the_foreground_probability():
     probability = torch.tensor([[0.9, 0.8, 0.3, 0.2], [0.6, 0.1, 0.7, 0.5]])[:, None, None]
     labels = torch.tensor([[3, 0, 0, 1], [255, 0, 1, 1]])[:, None]  # 3: any category sounds
     ours = Calibration(1, bins=10)
@@ -133,7 +133,7 @@ def test_one_class_counts_the_probability_of_sounding():
     assert math.isnan(ours.uncertainty.auroc)
 
 
-def test_several_classes_count_the_confidence_of_the_label_chosen():
+def test_several_classes_use_the_confidence_of_the_predicted_label():
     generator = torch.Generator().manual_seed(2)
     probabilities = (3 * torch.randn(3, 4, 6, 5, generator=generator)).softmax(1)
     labels = torch.randint(0, 4, (3, 6, 5), generator=generator)
@@ -155,7 +155,7 @@ def test_several_classes_count_the_confidence_of_the_label_chosen():
     assert ours.doubt.auroc == pytest.approx(slow_auroc(doubt, [not r for r in right]), abs=2e-3)
 
 
-def test_uncertainty_is_counted_against_errors():
+def test_uncertainty_is_compared_with_errors():
     probability = torch.tensor([0.9, 0.9, 0.1, 0.1]).view(1, 1, 1, 4)
     labels = torch.tensor([1, 0, 0, 255]).view(1, 1, 4)
     uncertainty = torch.tensor([0.25, 0.75, 0.3, 0.9]).view(1, 1, 4)

@@ -1,4 +1,4 @@
-"""Scores of one batch: against the recorded releases, the definitions written as slow loops, and sums by hand."""
+"""Tests of scores of one batch against recorded releases, plain loops and worked examples."""
 
 from math import ceil, hypot, nan
 from pathlib import Path
@@ -72,7 +72,7 @@ def slow_fscore(logits, target):
 
 
 def slow_semantic(logits, labels):
-    """{class: [(iou, f) of each frame in which it is predicted or labelled]}."""
+    """Return {class: [(iou, f) of each frame in which it is predicted or labelled]}."""
     predicted = torch.softmax(logits, 1).argmax(1)
     seen = {c: [] for c in range(logits.shape[1])}
     for p, t in zip(predicted, labels, strict=True):
@@ -145,7 +145,7 @@ class TestBinary:
         assert binary_iou(*given).shape == ()
 
     @pytest.mark.parametrize("score", [binary_iou, binary_fscore])
-    def test_refuses_what_it_cannot_score(self, score):
+    def test_invalid_inputs_are_refused(self, score):
         with pytest.raises(ValueError, match="same frames"):
             score(torch.zeros(2, 3, 3), torch.zeros(3, 3, 3))
         with pytest.raises(ValueError, match="same frames"):
@@ -161,7 +161,7 @@ class TestBinary:
 
 
 def maps(*predicted, classes):
-    """Logits whose argmax is given."""
+    """Return logits with a given argmax."""
     return torch.nn.functional.one_hot(torch.tensor(predicted), classes).movedim(-1, 1).float()
 
 
@@ -194,7 +194,7 @@ class TestSemantic:
                 np.mean([m for m, v in zip(means, seen.values(), strict=True) if v])
             )
 
-    def test_ignored_pixels_count_nowhere(self):
+    def test_ignored_pixels_are_not_counted(self):
         logits, labels = seeded(2, 4, 6, 6), seeded(2, 6, 6, seed=1).abs().long().clamp(max=3)
         labels[:, 3:] = 255
         whole, part = semantic_scores(logits, labels), semantic_scores(logits[:, :, :3], labels[:, :3])
@@ -207,7 +207,7 @@ class TestSemantic:
         assert clips["miou"] == semantic_scores(logits, labels)["miou"]
 
     @pytest.mark.parametrize("label", [-1, 4, 254])
-    def test_refuses_labels_that_are_no_class(self, label):
+    def test_labels_out_of_range_are_refused(self, label):
         with pytest.raises(ValueError, match=rf"0\.\.3 or 255, got {label}"):
             semantic_scores(torch.zeros(1, 4, 2, 2), torch.full((1, 2, 2), label))
 
@@ -218,7 +218,7 @@ class TestSemantic:
             semantic_scores(torch.zeros(2, 4, 2, 2), torch.zeros(1, 2, 2).long())
 
 
-def test_ratios_are_nan_where_there_is_nothing():
+def test_ratios_of_empty_areas_are_nan():
     nothing = Areas(*torch.zeros(3, 1))
     assert nothing.iou.isnan()
     assert nothing.f().isnan()
@@ -255,7 +255,7 @@ def slow_boundary_f(predicted, truth, tolerance=0.008):
 
 
 class TestBoundary:
-    def test_the_same_contour_is_1_and_none_is_0(self):
+    def test_boundary_f_is_1_for_equal_and_0_for_missing_contours(self):
         mask, empty = square(40, 10, 10, 15), torch.zeros(1, 40, 40, dtype=torch.bool)
         values = [boundary_f(*pair).item() for pair in ((mask, mask), (empty, mask), (mask, empty), (empty, empty))]
         assert values == [1.0, 0.0, 0.0, 1.0]

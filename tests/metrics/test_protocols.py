@@ -1,4 +1,4 @@
-"""The protocols: sums by hand, and nothing but the clips themselves may change a score."""
+"""Tests of the protocols: worked examples, and independence of batches, order and processes."""
 
 import pickle
 import subprocess
@@ -21,7 +21,7 @@ def seeded(*shape, seed=0):
 
 
 def random_clips(classes, clips=6, frames=4, size=(13, 11), seed=0):
-    """Logits, masks, labelled, valid; with empty frames, an empty clip, ignored pixels and padded frames."""
+    """Return logits, masks, labelled, valid, with empty frames, an empty clip, ignored pixels and padding."""
     logits = seeded(clips, frames, classes, *size, seed=seed)
     coarse = torch.nn.functional.avg_pool2d(seeded(clips * frames, 1, size[0], size[1], seed=seed + 1), 5, 1, 2)
     masks = (coarse.view(clips, frames, *size) * 8).long().clamp(0, max(classes - 1, 1))
@@ -70,7 +70,7 @@ class TestEveryProtocol:
         assert {k: same(v, rel=1e-12) for k, v in expected.items()} == run(make(classes, name), *shuffled)
 
     def test_two_halves_sum_to_the_whole(self, classes, name):
-        """What torchmetrics does with processes: states are added."""
+        """Add states, as torchmetrics does for processes."""
         clips = random_clips(classes)
         halves = [make(classes, name), make(classes, name)]
         for half, part in zip(halves, (slice(0, 2), slice(2, 6)), strict=True):
@@ -110,7 +110,7 @@ class TestEveryProtocol:
             if key != "frames":
                 assert all(0 <= v <= 1 or v != v for v in torch.tensor(value).flatten().tolist()), key
 
-    def test_a_perfect_answer_is_perfect(self, classes, name):
+    def test_perfect_prediction_has_perfect_scores(self, classes, name):
         masks = seeded(3, 4, 40, 40).mul(2).long().abs().clamp(max=max(classes - 1, 1))
         logits = 200 * (masks[:, :, None] - 0.5) if classes == 1 else 9.0 * one_hot(masks, classes).movedim(-1, 2)
         scores = run(make(classes, name), logits.float(), masks)
@@ -130,7 +130,7 @@ class TestEveryProtocol:
         with pytest.raises(ValueError, match="must agree"):
             run(make(classes, name), logits, masks[..., :-1])
 
-    def test_inference_mode_and_gradients_do_not_stick(self, classes, name):
+    def test_states_have_no_gradient_and_leave_inference_mode(self, classes, name):
         logits, masks, labelled, valid = random_clips(classes)
         metric = make(classes, name)
         with torch.inference_mode():
@@ -145,7 +145,7 @@ def _batch(logits, masks, labelled, valid):
 
 
 def logit(*frames):
-    """One clip of one channel from probabilities."""
+    """Return a clip of one channel with given probabilities."""
     return torch.tensor(frames).logit()[None, :, None]
 
 
@@ -167,13 +167,13 @@ class TestAVSBench:
         for key, function in (("j", metrics.binary_iou), ("f", metrics.binary_fscore)):
             assert scores[key] == pytest.approx(sum(function(*c).item() for c in zip(logits, masks, strict=True)) / 5)
 
-    def test_a_clip_in_which_nothing_sounds_has_f_0_and_counts(self):
+    def test_clip_without_sounding_object_has_f_0(self):
         silent = logit([[0.1, 0.1], [0.1, 0.9]]), torch.zeros(1, 1, 2, 2).long()
         scores = run(AVSBench(), torch.cat([A[0], silent[0]]), torch.cat([A[1], silent[1]]))
         assert scores["f"] == pytest.approx(0.8125 / 2)
         assert scores["j"] == pytest.approx((1 / 3 + 3 / 4) / 2, abs=1e-6)
 
-    def test_clips_weigh_equally_whatever_their_length(self):
+    def test_clips_of_any_length_have_equal_weight(self):
         logits, masks = torch.cat([A[0], B[0]]).repeat(1, 3, 1, 1, 1), torch.cat([A[1], B[1]]).repeat(1, 3, 1, 1)
         labelled = torch.tensor([[True, True, True], [True, False, False]])
         assert run(AVSBench(), logits, masks, labelled)["j"] == pytest.approx((1 / 3 + 0) / 2)
@@ -192,7 +192,7 @@ class TestAVSBench:
 
 
 class TestMaxF:
-    def test_one_threshold_for_all(self):
+    def test_one_threshold_for_all_clips(self):
         scores = run(MaxF(), torch.cat([A[0], B[0]]), torch.cat([A[1], B[1]]))
         assert scores["f"] == pytest.approx((0.7222 + 1) / 2, abs=1e-4)
         assert 0.1 < scores["threshold"] <= 0.2
@@ -205,11 +205,11 @@ class TestMaxF:
 
     def test_pooled_precision_and_recall_by_hand(self):
         scores = run(MaxF(), torch.cat([A[0], B[0]]), torch.cat([A[1], B[1]]))
-        # At (.1, .2]: four are marked, three of them rightly; three are labelled.
+        # At (.1, .2]: four foreground predictions, three of them correct; three labelled.
         assert scores["f_pooled"] == pytest.approx(1.3 * 3 / (0.3 * 3 + 4))
         assert 0.1 < scores["threshold_pooled"] <= 0.2
 
-    def test_marks_in_empty_frames_cost_the_pooled_score_alone(self):
+    def test_false_positives_in_empty_frames_lower_only_the_pooled_score(self):
         false = torch.full((1, 1, 1, 2, 2), 9.0), torch.zeros(1, 1, 2, 2).long()
         alone, more = run(MaxF(), *A), run(MaxF(), torch.cat([A[0], false[0]]), torch.cat([A[1], false[1]]))
         assert more["f"] == alone["f"]
@@ -231,14 +231,14 @@ class TestAVSBenchSemantic:
         assert scores["fscore"] == pytest.approx(0.36944, abs=1e-5)
         assert scores["jf"] == pytest.approx((0.30208 + 0.36944) / 2, abs=1e-5)
 
-    def test_padded_frames_count_when_asked(self):
+    def test_include_padded_scores_padding_frames(self):
         logits, masks, valid = *EXAMPLE, torch.tensor([[True, False]])
         without = run(AVSBenchSemantic(4), logits, masks, valid, valid)
         assert without == run(AVSBenchSemantic(4), logits[:, :1], masks[:, :1])
         official = run(AVSBenchSemantic(4, include_padded=True), logits, masks, valid, valid)
         assert official == run(AVSBenchSemantic(4), *EXAMPLE)
 
-    def test_zeroed_padding_inflates_the_background_alone(self):
+    def test_zeroed_padding_raises_only_the_background(self):
         logits, masks, labelled, valid = random_clips(5)
         logits[2, 3:] = 0
         without, with_padding = PerClass(5), AVSBenchSemantic(5, include_padded=True)
@@ -278,7 +278,7 @@ class TestDatasetLevel:
         expected = run(DatasetLevel(3), logits, labels, kept)
         assert run(DatasetLevel(3, multi_source=True), logits, labels) == pytest.approx(expected)
 
-    def test_no_frame_at_all_is_no_score(self):
+    def test_scores_without_frames_are_nan(self):
         scores = run(DatasetLevel(4, multi_source=True), *EXAMPLE)
         assert all(value != value for value in scores.values())
 
@@ -299,12 +299,12 @@ class TestStrict:
             }
         )
 
-    def test_of_classes_only_being_marked_matters(self):
+    def test_strict_ignores_the_class_of_foreground(self):
         scores = run(Strict(4), *EXAMPLE)
         assert scores["iou"] == 0.5
         assert scores["false_pixels"] == 0.25
 
-    def test_no_empty_frame_is_no_false_alarm_rate(self):
+    def test_strict_without_empty_frames_is_nan(self):
         scores = run(Strict(1), *A)
         assert scores["iou"] == pytest.approx(1 / 3)
         assert scores["false_frames"] != scores["false_frames"]
@@ -313,36 +313,36 @@ class TestStrict:
 class TestDavis:
     @staticmethod
     def clip(*boxes):
-        """(1, T, 40, 40) with a square of 12 pixels at each (label, top), or nothing."""
+        """Return (1, T, 40, 40) with a square of 12 pixels at each (label, top), or empty frames."""
         masks = torch.zeros(1, len(boxes), 40, 40).long()
         for frame, box in enumerate(boxes):
             if box:
                 masks[0, frame, box[1] : box[1] + 12, 8:20] = box[0]
         return masks
 
-    def test_frames_without_the_object_are_right_when_unmarked(self):
+    def test_frames_without_the_object_score_1_without_prediction(self):
         masks, marks = self.clip((1, 5), None, None), self.clip((1, 5), None, (1, 5))
         scores = run(Davis(1), 10 * (marks[:, :, None] - 0.5), masks)
         assert scores == pytest.approx({"j": 2 / 3, "f": 2 / 3, "jf": 2 / 3})
 
-    def test_objects_weigh_equally(self):
+    def test_objects_have_equal_weight(self):
         masks = self.clip((1, 5), (1, 5)), self.clip((2, 5), (3, 5))
         marks = self.clip((1, 5), (1, 5)), self.clip((2, 5), None)
         logits = 9.0 * one_hot(torch.cat(marks), 4).movedim(-1, 2)
         assert run(Davis(4), logits, torch.cat(masks))["j"] == pytest.approx((1 + 1 + 1 / 2) / 3)
 
-    def test_a_clip_in_which_nothing_sounds_has_no_object(self):
+    def test_clip_without_sounding_object_has_no_object(self):
         scores = run(Davis(1), torch.ones(1, 2, 1, 40, 40), self.clip(None, None))
         assert all(value != value for value in scores.values())
 
-    def test_the_boundary_forgives_a_pixel_and_the_overlap_does_not(self):
+    def test_boundary_tolerates_a_pixel_and_overlap_does_not(self):
         scores = run(Davis(1), 10 * (self.clip((1, 6))[:, :, None] - 0.5), self.clip((1, 5)))
         assert scores["f"] == 1.0
         assert scores["j"] == pytest.approx(11 / 13)
 
 
 @pytest.mark.parametrize("name", [name for classes, name in EVERY if classes == 1])
-def test_what_sounds_scores_the_same_whatever_category_it_is_of(name):
+def test_categories_do_not_change_scores_of_one_class(name):
     logits, masks, *rest = random_clips(1)
     categories = masks * torch.randint(1, 71, masks.shape)
     categories[masks == 255] = 255
@@ -350,7 +350,7 @@ def test_what_sounds_scores_the_same_whatever_category_it_is_of(name):
     assert {k: same(v) for k, v in expected.items()} == run(make(1, name), logits, categories, *rest)
 
 
-def test_per_class_is_what_the_means_are_taken_of():
+def test_per_class_averages_to_the_means():
     scores = run(PerClass(4), *EXAMPLE)
     assert scores["frames"] == [2, 1, 1, 0]
     assert scores["iou"] == pytest.approx([0.70833, 0.5, 0, 0], abs=1e-5)
@@ -368,13 +368,13 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_metrics import half_of_the_clips
+from test_protocols import half_of_the_clips
 half_of_the_clips(1, Path(sys.argv[2]))
 """
 
 
 def half_of_the_clips(rank, folder):
-    """Meet the other process, score every second clip, and return all scores of both together."""
+    """Join the other process, score every second clip, and return the combined scores."""
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", meeting, timedelta(minutes=5), rank=rank, world_size=2)
     try:

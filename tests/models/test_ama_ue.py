@@ -1,4 +1,4 @@
-"""AMA+UE: each formula of the notes the slow way, what the sound decides, and what it must not break."""
+"""Tests of AMA+UE: formulas against plain loops, effects of the audio, gradients, and invalid settings."""
 
 import math
 from collections.abc import Callable
@@ -48,14 +48,14 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 class Same(nn.Module):
-    """A refinement of which only the formula is left."""
+    """Replace the refinement layer by the identity, which leaves the formula."""
 
     def forward(self, compact: Tensor) -> Tensor:
         return compact
 
 
 @torch.no_grad()
-def test_the_response_is_the_mean_of_the_heads_logits() -> None:
+def test_response_is_the_mean_of_head_logits() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 3, 3), torch.randn(2, 6)
     aligned = block(maps, audio)[1]
     for n in range(2):
@@ -70,7 +70,7 @@ def test_the_response_is_the_mean_of_the_heads_logits() -> None:
 @pytest.mark.parametrize("merging", ["audio", "mean"])
 @pytest.mark.parametrize("correlation", ["global", "group"])
 def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation: str) -> None:
-    block = ama(merging=merging, correlation=correlation, layers=2)
+    block = ama(merging=merging, correlation=correlation, refine_layers=2)
     block.layers = nn.ModuleList([Same(), Same()])
     fused, response = torch.randn(1, 6, 8), torch.randn(1, 6)
     groups = torch.tensor([[0, 1, 0, 2, 1, 0]])
@@ -89,13 +89,13 @@ def test_groups_are_merged_and_refined_by_the_formula(merging: str, correlation:
 
 
 @torch.no_grad()
-def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
-    block = ama(layers=1, groups=3)
+def test_ama_output_is_token_plus_audio_plus_group() -> None:
+    block = ama(refine_layers=1, groups=3)
     block.layers = nn.ModuleList([Same()])
     maps, audio = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
     out, aligned = block(maps, audio)
     assert aligned.members is not None
-    fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.heard)[:, None]
+    fused = aligned.tokens + aligned.response.sigmoid()[..., None] * block.value(aligned.audio)[:, None]
     fused = (fused - fused.mean(-1, keepdim=True)) / fused.std(-1, unbiased=False, keepdim=True)
     compact = block._converge(fused, aligned.response, aligned.members)
     assert block.group_out is not None
@@ -106,8 +106,8 @@ def test_what_ama_adds_is_the_token_the_sound_and_its_group() -> None:
 
 
 @torch.no_grad()
-def test_what_ama_adds_begins_small() -> None:
-    """A tenth of a token's length for the token, and as much for its group."""
+def test_ama_residual_is_small_at_initialisation() -> None:
+    """Compare the residual with 0.1 of the token length for the token and for its group."""
     maps, audio = torch.randn(1, 8, 4, 4), 50 * torch.randn(1, 6)
     for grouping in (False, True):
         change = ama(grouping=grouping)(maps, audio)[0] - maps
@@ -115,20 +115,20 @@ def test_what_ama_adds_begins_small() -> None:
 
 
 @torch.no_grad()
-def test_how_large_embeddings_are_changes_nothing() -> None:
+def test_ama_invariant_to_audio_scale() -> None:
     block, maps, audio = ama(), torch.randn(2, 8, 4, 4), torch.randn(2, 6)
-    (one, heard), (two, louder) = block(maps, audio), block(maps, 100 * audio)
-    assert torch.allclose(heard.response, louder.response, atol=1e-3)
+    (one, quiet), (two, loud) = block(maps, audio), block(maps, 100 * audio)
+    assert torch.allclose(quiet.response, loud.response, atol=1e-3)
     assert torch.allclose(one, two, atol=1e-3)
 
 
 @torch.no_grad()
-def test_likeness_does_not_drown_the_response() -> None:
-    """G fᵀ / √D stays within √D in all layers, whatever the feed-forward blocks make of G: S is added to it."""
-    block, seen = ama(channels=16, layers=3), []
+def test_refined_groups_have_fixed_length() -> None:
+    """Check that G has length √D after every layer, so that G fᵀ / √D does not exceed √D."""
+    block, seen = ama(channels=16, refine_layers=3), []
     for layer in block.layers:
         layer.forward_block[-1].weight.mul_(1000)
-        layer.register_forward_hook(lambda *said: seen.append(said[-1]))
+        layer.register_forward_hook(lambda *args: seen.append(args[-1]))
     block(torch.randn(2, 16, 4, 4), 100 * torch.randn(2, 6))
     assert len(seen) == 3
     for vectors in seen:
@@ -136,13 +136,13 @@ def test_likeness_does_not_drown_the_response() -> None:
 
 
 @torch.no_grad()
-def test_ama_stands_between_the_stages_of_the_backbone() -> None:
-    """Sound that enters after the first stage is seen by all stages, though only one listens."""
+def test_ama_runs_between_backbone_stages() -> None:
+    """Check that audio fused after stage 1 changes the outputs of later stages."""
     network, inputs = model(stages=(1,), temporal=False).eval(), clip()
     frames, audio = inputs.frames.flatten(0, 1), network.audio(inputs.audio).flatten(0, 1)
 
-    def last(heard: Tensor) -> Tensor:
-        seen: Tensor = network.visual(frames, lambda i, x: network.alignment["1"](x, heard)[0] if i == 1 else x)[-1]
+    def last(audio: Tensor) -> Tensor:
+        seen: Tensor = network.visual(frames, lambda i, x: network.alignment["1"](x, audio)[0] if i == 1 else x)[-1]
         return seen
 
     assert not torch.allclose(last(audio), last(audio.flip(0)), atol=1e-4)
@@ -150,9 +150,9 @@ def test_ama_stands_between_the_stages_of_the_backbone() -> None:
 
 
 @pytest.mark.parametrize("grid", [28, 4])
-def test_a_place_that_nobody_is_nearest_to_breaks_nothing(grid: int) -> None:
-    """On a smaller grid centres are no tokens, so that a group may be empty."""
-    block = ama(groups=5, grid=grid)
+def test_empty_group_keeps_outputs_finite(grid: int) -> None:
+    """Use a grid whose centres are not tokens, so that a group may be empty."""
+    block = ama(groups=5, cluster_grid=grid)
     maps = torch.randn(2, 8, 8, 8).repeat(1, 1, 1, 1)
     maps[:, :, ::2] = -maps[:, :, 1::2]  # averages of opposites are near nothing
     out, aligned = block(maps.requires_grad_(), torch.randn(2, 6))
@@ -190,7 +190,7 @@ def test_identical_tokens_stay_identical() -> None:
 
 
 @torch.no_grad()
-def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> None:
+def test_temporal_attention_excludes_padding_frames() -> None:
     torch.manual_seed(0)
     block, maps = Temporal(4, 2).eval(), torch.randn(3, 4, 2, 2)
     valid = torch.tensor([[True, True, False]])
@@ -209,7 +209,7 @@ def test_temporal_attention_is_attention_over_the_frames_that_are_there() -> Non
 
 
 @torch.no_grad()
-def test_frames_hear_each_other_through_time_alone() -> None:
+def test_frames_interact_only_through_temporal_attention() -> None:
     inputs = clip(1, 3)
     other = inputs.audio.clone()
     other[:, 2] = other[:, 2].flip(-1)
@@ -225,7 +225,7 @@ def test_any_number_of_frames(t: int) -> None:
     assert model().eval()(inputs).logits.shape == (1, t, 1, 64, 64)
 
 
-def test_extremes_are_the_best_and_the_worst() -> None:
+def test_extremes_select_highest_and_lowest_responses() -> None:
     best, worst = extremes(torch.tensor([[3.0, 1.0, 2.0, 5.0, 4.0]]), 0.4)
     assert best.tolist() == [[False, False, False, True, True]]
     assert worst.tolist() == [[False, True, True, False, False]]
@@ -238,7 +238,7 @@ def silent(like: Clip) -> Clip:
     return Clip(like.frames, torch.full_like(like.audio, math.log(OFFSET)))
 
 
-def test_silence_is_no_contrast_and_no_nan() -> None:
+def test_contrast_of_silence_is_zero_and_finite() -> None:
     network, inputs = model().train(), clip()
     truth = target(inputs)
     half = Clip(inputs.frames, torch.cat([inputs.audio[:1], silent(inputs).audio[1:]]))
@@ -252,7 +252,7 @@ def test_silence_is_no_contrast_and_no_nan() -> None:
     assert torch.allclose(network.loss(network(half), truth)["contrast"], alone, atol=1e-5)
 
 
-def test_contrast_reaches_what_hears_and_what_sees_and_no_head() -> None:
+def test_contrast_trains_audio_and_visual_paths_but_no_head() -> None:
     network, inputs = model().train(), clip()
     network.loss(network(inputs), target(inputs))["contrast"].backward()
     reached = {n.split(".")[0] for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
@@ -260,7 +260,7 @@ def test_contrast_reaches_what_hears_and_what_sees_and_no_head() -> None:
 
 
 @torch.no_grad()
-def test_contrast_by_truth_takes_what_sounds() -> None:
+def test_contrast_by_truth_uses_sounding_pixels() -> None:
     network, inputs = model(positives="truth").eval(), clip(1, 2)
     masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
     masks[:, 0, :32] = 1
@@ -273,7 +273,7 @@ def test_contrast_by_truth_takes_what_sounds() -> None:
         rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         positive = (rows < side / 2).flatten()
         negative = (~positive) & (columns >= side / 2).flatten()
-        near = torch.cosine_similarity(stage.heard[0], stage.tokens[0], dim=-1) / 0.07  # the second has no positives
+        near = torch.cosine_similarity(stage.audio[0], stage.tokens[0], dim=-1) / 0.07  # the second has no positives
         against = near[negative].exp().sum()
         total += float(-(near.exp() / (near.exp() + against)).log()[positive].mean()) / 4
     assert found.item() == pytest.approx(0.1 * total, rel=1e-4)
@@ -283,7 +283,7 @@ def test_contrast_by_truth_takes_what_sounds() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("classes", [1, 4])
-def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes: int) -> None:
+def test_prediction_is_down_weighted_and_stays_a_distribution(classes: int) -> None:
     network = model(classes).eval()
     prediction = network(clip(), maps=True)
     state = prediction.state
@@ -303,7 +303,7 @@ def test_the_answer_is_weighted_by_uncertainty_and_stays_a_distribution(classes:
 
 
 @torch.no_grad()
-def test_without_uncertainty_the_mask_head_answers() -> None:
+def test_without_uncertainty_prediction_is_the_mask_head() -> None:
     network = model(uncertainty=False).eval()
     prediction = network(clip(), maps=True)
     assert torch.equal(prediction.logits, prediction.state.logits)
@@ -312,13 +312,13 @@ def test_without_uncertainty_the_mask_head_answers() -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 4])
-def test_the_objective_has_its_terms(classes: int) -> None:
-    network, inputs = model(classes, evidence=2.0, contrast=3.0).train(), clip()
+def test_loss_has_the_weighted_terms(classes: int) -> None:
+    network, inputs = model(classes, evidence_weight=2.0, contrast_weight=3.0).train(), clip()
     truth = target(inputs, classes)
     prediction = network(inputs)
     terms = network.loss(prediction, truth)
     assert set(terms) == {"bce" if classes == 1 else "ce", "dice", "iou", "contrast", "evidence"}
-    plain = model(classes, evidence=1.0, contrast=1.0).train()
+    plain = model(classes, evidence_weight=1.0, contrast_weight=1.0).train()
     once = plain.loss(prediction, truth)
     assert terms["evidence"].item() == pytest.approx(2 * once["evidence"].item())
     assert terms["contrast"].item() == pytest.approx(3 * once["contrast"].item())
@@ -329,7 +329,10 @@ def test_the_objective_has_its_terms(classes: int) -> None:
 def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
     data: str, weigh: Callable[[Tensor], Tensor]
 ) -> None:
-    network, inputs = model(4, anneal=10, divergence=0.5, data_term=data, evidence=0.1).train(), clip(1, 1)
+    network, inputs = (
+        model(4, kl_anneal_steps=10, kl_weight=0.5, data_term=data, evidence_weight=0.1).train(),
+        clip(1, 1),
+    )
     truth = target(inputs, 4)
     truth.masks[:, :, :8] = IGNORE
     prediction = network(inputs)
@@ -350,6 +353,7 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
         assert int(network.steps) == step
         found = network.loss(prediction, truth)["evidence"].item()
         assert found == pytest.approx(0.1 * total / count, rel=1e-3)
+        network.after_step(prediction, truth)
     network.eval()
     network.loss(prediction, truth)
     assert int(network.steps) == 12
@@ -357,41 +361,41 @@ def test_evidence_is_compared_at_the_resolution_of_the_head_and_annealed(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise": "mask"}, {"stages": (2, 4)}]
+    "changes", [{}, {"grouping": False}, {"merging": "mean"}, {"supervise_logits": "mask"}, {"stages": (2, 4)}]
 )
 @pytest.mark.parametrize("classes", [1, 3])
-def test_every_parameter_learns(changes: dict[str, Any], classes: int) -> None:
+def test_every_parameter_receives_gradient(changes: dict[str, Any], classes: int) -> None:
     network, inputs = model(classes, **changes).train(), clip()
     total(network.loss(network(inputs), target(inputs, classes))).backward()
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
-def test_masks_are_supervised_after_uncertainty_weighs_them_or_before() -> None:
+def test_supervise_logits_selects_final_or_mask_logits() -> None:
     inputs = clip()
     truth = target(inputs)
     for supervise, reaches in (("final", True), ("mask", False)):
-        network = model(supervise=supervise).train()
+        network = model(supervise_logits=supervise).train()
         network.loss(network(inputs), truth)["dice"].backward()
-        assert network.doubt is not None
-        assert (network.doubt.weight.grad is not None) is reaches
+        assert network.evidence_head is not None
+        assert (network.evidence_head.weight.grad is not None) is reaches
 
 
-def test_two_runs_are_one() -> None:
-    """Clusters break ties by order, nothing by chance."""
+def test_training_is_deterministic() -> None:
+    """Check that ties of clusters are broken by index, not at random."""
     inputs = clip()
     truth = target(inputs)
-    answers, gradients = [], []
+    logits, gradients = [], []
     for _ in range(2):
         network = model().train()
         prediction = network(inputs)
         total(network.loss(prediction, truth)).backward()
-        answers.append(prediction.logits)
+        logits.append(prediction.logits)
         gradients.append([p.grad for p in network.parameters() if p.grad is not None])
-    assert torch.equal(*answers)
+    assert torch.equal(*logits)
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_the_pictures_it_offers() -> None:
+def test_maps_have_names_and_shapes() -> None:
     shown = model().eval()(clip(1, 2), maps=True).maps
     assert {name: tuple(x.shape) for name, x in shown.items()} == {
         "uncertainty": (1, 2, 1, 16, 16),
@@ -408,21 +412,21 @@ def test_the_pictures_it_offers() -> None:
         ({"merging": "sound"}, "merging = 'sound'"),
         ({"correlation": "all"}, "correlation = 'all'"),
         ({"positives": "labels"}, "positives = 'labels'"),
-        ({"supervise": "both"}, "supervise = 'both'"),
+        ({"supervise_logits": "both"}, "supervise_logits = 'both'"),
         ({"activation": "relu"}, "activation = 'relu'"),
         ({"data_term": "log"}, "data_term = 'log'"),
         ({"stages": (0, 1)}, "stages must be different numbers"),
         ({"groups": 0}, "groups must be 1 or more, got 0"),
         ({"channels": 30, "heads": 4}, "channels must be a multiple of heads = 4, got 30"),
-        ({"share": 0.6}, "share must be in"),
-        ({"smooth": 0.0}, "smooth and temperature must be above 0"),
-        ({"contrast": -1.0}, "contrast must be 0 or more"),
-        ({"evidence": math.nan}, "evidence must be 0 or more, got nan"),
-        ({"divergence": -1.0}, "divergence must be 0 or more"),
+        ({"contrast_share": 0.6}, "contrast_share must be in"),
+        ({"dice_smooth": 0.0}, "dice_smooth and temperature must be above 0"),
+        ({"contrast_weight": -1.0}, "contrast_weight must be 0 or more"),
+        ({"evidence_weight": math.nan}, "evidence_weight must be 0 or more, got nan"),
+        ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),
     ],
 )
-def test_settings_that_cannot_work(changes: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         avseg.build("ama_ue", **{"visual": "resnet18", "audio": "compact", "channels": 32, "heads": 4, **changes})

@@ -1,4 +1,4 @@
-"""CPM: its equations the slow way, what each gradient reaches, what costs nothing, and what must not break it."""
+"""Tests of CPM: equations against plain loops, gradients of each term, inference cost, and unusual inputs."""
 
 import os
 import subprocess
@@ -34,11 +34,11 @@ SMALL: dict[str, Any] = {
     "points": 256,
     "contrast_pixels": 32,
     "components": 2,
-    "minimum": 2,
-    "every": 1,
-    "memory": 32,
+    "mixture_min_samples": 2,
+    "mixture_fit_every": 1,
+    "mixture_memory": 32,
     "warmup": 0,
-    "momentum": 0.5,
+    "mixture_momentum": 0.5,
 }
 OFF: dict[str, Any] = {"acp": False, "vcp": False, "pcl": False}
 SILENCE = torch.full((1, 1, 1, 96, 64), OFFSET).log()
@@ -55,7 +55,7 @@ def clip(b: int = 2, t: int = 3, size: int = 64) -> Clip:
 
 
 def target(like: Clip) -> Target:
-    """A square of class b % 3 + 1 in each frame of clip b, and one of class 3 besides in its last frame."""
+    """Return masks with a square of class b % 3 + 1 in all frames of clip b, and one of class 3 in the last frame."""
     b, t, _, h, w = like.frames.shape
     masks = torch.zeros(b, t, h, w, dtype=torch.int64)
     for i in range(b):
@@ -65,13 +65,16 @@ def target(like: Clip) -> Target:
 
 
 def step(model: CPM, inputs: Clip, truth: Target) -> tuple[Prediction, dict[str, Tensor]]:
-    """One answer in training and its loss."""
+    """Run one training step without an optimizer."""
     prediction = model.train()(inputs, truth)
-    return prediction, model.loss(prediction, truth)
+    terms = model.loss(prediction, truth)
+    with torch.no_grad():
+        model.after_step(prediction, truth)
+    return prediction, terms
 
 
 def taught(classes: int = 4, **config: Any) -> CPM:
-    """A model whose mixtures have been fitted to the classes of :func:`target`."""
+    """Return a model whose mixtures are fitted to the classes of :func:`target`."""
     model = build(classes, **config)
     for _ in range(3):
         step(model, clip(), target(clip()))
@@ -79,7 +82,7 @@ def taught(classes: int = 4, **config: Any) -> CPM:
 
 
 def reached(model: CPM, term: Tensor) -> set[str]:
-    """Submodules that a term moves."""
+    """Return the submodules that receive a gradient from a term."""
     model.zero_grad()
     term.backward(retain_graph=True)  # type: ignore[no-untyped-call]
     return {n.partition(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
@@ -87,7 +90,7 @@ def reached(model: CPM, term: Tensor) -> set[str]:
 
 @pytest.mark.parametrize("classifier", ["softmax", "bayes"])
 @pytest.mark.parametrize(("classes", "categories"), [(4, None), (1, 3), (1, None)])
-def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: int, categories: int | None) -> None:
+def test_semantic_inference_sums_query_masks(classifier: str, classes: int, categories: int | None) -> None:
     model = taught(classes, classifier=classifier, categories=categories) if classes > 1 or categories else build(1)
     model.eval()
     inputs = clip(1, 2)
@@ -98,7 +101,7 @@ def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: 
         names = state.classes[-1].softmax(-1)
     else:
         assert model.mixtures is not None
-        q = state.drawn.embeddings
+        q = state.outputs.embeddings
         q = (q - q.mean(-1, keepdim=True)) / (q.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
         likelihood = model.mixtures.log_likelihood(q).exp().double()
         names = (likelihood / likelihood.sum(-1, keepdim=True)).float()
@@ -106,14 +109,14 @@ def test_semantic_inference_adds_up_what_queries_drew(classifier: str, classes: 
         scores = torch.zeros(model.labels, 16, 16)
         for n in range(model.config.queries):
             for c in range(model.labels):
-                scores[c] += names[frame, n, c] * state.drawn.masks[-1, frame, n].sigmoid()
+                scores[c] += names[frame, n, c] * state.outputs.masks[-1, frame, n].sigmoid()
         scores = interpolate(scores[None], (64, 64), mode="bilinear")[0].clamp(min=1e-6)
         share = scores / scores.sum(0)
         expected = share if classes > 1 else share[1:].sum(0, keepdim=True)
         assert torch.allclose(prediction.probabilities[0, frame], expected, atol=1e-4)
 
 
-def test_frames_are_answered_each_on_its_own() -> None:
+def test_frames_are_predicted_independently() -> None:
     model, inputs = build().eval(), clip(1, 3)
     order = torch.tensor([2, 0, 1])
     with torch.no_grad():
@@ -122,34 +125,34 @@ def test_frames_are_answered_each_on_its_own() -> None:
     assert torch.allclose(straight[:, order], mixed, atol=1e-5)
 
 
-def test_sound_enters_through_its_map_not_its_embedding_alone() -> None:
-    """Two maps with one embedding (the pooled one of CompactAudio forgets the order in time) give two answers."""
+def test_audio_map_affects_prediction_beyond_the_embedding() -> None:
+    """Compare two audio maps with equal embeddings: those of CompactAudio do not depend on the order in time."""
     model, inputs = build(classifier="softmax").eval(), clip(1, 1)
-    heard = model.audio.features(inputs.audio)
-    turned = heard._replace(maps=heard.maps.flip(3))
-    assert torch.allclose(model.audio.net.embed(turned.maps[0]), heard.embeddings[0], atol=1e-5)  # type: ignore[union-attr]
+    features = model.audio.features(inputs.audio)
+    turned = features._replace(maps=features.maps.flip(3))
+    assert torch.allclose(model.audio.net.embed(turned.maps[0]), features.embeddings[0], atol=1e-5)  # type: ignore[union-attr]
     with torch.no_grad():
         one = model(inputs).logits
         model.audio.features = lambda _: turned  # type: ignore[method-assign]
         assert (model(inputs).logits - one).abs().max() > 1e-5
 
 
-def test_without_sound_the_queries_hear_nothing_of_it() -> None:
+def test_silence_changes_the_prediction() -> None:
     model, inputs = build(classifier="softmax").eval(), clip(1, 2)
     with torch.no_grad():
         one, other = model(inputs).logits, model(Clip(inputs.frames, SILENCE.expand_as(inputs.audio))).logits
     assert (one - other).abs().max() > 1e-3
 
 
-def test_the_objective_is_the_sum_of_its_parts() -> None:
-    model = taught(prompting=2.0)
+def test_loss_is_the_sum_of_weighted_terms() -> None:
+    model = taught(prompt_weight=2.0)
     inputs, truth = clip(), target(clip())
     torch.manual_seed(1)
     _, terms = step(model, inputs, truth)
     assert set(terms) == {"classes", "masks", "dice", "generative", "acp", "vcp", "pcl"}
     assert all(terms[name] > 0 for name in terms)
-    again = taught(prompting=1.0)
-    again.load_state_dict(taught(prompting=2.0).state_dict())
+    again = taught(prompt_weight=1.0)
+    again.load_state_dict(taught(prompt_weight=2.0).state_dict())
     torch.manual_seed(1)
     _, half = step(again, inputs, truth)
     for name in ("acp", "vcp", "pcl"):
@@ -157,14 +160,14 @@ def test_the_objective_is_the_sum_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize("name", ["acp", "vcp", "pcl"])
-def test_each_part_can_be_switched_off(name: str) -> None:
+def test_each_loss_term_can_be_disabled(name: str) -> None:
     model = taught(**{name: False})
     _, terms = step(model, clip(), target(clip()))
     assert name not in terms
     assert {"acp", "vcp", "pcl"} - {name} < set(terms)
 
 
-def test_without_prompts_nothing_is_left_of_them() -> None:
+def test_without_prompts_no_prompt_parameters_exist() -> None:
     model = taught(**OFF, classifier="softmax")
     _, terms = step(model, clip(), target(clip()))
     assert set(terms) == {"classes", "masks", "dice"}
@@ -175,32 +178,32 @@ def test_without_prompts_nothing_is_left_of_them() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("acp", {"audio", "sound", "listening", "prompt"}),
-        ("vcp", {"visual", "audio", "sound", "listening", "transformer", "head", "prompt"}),
+        ("acp", {"audio", "sound", "audio_attention", "prompt"}),
+        ("vcp", {"visual", "audio", "sound", "audio_attention", "transformer", "head", "prompt"}),
         (
             "pcl",
-            {"visual", "audio", "sound", "listening", "transformer", "prompt", "project_sound", "project_pixels"},
+            {"visual", "audio", "sound", "audio_attention", "transformer", "prompt", "project_sound", "project_pixels"},
         ),
-        ("classes", {"visual", "audio", "sound", "greeting", "listening", "transformer", "head"}),
-        ("generative", {"visual", "audio", "sound", "greeting", "listening", "transformer"}),
+        ("classes", {"visual", "audio", "sound", "audio_query_bias", "audio_attention", "transformer", "head"}),
+        ("generative", {"visual", "audio", "sound", "audio_query_bias", "audio_attention", "transformer"}),
     ],
 )
-def test_a_gradient_reaches_what_it_should_and_nothing_else(name: str, expected: set[str]) -> None:
+def test_each_term_trains_its_modules_only(name: str, expected: set[str]) -> None:
     model = taught()
     _, terms = step(model, clip(), target(clip()))
     assert reached(model, terms[name]) == expected
 
 
-def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eq. of L_VCP: the set loss with each prompt assigned to its own class, summed over layers."""
+def test_vcp_prompts_every_class_without_matching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute L_VCP as the set loss with each prompt assigned to its class, summed over layers."""
     from avseg.nn.matching import Matches, set_loss
 
     model, inputs, truth = taught(), clip(), target(clip())
     prediction = model.train()(inputs, truth)
     p = prediction.state.prompted
     wanted = [sorted({*f.unique().tolist()} - {0}) for f in truth.masks.flatten(0, 1)]
-    asked = [c[r].tolist() for c, r in zip(p.prompts.classes, p.prompts.real, strict=True)]
-    assert asked == [wanted[i] for i in p.prompts.frames]
+    prompted = [c[r].tolist() for c, r in zip(p.prompts.classes, p.prompts.real, strict=True)]
+    assert prompted == [wanted[i] for i in p.prompts.frames]
     frame, query = p.prompts.real.nonzero(as_tuple=True)
     known = Matches(frame, query, p.prompts.classes[frame, query])
     torch.manual_seed(2)
@@ -210,14 +213,14 @@ def test_vcp_asks_for_every_class_and_matches_nothing(monkeypatch: pytest.Monkey
     slow = torch.zeros(())
     for layer in range(model.config.layers + 1):
         parts = set_loss(
-            model.head(p.drawn.queries[layer]), p.drawn.masks[layer], p.labels, known, weights, random=True
+            model.head(p.outputs.queries[layer]), p.outputs.masks[layer], p.labels, known, weights, random=True
         )
         slow = slow + parts["classes"] + parts["masks"] + parts["dice"]
     assert torch.allclose(found, slow, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["acp", "pcl"])
-def test_silence_is_not_prompted_for_sounds(name: str) -> None:
+def test_silent_frames_have_no_acp_loss(name: str) -> None:
     model, inputs = taught(), clip()
     silent = Clip(inputs.frames, SILENCE.expand_as(inputs.audio))
     _, terms = step(model, silent, target(inputs))
@@ -228,7 +231,7 @@ def test_silence_is_not_prompted_for_sounds(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["background", "ignored", "unlabelled"])
-def test_empty_clips_prompt_nothing_and_break_nothing(kind: str) -> None:
+def test_empty_clips_have_zero_prompt_losses_and_finite_gradients(kind: str) -> None:
     model, inputs = taught(), clip()
     masks = torch.full_like(target(inputs).masks, IGNORE if kind == "ignored" else 0)
     truth = Target(masks, torch.full((2, 3), kind != "unlabelled"))
@@ -239,7 +242,7 @@ def test_empty_clips_prompt_nothing_and_break_nothing(kind: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_prompts_wait_for_the_warmup_and_for_their_mixtures() -> None:
+def test_prompts_start_after_warmup_for_fitted_classes() -> None:
     model, inputs, truth = build(warmup=2), clip(), target(clip())
     counts = [step(model, inputs, truth)[0].scalars["prompted"].item() for _ in range(4)]
     assert counts == [0, 0, 6, 6]
@@ -249,20 +252,21 @@ def test_prompts_wait_for_the_warmup_and_for_their_mixtures() -> None:
     assert model.eval()(inputs, truth).scalars == {}
 
 
-def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
+def test_after_step_stores_embeddings_of_matched_queries() -> None:
     model, inputs, truth = build(**OFF), clip(), target(clip())
     prediction = model.train()(inputs, truth)
     torch.manual_seed(9)
     model.loss(prediction, truth)
+    model.after_step(prediction, truth)
     torch.manual_seed(9)
     state, labels = prediction.state, truth.masks.flatten(0, 1)
     for layer in range(model.config.layers + 1):
-        classes, masks = state.classes[layer], state.drawn.masks[layer]
+        classes, masks = state.classes[layer], state.outputs.masks[layer]
         pairs = match(classes, masks, labels, model.config.set_loss, random=True)
         from avseg.nn.matching import set_loss
 
         set_loss(classes, masks, labels, pairs, model.config.set_loss, random=True)  # draws as many random points
-    q = state.drawn.embeddings[pairs.frames, pairs.queries]
+    q = state.outputs.embeddings[pairs.frames, pairs.queries]
     q = torch.nn.functional.layer_norm(q, q.shape[-1:])
     assert model.mixtures is not None
     for c in range(4):
@@ -272,7 +276,7 @@ def test_mixtures_remember_the_embeddings_of_matched_queries() -> None:
     assert model.mixtures.filled[4] == len(q)  # as many that should say "no object"
 
 
-def test_answers_in_evaluation_change_no_mixture_and_no_loss() -> None:
+def test_evaluation_changes_no_mixture_and_no_loss() -> None:
     model, inputs, truth = taught().eval(), clip(), target(clip())
     before = {k: v.clone() for k, v in model.state_dict().items()}
     one, two = (model.loss(model(inputs, truth), truth) for _ in range(2))
@@ -283,7 +287,7 @@ def test_answers_in_evaluation_change_no_mixture_and_no_loss() -> None:
 
 @pytest.mark.parametrize("warmup", [0, 100])
 def test_every_parameter_has_a_gradient_in_every_step(warmup: int) -> None:
-    """Otherwise several processes would wait for each other."""
+    """Distributed training needs a gradient for every parameter in every step."""
     model = taught(warmup=warmup)
     for truth in (target(clip()), Target(torch.zeros_like(target(clip()).masks), target(clip()).labelled)):
         model.zero_grad()
@@ -299,8 +303,8 @@ def test_prompting_costs_nothing_at_inference() -> None:
             model.eval()(clip(1, 2))
         return meter.get_total_flops()
 
-    def answering(model: CPM) -> dict[str, torch.Size]:
-        """Parameters that take part in an answer."""
+    def used(model: CPM) -> dict[str, torch.Size]:
+        """Return the parameters used at inference."""
         with torch.enable_grad():
             logits = model.eval()(clip(1, 2)).logits
             model.zero_grad()
@@ -308,14 +312,14 @@ def test_prompting_costs_nothing_at_inference() -> None:
         return {n: p.shape for n, p in model.named_parameters() if p.grad is not None}
 
     assert operations(prompted) == operations(plain) > 0
-    assert answering(prompted) == answering(plain)
+    assert used(prompted) == used(plain)
     idle = {n for n, _ in prompted.named_parameters()} - {n for n, _ in plain.named_parameters()}
     assert idle
     assert all(n.startswith(CPM.parts[TRAINING]) for n in idle)
 
 
 def banded(truth: Target) -> Tensor:
-    """The sound of each frame, (B, T, 1, 96, 64) log-mel: every class has twenty bands of its own."""
+    """Return log-mel (B, T, 1, 96, 64) in which every class has twenty bands."""
     magnitude = torch.zeros(*truth.masks.shape[:2], 1, 96, 64)
     for c in (1, 2, 3):
         there = (truth.masks == c).flatten(2).any(2)
@@ -324,8 +328,8 @@ def banded(truth: Target) -> Tensor:
 
 
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
-def test_prompts_learn_what_they_are_asked(source: str) -> None:
-    model, truth = build(source=source, prompting=1.0), target(clip())
+def test_prompt_losses_fall_in_training(source: str) -> None:
+    model, truth = build(prompt_source=source, prompt_weight=1.0), target(clip())
     inputs = Clip(clip().frames, banded(truth))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     found: list[dict[str, float]] = []
@@ -344,7 +348,7 @@ def test_prompts_learn_what_they_are_asked(source: str) -> None:
     "case",
     ["one frame", "more classes than queries", "class absent", "bfloat16", "one clip", "embeddings", "stereo"],
 )
-def test_what_must_not_break_it(case: str) -> None:
+def test_unusual_inputs_keep_loss_and_gradients_finite(case: str) -> None:
     classes, config, inputs = 4, {}, clip()
     truth = target(inputs)
     if case == "one frame":
@@ -372,14 +376,14 @@ def test_what_must_not_break_it(case: str) -> None:
         sum(terms.values()).backward()  # type: ignore[union-attr]
         assert prediction.logits.isfinite().all()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert prediction.scalars["prompted"] > 0 or case == "more classes than queries"  # the rarest are not known yet
+    assert prediction.scalars["prompted"] > 0 or case == "more classes than queries"  # the rarest are not fitted yet
 
 
-def test_maps_are_what_queries_drew() -> None:
+def test_maps_are_query_mask_probabilities() -> None:
     model, inputs = build().eval(), clip(1, 2)
     prediction = model(inputs, maps=True)
     assert prediction.maps["queries"].shape == (1, 2, 6, 16, 16)
-    assert torch.allclose(prediction.maps["queries"][0], prediction.state.drawn.masks[-1].sigmoid())
+    assert torch.allclose(prediction.maps["queries"][0], prediction.state.outputs.masks[-1].sigmoid())
     assert model(inputs).maps == {}
 
 
@@ -387,37 +391,37 @@ def test_maps_are_what_queries_drew() -> None:
     ("config", "message"),
     [
         ({"channels": 48}, "channels must be a multiple of 32 and of heads, got 48 and 4 heads"),
-        ({"audio": "none"}, "acp and pcl mix sounds"),
-        ({"classifier": "bayess"}, "classifier = 'bayess'. Did you mean 'bayes'?"),
-        ({"minimum": 1}, "components, minimum and memory must not fall, got 2, 1 and 32"),
-        ({"temperature": 0.0}, "temperature and floor must be above 0"),
+        ({"audio": "none"}, "acp and pcl need an audio encoder"),
+        ({"classifier": "bayess"}, "classifier = 'bayess' does not exist. Did you mean 'bayes'?"),
+        ({"mixture_min_samples": 1}, "components <= mixture_min_samples <= mixture_memory must hold, got 2, 1 and 32"),
+        ({"temperature": 0.0}, "temperature and mixture_var_floor must be above 0"),
         ({"queries": 0}, "queries must be 1 or more, got 0"),
         ({"categories": 7}, "categories must be the classes without the background, 3, got 7"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(config: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         build(**config)
     assert message in str(error.value)
 
 
-def test_more_kinds_of_labels_than_it_knows_are_refused() -> None:
+def test_labels_beyond_the_categories_are_refused() -> None:
     model, truth = build(1, categories=2), target(clip())
-    with pytest.raises(ConfigError, match=r"label 3 came, this model tells 2 kinds of things apart"):
+    with pytest.raises(ConfigError, match=r"got label 3, this model was built for 2 categories"):
         model.loss(model(clip()), truth)
 
 
-def test_embeddings_are_refused_by_a_model_with_an_ear() -> None:
-    with pytest.raises(ConfigError, match="this model listens to the map of its audio encoder: give log-mel"):
+def test_embeddings_are_refused_by_a_model_with_audio_encoder() -> None:
+    with pytest.raises(ConfigError, match="this model uses the feature maps of its audio encoder: give log-mel"):
         build()(Clip(clip().frames, torch.randn(2, 3, 128)))
 
 
-def test_a_picture_too_small_for_the_norms_is_told() -> None:
-    with pytest.raises(ConfigError, match="one frame this small"):
+def test_too_small_frame_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one frame of this size"):
         build().eval()(clip(1, 1, 32))
 
 
-def test_mixtures_are_saved_with_the_model_and_go_on(tmp_path: Path) -> None:
+def test_mixtures_are_saved_and_loaded(tmp_path: Path) -> None:
     model = taught()
     save(model, tmp_path / "m")
     again: CPM = load(tmp_path / "m")  # type: ignore[assignment]
@@ -436,14 +440,23 @@ TRAIN = [
     *("train", "--model.name", "cpm", "--model.visual", "resnet18", "--model.audio", "compact"),
     *("--model.train_audio", "true", "--model.channels", "32", "--model.heads", "4", "--model.feedforward", "64"),
     *("--model.queries", "6", "--model.layers", "1", "--model.pixel_layers", "1", "--model.points", "64"),
-    *("--model.warmup", "2", "--model.minimum", "3", "--model.every", "1", "--model.memory", "16"),
+    *(
+        "--model.warmup",
+        "2",
+        "--model.mixture_min_samples",
+        "3",
+        "--model.mixture_fit_every",
+        "1",
+        "--model.mixture_memory",
+        "16",
+    ),
     *("--data.variant", "ms3", "--data.categories", "true", "--data.size", "64", "--data.frames", "2"),
     *("--data.train", "6", "--data.val", "2", "--train.epochs", "2", "--train.batch_size", "2"),
     *("--train.accelerator", "cpu", "--train.workers", "0", "--train.log_every", "1"),
 ]
 
 
-def test_a_resumed_run_has_the_mixtures_it_had(tmp_path: Path) -> None:
+def test_resumed_run_has_equal_mixtures(tmp_path: Path) -> None:
     assert main([*TRAIN, "--train.out", str(tmp_path / "whole")]) == 0
     halves = [*TRAIN, "--train.out", str(tmp_path / "halves"), "--train.resume", "auto"]
     assert main([*halves, "--train.max_steps", "4"]) == 0
@@ -458,8 +471,8 @@ def test_a_resumed_run_has_the_mixtures_it_had(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_with_the_same_mixtures(tmp_path: Path) -> None:
-    """Gradients and mixtures are shared; the weights that are kept hold what both processes saw."""
+def test_two_processes_have_equal_mixtures(tmp_path: Path) -> None:
+    """Check that saved weights include gradients and mixtures of both processes."""
     argv = [*TRAIN, "--train.devices", "2", "--train.epochs", "1", "--train.out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "avseg", *argv], check=True, timeout=300, env=environment)

@@ -1,4 +1,4 @@
-"""Prompts and what they are asked, each formula computed the slow way; what is silent or empty costs nothing."""
+"""Tests of class-conditional prompting: formulas against plain loops; silent and empty inputs have zero loss."""
 
 import math
 
@@ -16,12 +16,12 @@ KNOWN = torch.tensor([True, True, True, True, False])
 
 
 def frames_of(*classes: tuple[int, ...]) -> Tensor:
-    """Labels of frames that show some classes each, a column for each: (n, 4, 6)."""
+    """Return labels (n, 4, 6) of frames with the given classes, one per column."""
     return torch.stack([torch.tensor(kinds)[torch.arange(6) * len(kinds) // 6].expand(4, 6) for kinds in classes])
 
 
 def patches(*loudness: float, ears: int = 1) -> Tensor:
-    """Log-mel of frames whose magnitudes are random, 0..2 times their loudness."""
+    """Return log-mel of frames with random magnitudes in 0..2 times their loudness."""
     level = torch.tensor(loudness).view(-1, 1, 1, 1)
     return (2 * torch.rand(len(loudness), ears, *SHAPE) * level + OFFSET).log()
 
@@ -32,7 +32,7 @@ def gradients(loss: Tensor, *inputs: Tensor) -> list[Tensor]:
     return list(found)
 
 
-def test_each_frame_is_asked_for_all_it_shows() -> None:
+def test_each_frame_is_prompted_with_all_its_classes() -> None:
     labels = frames_of((0, 1), (2, 3, IGNORE), (0, 1, 2), (1, 2, 3))
     prompts = prompts_for(labels, KNOWN)
     assert prompts.frames.tolist() == [0, 1, 2, 3]
@@ -40,24 +40,24 @@ def test_each_frame_is_asked_for_all_it_shows() -> None:
     assert prompts.real.tolist() == [[True, False, False], [True, True, False], [True, True, False], [True] * 3]
 
 
-def test_frames_that_cannot_be_asked_about() -> None:
-    """The background alone, nothing labelled, and a class that is not known yet: all or nothing."""
+def test_frames_with_unavailable_classes_are_not_prompted() -> None:
+    """Test frames with background only, without labels, and with an unavailable class."""
     labels = frames_of((0,), (0, 1, 4), (IGNORE,), (0, IGNORE), (4,), (2,))
     prompts = prompts_for(labels, KNOWN)
     assert prompts.frames.tolist() == [5]
     assert prompts.classes.tolist() == [[2]]
-    # That the background is unknown does not matter.
+    # An unavailable background does not matter.
     assert prompts_for(labels, torch.tensor([False, True, True, True, True])).frames.tolist() == [1, 4, 5]
 
 
 @pytest.mark.parametrize("labels", [frames_of((0,), (4,)), frames_of((IGNORE,)), frames_of((1,))[:0]])
-def test_nobody_is_asked(labels: Tensor) -> None:
+def test_no_frame_is_prompted(labels: Tensor) -> None:
     prompts = prompts_for(labels, KNOWN)
     assert [part.shape for part in prompts] == [(0,), (0, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("ears", [1, 2])
-def test_magnitudes_of_a_stranger_are_added(ears: int) -> None:
+def test_mix_adds_magnitudes_of_a_distractor(ears: int) -> None:
     labels = frames_of((0, 1), (0, 1, 2), (3,), (0, 2))
     audio = patches(1.0, 2.0, 3.0, 4.0, ears=ears)
     magnitude = audio.exp() - OFFSET
@@ -74,8 +74,8 @@ def test_magnitudes_of_a_stranger_are_added(ears: int) -> None:
     assert met == strangers
 
 
-def test_who_is_silent_or_shows_nothing_is_no_stranger() -> None:
-    """The sound of a frame without labels may be of any class."""
+def test_silent_or_empty_frames_are_no_distractors() -> None:
+    """Check that frames without labels are no distractors, since their audio may be of any class."""
     labels = frames_of((1,), (2,), (0,), (IGNORE,))
     audio = patches(1.0, 0.0, 1.0, 1.0)
     magnitude = audio.exp() - OFFSET
@@ -86,7 +86,7 @@ def test_who_is_silent_or_shows_nothing_is_no_stranger() -> None:
 
 
 @pytest.mark.parametrize("ears", [1, 2])
-def test_white_noise_as_loud_as_the_frame_where_there_is_no_stranger(ears: int) -> None:
+def test_mix_without_distractor_adds_noise_of_equal_loudness(ears: int) -> None:
     labels = frames_of((1,), (1, 2), (1,))
     audio = patches(1.0, 5.0, 0.0, ears=ears)
     own, mixed = mix(audio, labels, torch.arange(3), torch.arange(3))
@@ -103,12 +103,12 @@ def test_white_noise_as_loud_as_the_frame_where_there_is_no_stranger(ears: int) 
     assert not torch.equal(again, mixed)
 
 
-def test_no_frame_is_mixed() -> None:
+def test_mix_of_no_frame_is_empty() -> None:
     own, mixed = mix(patches(1.0, 1.0), frames_of((0,), (0,)), torch.arange(2), torch.zeros(0, dtype=torch.int64))
     assert own.shape == mixed.shape == (0, 1, *SHAPE)
 
 
-def test_the_ratio_is_the_own_share() -> None:
+def test_ratio_mask_is_the_share_of_own_magnitude() -> None:
     own, mixed = torch.rand(2, 2, *SHAPE), 0.5 + 2 * torch.rand(2, 2, *SHAPE)
     ratio = ratio_mask(own, mixed)
     for b, t, f in ((0, 0, 0), (1, 95, 63), (0, 17, 40)):
@@ -119,11 +119,11 @@ def test_the_ratio_is_the_own_share() -> None:
 
 
 @pytest.mark.parametrize("mean", [True, False])
-def test_the_ratio_loss_is_its_formula(mean: bool) -> None:
-    """Frame 2 does not sound; the last prompt of frame 0 and of frame 3 is a repetition."""
+def test_ratio_loss_equals_the_formula(mean: bool) -> None:
+    """Use a silent frame 2 and repeated last prompts in frames 0 and 3."""
     masks = torch.randn(4, 3, 6, 4)
     real = torch.tensor([[True, True, False], [True] * 3, [True] * 3, [True, False, False]])
-    heard = torch.tensor([True, True, False, True])
+    audible = torch.tensor([True, True, False, True])
     ratio = torch.rand(4, *SHAPE)
     expected = 0.0
     for b in (0, 1, 3):
@@ -134,16 +134,16 @@ def test_the_ratio_loss_is_its_formula(mean: bool) -> None:
         guess = 1 / (1 + (-interpolate(total, SHAPE, mode="bilinear")[0, 0]).exp())
         squares = ((guess - ratio[b]) ** 2).sum().item()
         expected += squares / (96 * 64) / 3 if mean else math.sqrt(squares) / 3
-    assert ratio_loss(masks, real, ratio, heard, mean=mean).item() == pytest.approx(expected, rel=1e-5)
+    assert ratio_loss(masks, real, ratio, audible, mean=mean).item() == pytest.approx(expected, rel=1e-5)
     masks.requires_grad_()
-    (gradient,) = gradients(ratio_loss(masks, real, ratio, heard, mean=mean), masks)
-    assert torch.equal(gradient.flatten(2).any(2), real & heard[:, None])
+    (gradient,) = gradients(ratio_loss(masks, real, ratio, audible, mean=mean), masks)
+    assert torch.equal(gradient.flatten(2).any(2), real & audible[:, None])
 
 
 @pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("logit", [0.0, 300.0, -300.0])
-def test_silence_costs_nothing(mean: bool, logit: float) -> None:
-    """Not even where the guess is exact, and the root of 0 has no slope."""
+def test_ratio_loss_of_silence_is_zero(mean: bool, logit: float) -> None:
+    """Include an exact prediction, where the square root has no finite slope."""
     masks = torch.full((2, 1, 6, 4), logit, requires_grad=True)
     silent = torch.zeros(2, *SHAPE)
     loss = ratio_loss(masks, torch.ones(2, 1).bool(), silent, torch.zeros(2).bool(), mean=mean)
@@ -159,7 +159,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def slow_contrast(anchors: Tensor, classes: Tensor, seen: Tensor, labels: Tensor, temperature: float) -> float:
-    """InfoNCE in two loops: over anchors, and over the pixels of their classes."""
+    """Compute InfoNCE in loops over anchors and the pixels of their classes."""
     pixels = seen.movedim(1, -1).flatten(0, 2).double()
     of = labels.flatten().tolist()
     per_anchor = []
@@ -173,7 +173,7 @@ def slow_contrast(anchors: Tensor, classes: Tensor, seen: Tensor, labels: Tensor
 
 
 def example() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Anchors (the last of a class without a pixel), their classes, maps, and labels of the maps' own size."""
+    """Return anchors (the last of a class without pixels), their classes, maps, and labels of the size of the maps."""
     labels = torch.randint(0, 4, (2, 3, 5))
     labels[0, 0] = IGNORE
     return torch.randn(5, 6), torch.tensor([1, 2, 2, 3, 7]), 3 * torch.randn(2, 6, 3, 5), labels
@@ -186,7 +186,7 @@ def test_contrast_is_info_nce(temperature: float) -> None:
     assert loss.item() == pytest.approx(slow_contrast(anchors, classes, seen, labels, temperature), rel=1e-4)
 
 
-def test_contrast_moves_anchors_and_pixels_that_are_labelled() -> None:
+def test_contrast_trains_anchors_and_labelled_pixels() -> None:
     anchors, classes, seen, labels = example()
     anchors.requires_grad_()
     seen.requires_grad_()
@@ -196,14 +196,14 @@ def test_contrast_moves_anchors_and_pixels_that_are_labelled() -> None:
     assert torch.equal(to_seen.any(1), labels != IGNORE)
 
 
-def test_contrast_looks_up_labels_of_larger_pictures() -> None:
+def test_contrast_resizes_labels_to_the_map() -> None:
     anchors, classes, seen, labels = example()
     large = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
     alone, within = (contrast(anchors, classes, seen, at, temperature=0.1, pixels=100) for at in (labels, large))
     torch.testing.assert_close(alone, within)
 
 
-def test_contrast_looks_at_so_many_pixels_of_each_class() -> None:
+def test_contrast_samples_at_most_pixels_per_class() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 2]).view(1, 1, 8).expand(3, -1, -1)
     seen, anchors = torch.randn(3, 6, 1, 8, requires_grad=True), torch.randn(2, 6)
     looked = torch.zeros(3, 8, dtype=torch.bool)
@@ -217,7 +217,7 @@ def test_contrast_looks_at_so_many_pixels_of_each_class() -> None:
 
 
 @pytest.mark.parametrize("what", ["no anchor", "no pixel labelled", "no frame", "no pixel of its class", "no negative"])
-def test_contrast_without_pairs_costs_nothing(what: str) -> None:
+def test_contrast_without_pairs_is_zero(what: str) -> None:
     anchors, classes = torch.randn(2, 6), torch.tensor([1, 1])
     seen, labels = torch.randn(2, 6, 3, 5), torch.randint(0, 2, (2, 3, 5))
     if what == "no anchor":

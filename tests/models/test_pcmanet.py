@@ -1,4 +1,4 @@
-"""The equations of PCMANet, computed the slow way; gradients that must flow; every row of Table IV."""
+"""Tests of PCMANet: equations against plain loops, gradients, and every row of Table IV."""
 
 import math
 from typing import Any
@@ -22,7 +22,7 @@ ABLATION = {
     "QSCA without continuity": {"continuity": False},
     "full": {},
 }
-"""Table IV, from the first row to the last."""
+"""Settings of the rows of Table IV, in order."""
 
 
 def build(classes: int = 1, **config: Any) -> PCMANet:
@@ -40,13 +40,13 @@ def target(like: Clip, classes: int = 1) -> Target:
 
 
 def qsca(**settings: Any) -> QSCA:
-    return QSCA(8, 2, **{"answer": True, "scatter_grad": True, "transpose": True, "gather": True, **settings})
+    return QSCA(8, 2, **{"update_audio": True, "scatter_grad": True, "transpose": True, "gather": True, **settings})
 
 
 def test_fig3_avga_is_a_cosine_per_group_and_pixel() -> None:
     module = AVGA(8, 2).eval()
     maps, audio = torch.randn(2, 8, 3, 3), torch.randn(2, 8)
-    grouped, heard = module.visual(maps), module.audio(audio)
+    grouped, audio_in = module.visual(maps), module.audio(audio)
     weighted = torch.zeros_like(grouped)
     found = module(maps, audio)
     for n in range(2):
@@ -54,14 +54,14 @@ def test_fig3_avga_is_a_cosine_per_group_and_pixel() -> None:
             for y in range(3):
                 for x in range(3):
                     v = grouped[n, 4 * g : 4 * g + 4, y, x]
-                    cosine = v @ heard[n] / (v.norm().clamp(min=1e-12) * heard[n].norm().clamp(min=1e-12))
+                    cosine = v @ audio_in[n] / (v.norm().clamp(min=1e-12) * audio_in[n].norm().clamp(min=1e-12))
                     assert found[1][n, g, y, x].item() == pytest.approx(cosine.item(), abs=1e-5)
                     weighted[n, 4 * g : 4 * g + 4, y, x] = cosine * v
     assert torch.allclose(found[0], module.mix(weighted), atol=1e-5)
 
 
 def _slow_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Eq. (2) for one query over a list of keys."""
+    """Compute Eq. (2) for one query and a list of keys."""
     size = len(q) // heads
     out = []
     for h in range(heads):
@@ -76,27 +76,27 @@ def test_eq1_to_eq4_query_selected_cross_attention() -> None:
     valid = torch.tensor([[True, True], [True, False]])
     maps, audio = torch.randn(4, 8, 2, 3), torch.randn(2, 2, 8)
     mask = torch.rand(4, 1, 2, 3) > 0.5
-    guide, answer = module(maps, audio, mask, valid)
-    tokens, heard = module.embed(maps.flatten(2).mT).view(2, 2, 6, 8), module.audio(audio)
-    normed_tokens, normed_heard = module.norm(tokens), module.norm(heard)
+    guide, updated = module(maps, audio, mask, valid)
+    tokens, audio_in = module.embed(maps.flatten(2).mT).view(2, 2, 6, 8), module.audio(audio)
+    normed_tokens, normed_audio = module.norm(tokens), module.norm(audio_in)
     for b in range(2):
         frames = [t for t in range(2) if valid[b, t]]
-        q_a, k_a, v_a = module.audio_qkv(normed_heard[b]).chunk(3, -1)
+        q_a, k_a, v_a = module.audio_qkv(normed_audio[b]).chunk(3, -1)
         k_v, v_v = module.visual_kv(normed_tokens[b]).chunk(2, -1)
         for t in range(2):
             by_audio = _slow_attention(q_a[t], k_v[frames].flatten(0, 1), v_v[frames].flatten(0, 1), 2)
-            assert torch.allclose(answer[b, t], module.out(by_audio) + heard[b, t], atol=1e-5)
+            assert torch.allclose(updated[b, t], module.out(by_audio) + audio_in[b, t], atol=1e-5)
             for n in range(6):
                 y, x = divmod(n, 3)
-                asked = torch.zeros(8)
+                attended = torch.zeros(8)
                 if mask[2 * b + t, 0, y, x]:
-                    asked = _slow_attention(module.visual_q(normed_tokens[b, t, n]), k_a[frames], v_a[frames], 2)
-                expected = module.out(asked) + tokens[b, t, n]
+                    attended = _slow_attention(module.visual_q(normed_tokens[b, t, n]), k_a[frames], v_a[frames], 2)
+                expected = module.out(attended) + tokens[b, t, n]
                 assert torch.allclose(guide[2 * b + t, :, y, x], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_eq4_gathered_equals_dense_and_works_on_selected_tokens_alone(share: float) -> None:
+def test_eq4_gathered_equals_dense_on_selected_tokens(share: float) -> None:
     sparse, dense = qsca().eval(), qsca(gather=False).eval()
     dense.load_state_dict(sparse.state_dict())
     rows: list[int] = []
@@ -108,7 +108,7 @@ def test_eq4_gathered_equals_dense_and_works_on_selected_tokens_alone(share: flo
     assert sum(rows) == mask.sum()
 
 
-def test_eq4_scatter_lets_the_gradient_through_unless_it_is_the_releases() -> None:
+def test_eq4_scatter_grad_controls_the_gradient() -> None:
     mask, valid = torch.rand(2, 1, 4, 4) > 0.3, torch.ones(1, 2, dtype=torch.bool)
     for scatter_grad in (True, False):
         module = qsca(scatter_grad=scatter_grad)
@@ -118,7 +118,7 @@ def test_eq4_scatter_lets_the_gradient_through_unless_it_is_the_releases() -> No
         assert (grad is not None and grad.any().item()) is scatter_grad
 
 
-def test_the_release_reads_tokens_back_without_transposing() -> None:
+def test_transpose_tokens_false_reshapes_as_the_release() -> None:
     right, scrambled = qsca().eval(), qsca(transpose=False).eval()
     scrambled.load_state_dict(right.state_dict())
     inputs = torch.randn(1, 8, 2, 4), torch.randn(1, 1, 8), None, torch.ones(1, 1, dtype=torch.bool)
@@ -143,7 +143,7 @@ def test_eq7_bounds() -> None:
     assert CIM(0.5, progression=True, closed=False)(None, logit).item() is False
 
 
-def test_eq7_once_confident_always_confident() -> None:
+def test_eq7_progression_keeps_confident_pixels() -> None:
     previous = torch.tensor([[True, False]]).view(1, 1, 1, 2)
     output = torch.zeros(1, 1, 2, 4)
     progressive = CIM(0.99, progression=True, closed=False)(previous, output)
@@ -151,7 +151,7 @@ def test_eq7_once_confident_always_confident() -> None:
     assert CIM(0.99, progression=False, closed=False)(previous, output).all()
 
 
-def test_eq7_with_several_classes_the_largest_probability_decides() -> None:
+def test_eq7_with_several_classes_uses_the_largest_probability() -> None:
     output = torch.tensor([[9.0, 0.0], [0.0, 0.1], [0.0, 0.0]]).view(1, 3, 1, 2)
     assert CIM(0.99, progression=True, closed=False)(None, output).flatten().tolist() == [False, True]
 
@@ -179,7 +179,7 @@ def test_eq10_eq11_sum_over_stages_with_their_weights() -> None:
     assert torch.allclose(torch.stack(list(model.loss(prediction, truth).values())).sum(), total)
 
 
-def test_semantic_loss_is_cross_entropy_alone() -> None:
+def test_semantic_loss_is_cross_entropy_only() -> None:
     inputs = clip(1, 1)
     model = build(classes=5)
     assert set(model.loss(model(inputs), target(inputs, 5))) == {"ce/1", "ce/2", "ce/3", "ce/4"}
@@ -202,7 +202,7 @@ def test_table4_rows_report_the_masks_they_have(row: str) -> None:
     assert set(build(**ABLATION[row]).eval()(clip()).scalars) == (expected if has_masks else set())
 
 
-def test_the_releases_masked_queries_never_learn() -> None:
+def test_release_mattended_queries_receive_no_gradient() -> None:
     model = build(**PCMANet.RELEASE).train()
     inputs = clip()
     sum(model.loss(model(inputs), target(inputs)).values()).backward()
@@ -220,7 +220,7 @@ def test_any_length_size_and_number_of_classes(t: int, h: int, w: int, classes: 
     assert prediction.maps["mask/cim2"].dtype == torch.bool
 
 
-def test_the_first_of_aux_is_o2() -> None:
+def test_first_aux_output_is_o2() -> None:
     model = build().eval()
     coarse = []
     model.head["2"].register_forward_hook(lambda _, __, out: coarse.append(out))
@@ -229,7 +229,7 @@ def test_the_first_of_aux_is_o2() -> None:
     assert torch.allclose(model(inputs).aux[0].flatten(0, 1), enlarged)
 
 
-def test_padded_frames_change_nothing() -> None:
+def test_padding_frames_do_not_change_other_frames() -> None:
     model = build().eval()
     short = clip(1, 3)
     noise = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 128)
@@ -245,13 +245,13 @@ def test_padded_frames_change_nothing() -> None:
     assert not torch.allclose(zeroing(short).logits, zeroing(padded).logits[:, :3], atol=1e-5)
 
 
-def test_a_clip_of_padding_alone_is_finite() -> None:
+def test_clip_of_padding_only_is_finite() -> None:
     inputs = clip(2, 2)
     prediction = build().eval()(Clip(inputs.frames, inputs.audio, torch.tensor([[True, True], [False, False]])))
     assert prediction.logits.isfinite().all()
 
 
-def test_a_confident_network_asks_nothing_and_still_answers() -> None:
+def test_confident_network_without_queries_predicts_finite_masks() -> None:
     model = build().eval()
     for head in model.head.values():
         nn.init.constant_(head[-1].bias, -20.0)
@@ -281,9 +281,9 @@ def test_dense_twin_exports_and_equals() -> None:
         assert torch.allclose(exported(inputs.frames, inputs.audio), expected, atol=1e-4)
 
 
-def test_live_parameters_are_the_papers_less_what_never_runs() -> None:
+def test_live_parameters_are_the_published_minus_unused() -> None:
     with torch.device("meta"):
-        released = avseg.build("pcmanet", audio="none", unheard_audio=True)
+        released = avseg.build("pcmanet", audio="none", unaudio_in_audio=True)
         ours = avseg.build("pcmanet", audio="none")
     _, unused = PCMANet.published(released.config)
     live = sum(p.numel() for p in released.parameters())
@@ -297,12 +297,12 @@ def test_live_parameters_are_the_papers_less_what_never_runs() -> None:
     [
         ({"groups": 7}, "channels = 32 must be a multiple of groups = 7"),
         ({"heads": 0}, "multiple of heads = 0"),
-        ({"confidence": 0.3}, r"confidence must lie in 0.5 … 1, got 0.3"),
+        ({"confidence": 0.3}, r"confidence must be in 0.5..1, got 0.3"),
         ({"audio": "vgish"}, r"audio = 'vgish'. Did you mean 'vggish'\?"),
         ({"padding": "none"}, "padding = 'none'"),
         ({"chanels": 8}, r"unknown setting 'chanels' of PCMANet. Did you mean 'channels'\?"),
     ],
 )
-def test_settings_that_cannot_work(config: dict, message: str) -> None:
+def test_invalid_settings_are_refused(config: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**config)

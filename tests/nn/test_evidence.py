@@ -1,4 +1,4 @@
-"""Evidence against loops, against torch's distributions, and against an example worked out by hand."""
+"""Tests of evidence against loops, torch distributions and a worked example."""
 
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def some_alpha(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5), mos
 
 
 def some_labels(n: int = 2, classes: int = 3, size: tuple[int, int] = (4, 5)) -> Tensor:
-    """A fifth of them ignored."""
+    """Return random labels, a fifth of them ignored."""
     labels = torch.randint(classes, (n, *size))
     return labels.masked_fill(torch.rand(labels.shape) < 0.2, IGNORE)
 
@@ -38,7 +38,7 @@ def label(of: int) -> Tensor:
 
 
 def slow_kl(alpha: list[float]) -> float:
-    """Of one pixel, by scipy's functions."""
+    """Compute the KL divergence of one pixel with scipy."""
     strength = sum(alpha)
     total = gammaln(strength) - gammaln(len(alpha))
     for a in alpha:
@@ -47,7 +47,7 @@ def slow_kl(alpha: list[float]) -> float:
 
 
 def slow_loss(alpha: Tensor, labels: Tensor, divergence: float, data: DataTerm) -> float:
-    """Pixel after pixel."""
+    """Compute the expected result pixel by pixel."""
     terms, weigh = [], digamma if data == "cross_entropy" else math.log
     for i, y, x in torch.nonzero(labels != IGNORE).tolist():
         own, pixels = int(labels[i, y, x]), alpha[i, :, y, x].tolist()
@@ -56,7 +56,7 @@ def slow_loss(alpha: Tensor, labels: Tensor, divergence: float, data: DataTerm) 
     return sum(terms) / len(terms)
 
 
-def test_the_example_by_hand() -> None:
+def test_loss_equals_a_worked_example() -> None:
     alpha = pixel(3.0, 1.0)
     assert vacuity(alpha).tolist() == [[[[0.5]]]]
     assert dirichlet_kl(alpha).item() == pytest.approx(0.4319, abs=5e-5)
@@ -76,7 +76,7 @@ def softplus_of(x: float) -> float:
 
 
 @pytest.mark.parametrize(("activation", "slow"), [("exp", math.exp), ("softplus", softplus_of)])
-def test_concentration_is_evidence_and_one_in_32_bits(activation: Activation, slow: Callable[[float], float]) -> None:
+def test_concentration_is_evidence_plus_one_in_float32(activation: Activation, slow: Callable[[float], float]) -> None:
     values = [-200.0, -1.0, 0.0, 2.0, 9.5]
     logits = torch.tensor(values)
     torch.testing.assert_close(concentration(logits, activation), torch.tensor([1 + slow(x) for x in values]))
@@ -86,7 +86,7 @@ def test_concentration_is_evidence_and_one_in_32_bits(activation: Activation, sl
         assert concentration(logits.bfloat16(), activation).dtype == torch.float32
 
 
-def test_no_evidence_is_infinite_nor_without_a_gradient() -> None:
+def test_evidence_and_gradient_are_finite() -> None:
     logits = torch.tensor([9.999, 10.001, 50.0, 1000.0], requires_grad=True)
     alpha = concentration(logits)
     assert torch.isfinite(alpha).all()
@@ -107,7 +107,7 @@ def test_vacuity_is_classes_over_strength() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 23, 71])
-def test_kl_is_that_of_distributions_and_of_loops(classes: int) -> None:
+def test_kl_equals_torch_distributions_and_loops(classes: int) -> None:
     alpha = some_alpha(2, classes, (3, 4))
     found = dirichlet_kl(alpha)
     theirs = kl_divergence(Dirichlet(alpha.double().movedim(1, -1)), Dirichlet(torch.ones(classes).double()))
@@ -117,7 +117,7 @@ def test_kl_is_that_of_distributions_and_of_loops(classes: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 23, 71])
-def test_knowing_nothing_is_no_divergence_at_all(classes: int) -> None:
+def test_kl_of_uniform_is_zero(classes: int) -> None:
     alpha = torch.ones(1, classes, 2, 2, requires_grad=True)
     divergence = dirichlet_kl(alpha)
     assert (divergence == 0).all()
@@ -137,8 +137,8 @@ def test_loss_is_the_mean_over_scored_pixels(divergence: float, data: DataTerm) 
     assert evidential_loss(alpha, labels, torch.tensor(divergence), data).item() == expected
 
 
-def test_cross_entropy_is_expected_of_the_distribution() -> None:
-    """Eq. (4) by its definition: -ln p_y, the mean over probabilities drawn from the Dirichlet distribution."""
+def test_cross_entropy_is_the_expectation() -> None:
+    """Compare with eq. (4) by its definition: the mean of -ln p_y over samples of the Dirichlet distribution."""
     alpha = [4.0, 1.5, 2.5]
     drawn = Dirichlet(torch.tensor(alpha).double()).sample((200_000,))
     for own in range(3):
@@ -146,8 +146,8 @@ def test_cross_entropy_is_expected_of_the_distribution() -> None:
         assert evidential_loss(pixel(*alpha), label(own), 0.0, "cross_entropy").item() == expected
 
 
-def test_likelihood_asks_for_no_evidence_where_classes_are_as_likely() -> None:
-    """With two labels, one each, the best of the likelihood is U = 1, that of the expected cross-entropy is not."""
+def test_likelihood_is_constant_for_equally_likely_classes() -> None:
+    """Check that the optimum for two labels, once each, is U = 1 for the likelihood only."""
     labels = torch.tensor([[[0]], [[1]]])
     strengths = torch.tensor([1.0, 1.5, 3.0, 9.0])
 
@@ -159,7 +159,7 @@ def test_likelihood_asks_for_no_evidence_where_classes_are_as_likely() -> None:
 
 
 @TERMS
-def test_evidence_for_the_label_pays_and_any_other_costs(data: DataTerm) -> None:
+def test_loss_falls_with_evidence_for_the_label_only(data: DataTerm) -> None:
     evidence = [0.0, 0.1, 1.0, 5.0, 50.0, 500.0]
     for divergence in (0.0, 1.0):
         right = [evidential_loss(pixel(1, 1 + e, 3), label(1), divergence, data).item() for e in evidence]
@@ -167,7 +167,7 @@ def test_evidence_for_the_label_pays_and_any_other_costs(data: DataTerm) -> None
         assert right == sorted(right, reverse=True)
         assert wrong == sorted(wrong)
         assert len(set(right)) == len(set(wrong)) == len(evidence)
-    # What the divergence alone asks does not depend on evidence for the label.
+    # The KL term does not depend on evidence for the label.
     both = [
         evidential_loss(pixel(a, 4), label(0), 1.0, data) - evidential_loss(pixel(a, 4), label(0), 0.0, data)
         for a in (1, 9)
@@ -175,7 +175,7 @@ def test_evidence_for_the_label_pays_and_any_other_costs(data: DataTerm) -> None
     assert both[0].item() == pytest.approx(both[1].item(), rel=1e-5)
 
 
-def test_ignored_pixels_neither_count_nor_pull() -> None:
+def test_ignored_pixels_have_no_loss_and_no_gradient() -> None:
     alpha, labels = some_alpha().requires_grad_(), some_labels()
     changed = torch.where((labels == IGNORE)[:, None], torch.inf, alpha.detach()).requires_grad_()
     losses = [evidential_loss(x, labels, 0.5) for x in (alpha, changed)]
@@ -189,7 +189,7 @@ def test_ignored_pixels_neither_count_nor_pull() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_nothing_labelled_costs_nothing(count: int) -> None:
+def test_loss_without_labels_is_zero(count: int) -> None:
     alpha = some_alpha(count).requires_grad_()
     loss = evidential_loss(alpha, torch.full((count, 4, 5), IGNORE), 1.0)
     assert loss.item() == 0
@@ -205,8 +205,8 @@ def test_loss_has_the_gradient_of_its_values(data: DataTerm) -> None:
 
 
 @TERMS
-def test_evidence_is_learnt_from_logits(data: DataTerm) -> None:
-    """A pixel that is now of one class and now of another stays doubtful; one always of the same becomes certain."""
+def test_evidence_is_trained_from_logits(data: DataTerm) -> None:
+    """Check that a pixel with alternating labels stays uncertain and one with a constant label becomes certain."""
     logits = torch.zeros(1, 3, 1, 2, requires_grad=True)
     labels = torch.tensor([[[0, 2]], [[1, 2]]])
     for _ in range(200):
@@ -226,10 +226,8 @@ def test_evidence_is_learnt_from_logits(data: DataTerm) -> None:
         ("likelihood", 1.0, {5: 1.00, 8: 0.62, 9: 0.36}),
     ],
 )
-def test_what_is_asked_of_a_pixel_that_is_right_so_many_times_in_ten(
-    data: DataTerm, divergence: float, doubts: dict[int, float]
-) -> None:
-    """The best there is: U of the evidence for which the loss is least."""
+def test_optimal_evidence_of_a_noisy_pixel(data: DataTerm, divergence: float, doubts: dict[int, float]) -> None:
+    """Compare U at the minimum of the loss with known values."""
     for right, doubt in doubts.items():
         labels = (torch.arange(10) >= right).long()[:, None, None]
 
@@ -254,14 +252,14 @@ def test_extreme_evidence_has_a_finite_loss_and_gradient(data: DataTerm) -> None
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """(n, K, H, W) logits → (n, max(K, 2), H, W), background first."""
+    """Return probabilities (n, max(K, 2), H, W), background first, of logits (n, K, H, W)."""
     if logits.shape[1] > 1:
         return logits.double().softmax(1)
     return torch.cat([(-logits.double()).sigmoid(), logits.double().sigmoid()], 1)
 
 
 def slow_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
-    """Pixel after pixel."""
+    """Compute the expected result pixel by pixel."""
     known = probabilities(logits)
     out = torch.empty_like(known)
     for i, y, x in torch.nonzero(torch.ones_like(uncertainty[:, 0])).tolist():
@@ -271,7 +269,7 @@ def slow_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_foreground_loses_its_uncertain_share_to_the_background(channels: int) -> None:
+def test_down_weighting_moves_uncertain_share_to_background(channels: int) -> None:
     logits, uncertainty = 4 * torch.randn(2, channels, 4, 5), torch.rand(2, 1, 4, 5)
     found = down_weighted(logits, uncertainty)
     assert found.shape == logits.shape
@@ -287,7 +285,7 @@ def test_one_channel_is_two_classes() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_the_ends_are_the_answer_itself_and_nothing(channels: int) -> None:
+def test_down_weighting_at_zero_and_full_uncertainty(channels: int) -> None:
     logits = 4 * torch.randn(2, channels, 4, 5)
     for certain in (0.0, 1e-30, 1e-9):
         same = down_weighted(logits, torch.full((2, 1, 4, 5), certain))
@@ -297,8 +295,8 @@ def test_the_ends_are_the_answer_itself_and_nothing(channels: int) -> None:
     assert (nothing[:, 1:] < 1e-6).all()
 
 
-def test_enough_doubt_changes_the_decision() -> None:
-    """A foreground of .8 is kept while .8 (1 - U) > .2 + .8 U, which is up to U = .375."""
+def test_high_uncertainty_changes_the_label() -> None:
+    """Check that a foreground of .8 is kept while .8 (1 - U) > .2 + .8 U, that is up to U = .375."""
     doubt = torch.tensor([0.37, 0.38]).view(1, 1, 1, 2)
     one = torch.full((1, 1, 1, 2), math.log(0.8 / 0.2))
     assert (down_weighted(one, doubt)[0, 0, 0] > 0).tolist() == [True, False]
@@ -337,7 +335,7 @@ def test_down_weighting_has_the_gradient_of_the_formula(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_are_computed_with_32(channels: int) -> None:
+def test_half_precision_is_computed_in_float32(channels: int) -> None:
     logits, evidence = 4 * torch.randn(2, channels, 4, 5).bfloat16(), torch.randn(2, 3, 4, 5).bfloat16()
     labels = some_labels()
 

@@ -1,4 +1,4 @@
-"""Mixtures whose truth is known, every formula computed the slow way, and two processes that must agree with one."""
+"""Tests of mixtures: known distributions, formulas against plain loops, and two processes against one."""
 
 import math
 import subprocess
@@ -17,7 +17,14 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from avseg.nn.gaussian_mixture import ClassMixtures, sinkhorn
 
-USUAL: dict[str, Any] = {"memory": 64, "minimum": 4, "every": 1, "momentum": 0.9, "floor": 0.01, "rounds": 3}
+USUAL: dict[str, Any] = {
+    "memory": 64,
+    "min_samples": 4,
+    "fit_every": 1,
+    "momentum": 0.9,
+    "var_floor": 0.01,
+    "sinkhorn_rounds": 3,
+}
 
 
 def build(classes: int = 2, components: int = 2, dim: int = 4, **settings: Any) -> ClassMixtures:
@@ -25,7 +32,7 @@ def build(classes: int = 2, components: int = 2, dim: int = 4, **settings: Any) 
 
 
 def known(classes: int, components: int, dim: int) -> ClassMixtures:
-    """Mixtures as if they had been fitted, components of a class far from each other."""
+    """Return mixtures with given parameters, as if fitted, with distant components."""
     mixtures = build(classes, components, dim)
     step = 9 / math.sqrt(dim) * torch.arange(components)[:, None]
     mixtures.mean.copy_(4 * torch.randn(classes, 1, dim) + step * torch.randn(classes, 1, dim).sign())
@@ -35,7 +42,7 @@ def known(classes: int, components: int, dim: int) -> ClassMixtures:
 
 
 def drawn(truth: ClassMixtures, c: int, count: int) -> Tensor:
-    """Vectors of one class, by torch's own distributions: (count, d)."""
+    """Sample vectors (count, d) of one class with torch distributions."""
     normal = Independent(Normal(truth.mean[c], truth.variance[c].sqrt()), 1)
     return MixtureSameFamily(Categorical(torch.ones(len(truth.mean[c]))), normal).sample((count,))
 
@@ -51,10 +58,10 @@ def assert_same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(("dim", "components"), [(2, 2), (2, 3), (32, 2), (32, 3)])
-def test_known_mixtures_are_found_again(dim: int, components: int) -> None:
-    """Of 4000 vectors a class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
+def test_known_mixtures_are_recovered(dim: int, components: int) -> None:
+    """Fit 4000 vectors per class: means within 0.2 (deviations are 0.5 to 1.5), variances within 20 percent."""
     truth = known(3, components, dim)
-    found = build(3, components, dim, memory=4000, floor=1e-4, rounds=3)
+    found = build(3, components, dim, memory=4000, var_floor=1e-4, sinkhorn_rounds=3)
     x = torch.cat([drawn(truth, c, 4000) for c in range(3)])
     classes = torch.arange(3).repeat_interleave(4000)
     shuffled = torch.randperm(len(x))
@@ -66,7 +73,7 @@ def test_known_mixtures_are_found_again(dim: int, components: int) -> None:
         assert errors.min() < 0.2
         variance = found.variance[c, orders[int(errors.argmin())]]
         assert (variance / truth.variance[c]).log().abs().max() < math.log(1.2)
-    # What follows from them.
+    # Quantities derived from them.
     assert (found.log_posterior(x).exp() - truth.log_posterior(x).exp()).abs().mean() < 0.01
 
 
@@ -98,7 +105,7 @@ def test_likelihood_and_posterior_are_the_closed_form() -> None:
     torch.testing.assert_close(truth.log_posterior(x).double().exp(), posterior, rtol=1e-3, atol=1e-6)
 
 
-def test_a_class_never_seen_is_never_named_nor_drawn() -> None:
+def test_unfitted_class_has_no_probability_and_no_samples() -> None:
     mixtures = build(3)
     x = torch.randn(40, 4)
     assert torch.allclose(mixtures.log_posterior(x).exp(), torch.tensor(1 / 3))  # nobody knows anything yet
@@ -112,7 +119,7 @@ def test_a_class_never_seen_is_never_named_nor_drawn() -> None:
     assert torch.allclose(posterior.sum(-1), torch.ones(40))
     assert (mixtures.mean[2] == 0).all()
     assert (mixtures.variance[2] == 1).all()
-    with pytest.raises(ValueError, match=r"never fitted, got \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"must be fitted before they are sampled, got \[0, 2\]"):
         mixtures.sample(torch.tensor([0, 2]))
 
 
@@ -127,13 +134,13 @@ def test_samples_have_the_statistics_of_their_class() -> None:
         own = samples[classes == c]
         assert ((own.mean(0) - mean) / (variance / len(own)).sqrt()).abs().max() < 4.5  # standard errors
         assert (own.var(0) / variance).log().abs().max() < 0.06
-        # All components are drawn alike.
+        # All components are sampled equally often.
         nearest = torch.cdist(own, truth.mean[c]).argmin(1).bincount(minlength=3) / len(own)
         assert (nearest - 1 / 3).abs().max() < 0.02
 
 
-def test_the_memory_keeps_the_latest_in_order() -> None:
-    mixtures = build(2, 1, 1, memory=8, minimum=99)
+def test_memory_keeps_the_latest_in_order() -> None:
+    mixtures = build(2, 1, 1, memory=8, min_samples=99)
     kept: list[deque[float]] = [deque(maxlen=8), deque(maxlen=8)]
     number = 0
     for sizes in ((3, 0), (1, 2), (7, 5), (20, 9), (0, 1), (8, 8), (2, 17)):
@@ -152,8 +159,8 @@ def test_the_memory_keeps_the_latest_in_order() -> None:
             assert cursor < 8
 
 
-def test_a_class_is_fitted_once_it_has_enough_and_only_now_and_then() -> None:
-    mixtures = build(2, 1, 3, minimum=5, every=3)
+def test_class_is_fitted_with_min_samples_every_fit_every_calls() -> None:
+    mixtures = build(2, 1, 3, min_samples=5, fit_every=3)
 
     def fitted(count: int, c: int) -> list[bool]:
         mixtures.observe(torch.randn(count, 3), torch.full((count,), c))
@@ -172,7 +179,7 @@ def test_a_class_is_fitted_once_it_has_enough_and_only_now_and_then() -> None:
 
 
 def slow_round(x: Tensor, mean: Tensor, variance: Tensor, rounds: int, floor: float) -> tuple[Tensor, Tensor]:
-    """One round of EM, in 64 bits and loops."""
+    """Compute one round of EM in loops, in float64."""
     count, components = len(x), len(mean)
     plan = torch.zeros(count, components, dtype=torch.float64)
     for n in range(count):
@@ -191,8 +198,8 @@ def slow_round(x: Tensor, mean: Tensor, variance: Tensor, rounds: int, floor: fl
     return means, variances + floor
 
 
-def test_the_update_is_a_round_of_em_with_slow_means() -> None:
-    mixtures = build(1, 2, 3, momentum=0.9, floor=0.05)
+def test_update_is_one_round_of_em_with_momentum() -> None:
+    mixtures = build(1, 2, 3, momentum=0.9, var_floor=0.05)
     mixtures.observe(torch.randn(20, 3) + 2 * torch.arange(20)[:, None].remainder(2), torch.zeros(20).long())
     for _ in range(3):
         before = {name: value.double() for name, value in state(mixtures).items()}
@@ -204,8 +211,8 @@ def test_the_update_is_a_round_of_em_with_slow_means() -> None:
         torch.testing.assert_close(mixtures.variance[0].double(), variance, rtol=1e-4, atol=1e-5)
 
 
-def test_a_class_begins_with_the_first_fit_itself() -> None:
-    """No momentum of a beginning that knew nothing."""
+def test_first_fit_ignores_momentum() -> None:
+    """Check that the first fit has no momentum from the initial mean."""
     x = 5 + torch.randn(50, 3)
     mixtures = build(1, 1, 3, momentum=0.999)
     mixtures.observe(x, torch.zeros(50).long())
@@ -216,7 +223,7 @@ def test_a_class_begins_with_the_first_fit_itself() -> None:
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0])
 def test_identical_vectors_have_the_variance_of_the_floor(scale: float) -> None:
     vector = scale * torch.randn(4)
-    mixtures = build(1, 3, 4, floor=0.02)
+    mixtures = build(1, 3, 4, var_floor=0.02)
     for _ in range(3):
         mixtures.observe(vector.expand(30, 4), torch.zeros(30).long())
     torch.testing.assert_close(mixtures.mean[0], vector.expand(3, 4))
@@ -237,7 +244,7 @@ def test_sinkhorn_is_its_textbook_form() -> None:
         torch.testing.assert_close(sinkhorn(log_likelihood, rounds), plan, rtol=1e-10, atol=0)
 
 
-def test_sinkhorn_gives_every_vector_one_vote_and_every_component_its_share() -> None:
+def test_sinkhorn_rows_sum_to_one_and_columns_to_equal_shares() -> None:
     log_likelihood = 3 * torch.randn(30, 4) + torch.tensor([0.0, 9.0, -9.0, 2.0])
     errors = []
     for rounds in (1, 3, 30, 300):
@@ -251,7 +258,7 @@ def test_sinkhorn_gives_every_vector_one_vote_and_every_component_its_share() ->
     assert torch.isfinite(far).all()
 
 
-def test_no_vector_at_all() -> None:
+def test_observe_without_vectors_changes_nothing() -> None:
     mixtures = build()
     mixtures.observe(torch.zeros(0, 4), torch.zeros(0).long())
     assert not mixtures.fitted.any()
@@ -265,7 +272,7 @@ def test_no_vector_at_all() -> None:
     assert mixtures.sample(torch.zeros(0).long()).shape == (0, 4)
 
 
-def test_sixteen_bits_around_change_nothing() -> None:
+def test_autocast_does_not_change_mixtures() -> None:
     x, classes = torch.randn(40, 4), torch.randint(2, (40,))
     alone, within = build(), build()
     for _ in range(3):
@@ -278,7 +285,7 @@ def test_sixteen_bits_around_change_nothing() -> None:
     assert torch.equal(posterior, alone.log_posterior(x))
 
 
-def test_gradients_reach_vectors_even_if_the_mixtures_moved_on() -> None:
+def test_gradients_reach_vectors_after_an_update() -> None:
     mixtures = build()
     x = torch.randn(40, 4, requires_grad=True)
     classes = torch.arange(40) % 2
@@ -293,9 +300,9 @@ def test_gradients_reach_vectors_even_if_the_mixtures_moved_on() -> None:
     assert not any(buffer.requires_grad for buffer in mixtures.buffers())
 
 
-def test_a_checkpoint_holds_all_of_it() -> None:
+def test_mixtures_restore_from_a_state_dict() -> None:
     steps = [(torch.randn(9, 4), torch.randint(2, (9,))) for _ in range(9)]
-    settings = {"every": 2, "memory": 16}
+    settings = {"fit_every": 2, "memory": 16}
     one = build(**settings)
     for step in steps[:5]:
         one.observe(*step)
@@ -312,16 +319,16 @@ SECOND_PROCESS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1]).parent))
-from test_mixture import observe_with_another
+from test_gaussian_mixture import observe_with_another
 observe_with_another(1, Path(sys.argv[2]))
 """
 
 SIZES = ((5, 3), (0, 9), (12, 1), (0, 0), (2, 2), (30, 6))
-"""How many vectors each of two processes sees, step by step; the memory of a class holds 16."""
+"""Number of vectors of each of two processes in each step; the memory of a class has 16 rows."""
 
 
 def steps() -> list[list[tuple[Tensor, Tensor]]]:
-    """What each process observes at each step."""
+    """Return the vectors of each process in each step."""
     make = torch.Generator().manual_seed(1)
     return [
         [(torch.randn(n, 4, generator=make), torch.randint(3, (n,), generator=make)) for n in sizes] for sizes in SIZES
@@ -329,14 +336,14 @@ def steps() -> list[list[tuple[Tensor, Tensor]]]:
 
 
 def observe_all(parts: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    mixtures = build(3, 2, 4, memory=16, every=2)
+    mixtures = build(3, 2, 4, memory=16, fit_every=2)
     for x, classes in parts:
         mixtures.observe(x, classes)
     return state(mixtures)
 
 
 def observe_with_another(rank: int, folder: Path) -> dict[str, Tensor]:
-    """Meet the other process, observe one's own part, and leave what came of it in the folder."""
+    """Join the other process, observe the vectors of this process, and save the resulting state."""
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", meeting, timedelta(minutes=5), rank=rank, world_size=2)
@@ -349,7 +356,7 @@ def observe_with_another(rank: int, folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def test_two_processes_have_the_mixtures_of_one(tmp_path: Path) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, __file__, str(tmp_path)])
     try:
         together = observe_with_another(0, tmp_path)

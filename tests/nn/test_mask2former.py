@@ -1,4 +1,4 @@
-"""Ours against transformers' own Mask2Former, and what queries may look at."""
+"""Tests of MaskTransformer against the Mask2Former of transformers, and of masked attention."""
 
 from typing import Any
 
@@ -19,19 +19,19 @@ def build(channels: tuple[int, ...] = CHANNELS, **settings: Any) -> MaskTransfor
 
 
 def features(n: int = 2, height: int = 64, width: int = 96) -> tuple[Tensor, ...]:
-    """Maps of a backbone at strides 4, 8, 16, 32."""
+    """Return backbone maps at strides 4, 8, 16, 32."""
     strides = (4, 8, 16, 32)
     return tuple(torch.randn(n, c, height // s, width // s) for c, s in zip(CHANNELS, strides, strict=True))
 
 
 def decode(net: MaskTransformer, pixels: PixelFeatures) -> QueryOutputs:
-    """Queries that do not listen."""
+    """Return queries unchanged, without audio."""
     queries, positions = (q.expand(len(pixels.masks), -1, -1) for q in net.queries)
     return net.decode(pixels, queries, positions, lambda _, asking: asking)
 
 
 def assert_is_theirs(drawn: QueryOutputs, masks: tuple[Tensor, ...], hidden: tuple[Tensor, ...]) -> None:
-    """Theirs are a tuple over layers, hidden states with queries first."""
+    """Stack the outputs of transformers, a tuple over layers of hidden states with queries first."""
     assert len(drawn.masks) == len(masks) == len(hidden) == TINY["layers"] + 1
     for ours, theirs in zip(drawn.masks, masks, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -39,7 +39,7 @@ def assert_is_theirs(drawn: QueryOutputs, masks: tuple[Tensor, ...], hidden: tup
         torch.testing.assert_close(ours, theirs.transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_queries_that_do_not_listen_are_transformers_own() -> None:
+def test_decoder_without_audio_equals_transformers() -> None:
     net = build()
     with torch.no_grad():
         pixels = net.pixels(features())
@@ -50,7 +50,7 @@ def test_queries_that_do_not_listen_are_transformers_own() -> None:
 
 
 def whole_mask2former() -> Mask2FormerModel:
-    """Transformers' own, as small as ours."""
+    """Return the Mask2Former of transformers with the sizes of ours."""
     swin = SwinConfig(
         image_size=64,
         embed_dim=8,
@@ -79,7 +79,7 @@ def without_backbone(whole: Mask2FormerModel) -> dict[str, Tensor]:
 
 
 def test_weights_of_a_whole_mask2former_fit_by_name() -> None:
-    """All but those of the backbone, and all of ours."""
+    """Check that all weights except the backbone load, and that none of ours is missing."""
     whole = whole_mask2former()
     with torch.no_grad():
         for parameter in whole.parameters():
@@ -107,7 +107,7 @@ def test_shapes_and_order_of_levels() -> None:
     assert drawn.embeddings.shape == (3, 5, 32)
 
 
-def test_pictures_know_nothing_of_each_other() -> None:
+def test_images_are_independent() -> None:
     net = build()
     index = torch.tensor([2, 0])
     with torch.no_grad():
@@ -116,27 +116,27 @@ def test_pictures_know_nothing_of_each_other() -> None:
     torch.testing.assert_close(together.masks[:, index], some.masks, rtol=1e-4, atol=1e-5)
 
 
-def test_queries_listen_once_before_each_layer() -> None:
-    """What they were told is all they know of, whatever the class-agnostic queries are."""
+def test_before_is_called_before_each_layer() -> None:
+    """Check that outputs depend on the given queries only, not on the class-agnostic ones."""
     net = build()
     pixels = net.pixels(features())
-    heard: list[tuple[int, Tensor]] = []
+    calls: list[tuple[int, Tensor]] = []
     told = torch.randn(2, 3, 32)
 
-    def listen(layer: int, asking: Tensor) -> Tensor:
-        heard.append((layer, asking))
-        return asking + told * (layer == 3)
+    def before(layer: int, queries: Tensor) -> Tensor:
+        calls.append((layer, queries))
+        return queries + told * (layer == 3)
 
     start = torch.randn(2, 3, 32)
-    drawn = net.decode(pixels, start, torch.zeros_like(start), listen)
-    assert [layer for layer, _ in heard] == [0, 1, 2, 3]
-    assert torch.equal(heard[0][1], start)
+    drawn = net.decode(pixels, start, torch.zeros_like(start), before)
+    assert [layer for layer, _ in calls] == [0, 1, 2, 3]
+    assert torch.equal(calls[0][1], start)
     silent = net.decode(pixels, start, torch.zeros_like(start), lambda _, asking: asking)
     assert torch.equal(drawn.masks[:4], silent.masks[:4])
     assert not torch.allclose(drawn.masks[4], silent.masks[4], atol=1e-3)
 
 
-def test_outside_of_a_mask_is_outside_unless_it_is_empty() -> None:
+def test_attention_mask_excludes_pixels_outside_unless_empty() -> None:
     net = build()
     masks = torch.randn(2, 5, 8, 12)
     masks[0, 1] = -1.0
@@ -159,12 +159,12 @@ def test_outside_of_a_mask_is_outside_unless_it_is_empty() -> None:
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_a_query_sees_what_is_within_its_mask_alone(empty: bool) -> None:
-    """One layer, one query, and pixels drawn for it: the left half of the picture is inside, or nothing is."""
+def test_query_attends_within_its_mask_only(empty: bool) -> None:
+    """Use one layer and one query whose mask is the left half of the image, or empty."""
     net = build(layers=1, queries=1)
     queries, positions = (q.expand(1, -1, -1) for q in net.queries)
     with torch.no_grad():
-        embedding = net.draw(queries, torch.zeros(1, 32, 16, 24))[1][0, 0]
+        embedding = net.predict_masks(queries, torch.zeros(1, 32, 16, 24))[1][0, 0]
         inside = torch.full((16, 24), -1.0)
         if not empty:
             inside[:, :12] = 1
@@ -196,7 +196,7 @@ def test_gradients_reach_every_parameter_and_the_backbone() -> None:
     assert all(f.grad is not None and f.grad.any() for f in maps)
 
 
-def test_the_pixel_decoder_has_its_32_bits() -> None:
+def test_pixel_decoder_runs_in_float32() -> None:
     net = build()
     maps = tuple(f.bfloat16() for f in features())
     with torch.no_grad():
@@ -210,8 +210,8 @@ def test_the_pixel_decoder_has_its_32_bits() -> None:
     assert torch.isfinite(drawn.masks).all()
 
 
-def test_initial_weights_are_those_of_transformers_own_model() -> None:
-    """As wide as there, tensor by tensor; in the pixel decoder all but convolutions and feed-forward layers."""
+def test_initial_weights_equal_transformers() -> None:
+    """Compare the deviation of each tensor; in the pixel decoder without convolutions and feed-forward layers."""
     ours = build((8, 16, 32, 64)).state_dict()
     for name, there in without_backbone(whole_mask2former()).items():
         wider = name.startswith("pixel_level_module") and (there.ndim == 4 or ".fc" in name)

@@ -1,4 +1,4 @@
-"""The set loss against loops over masks, against all permutations, and against transformers' Mask2Former."""
+"""Tests of the set loss against loops over masks, all permutations, and the Mask2Former of transformers."""
 
 import math
 from collections.abc import Callable
@@ -18,22 +18,22 @@ from avseg.nn.matching import Matches, SetLoss, match, present, set_loss
 SIDE = 8
 KINDS = 4
 LOSS = SetLoss(points=SIDE**2)
-"""Outside of training its points are the pixels of labels, SIDE by SIDE."""
+"""Loss whose points outside of training are the pixels of labels, SIDE by SIDE."""
 
 
-def answers(n: int = 3, queries: int = 5, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[Tensor, Tensor]:
-    """Logits of classes and of masks, neither certain nor flat."""
+def logits(n: int = 3, queries: int = 5, size: tuple[int, int] = (SIDE, SIDE)) -> tuple[Tensor, Tensor]:
+    """Return random logits of classes and masks."""
     return 2 * torch.randn(n, queries, KINDS + 1), 3 * torch.randn(n, queries, *size)
 
 
 def some_labels(n: int = 3, size: tuple[int, int] = (SIDE, SIDE), ignored: bool = True) -> Tensor:
-    """Every frame its own few classes, and pixels without a label."""
+    """Return labels of few classes per frame, with ignored pixels."""
     labels = torch.stack([torch.randint(KINDS, (KINDS - 1,))[torch.randint(KINDS - 1, size)] for _ in range(n)])
     return labels.masked_fill(torch.rand(labels.shape) < 0.2, IGNORE) if ignored else labels
 
 
 def pixel_centres(size: tuple[int, int]) -> Tensor:
-    """Places of all pixels, (x, y) in -1..1, row after row."""
+    """Return the positions (x, y) of all pixels in -1..1, row by row."""
     rows, columns = size
     return torch.tensor(
         [[(2 * x + 1) / columns - 1, (2 * y + 1) / rows - 1] for y in range(rows) for x in range(columns)]
@@ -42,7 +42,7 @@ def pixel_centres(size: tuple[int, int]) -> Tensor:
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], None]:
-    """Compare masks at given places only: (P, 2) in -1..1."""
+    """Patch the matching to compare masks at given points (P, 2) in -1..1."""
 
     def use(points: Tensor) -> None:
         monkeypatch.setattr(matching, "_points", lambda count, *_, random: points.expand(count, -1, -1))
@@ -52,7 +52,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tensor], None]:
 
 
 def slow_value(image: Tensor, x: float, y: float) -> float:
-    """Between pixels bilinearly, 0 beyond them."""
+    """Return the value of a map at a point, bilinear, 0 outside."""
     rows, columns = image.shape
     column, row = (x + 1) * columns / 2 - 0.5, (y + 1) * rows / 2 - 0.5
     total = 0.0
@@ -64,13 +64,13 @@ def slow_value(image: Tensor, x: float, y: float) -> float:
 
 
 def slow_label(labels: Tensor, x: float, y: float) -> int:
-    """Of the pixel a place is in."""
+    """Return the label of the nearest pixel."""
     rows, columns = labels.shape
     return int(labels[math.floor((y + 1) * rows / 2), math.floor((x + 1) * columns / 2)])
 
 
 def slow_mask(mask: Tensor, labels: Tensor, kind: int, points: Tensor) -> tuple[float, float]:
-    """Cross-entropy and dice loss of one mask for one class, over the labelled ones of some places."""
+    """Return cross-entropy and Dice loss of one mask for one class over labelled points."""
     crosses, both, either = [], 0.0, 0.0
     for x, y in points.tolist():
         truth = slow_label(labels, x, y)
@@ -85,7 +85,7 @@ def slow_mask(mask: Tensor, labels: Tensor, kind: int, points: Tensor) -> tuple[
 
 
 def slow_cost(classes: Tensor, mask: Tensor, labels: Tensor, kind: int, points: Tensor) -> float:
-    """Of one query for one segment."""
+    """Return the cost of one query and one segment."""
     cross, dice = slow_mask(mask, labels, kind, points)
     certain = float(classes.softmax(0)[kind])
     return LOSS.masks * cross + LOSS.dice * dice - LOSS.classes * certain
@@ -116,7 +116,7 @@ def as_numbers(terms: dict[str, Tensor]) -> dict[str, Any]:
     return {name: pytest.approx(term.item(), rel=1e-4, abs=1e-5) for name, term in terms.items()}
 
 
-def test_the_classes_of_each_frame() -> None:
+def test_present_returns_the_classes_of_each_frame() -> None:
     labels = torch.tensor([[[3, 1], [IGNORE, 3]], [[IGNORE] * 2] * 2, [[0, 2], [1, 0]]])
     classes, real = present(labels)
     assert classes[real].tolist() == [1, 3, 0, 1, 2]
@@ -125,8 +125,8 @@ def test_the_classes_of_each_frame() -> None:
     assert [rows.shape for rows in present(labels[1:2])] == [(1, 0), (1, 0)]
 
 
-def test_the_cost_of_every_pair_is_that_of_loops() -> None:
-    classes, masks = answers()
+def test_costs_equal_loops() -> None:
+    classes, masks = logits()
     labels = some_labels()
     wanted, real = present(labels)
     costs = matching._costs(classes, masks.flatten(2), wanted, labels.flatten(1), LOSS)
@@ -138,11 +138,11 @@ def test_the_cost_of_every_pair_is_that_of_loops() -> None:
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_matches_and_losses_are_those_of_loops(random: bool, at: Callable[[Tensor], None]) -> None:
-    """At places between pixels, of masks that are neither square nor as large as the labels."""
+def test_matches_and_losses_equal_loops(random: bool, at: Callable[[Tensor], None]) -> None:
+    """Use points between pixels, and masks of other sizes than the labels."""
     points = 2 * torch.rand(23, 2) - 1
     at(points)
-    classes, masks = answers(size=(5, 7))
+    classes, masks = logits(size=(5, 7))
     labels = some_labels(size=(10, 16))
     matches = match(classes, masks, labels, LOSS, random=random)
     for f in range(3):
@@ -158,16 +158,16 @@ def test_matches_and_losses_are_those_of_loops(random: bool, at: Callable[[Tenso
     assert slow_set_loss(classes, masks, labels, matches, points) == as_numbers(terms)
 
 
-def test_the_grid_of_evaluation_is_every_pixel() -> None:
-    classes, masks = answers()
+def test_evaluation_grid_is_every_pixel() -> None:
+    classes, masks = logits()
     labels = some_labels()
     matches = match(classes, masks, labels, LOSS, random=False)
     terms = set_loss(classes, masks, labels, matches, LOSS, random=False)
     assert slow_set_loss(classes, masks, labels, matches, pixel_centres((SIDE, SIDE))) == as_numbers(terms)
 
 
-def test_transformers_agrees(at: Callable[[Tensor], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without ignored pixels, at pixel centres, where its blend of labels is the label."""
+def test_losses_equal_transformers(at: Callable[[Tensor], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare without ignored pixels at pixel centres, where interpolated labels are exact."""
     size = (6, 9)
     points = pixel_centres(size)
     at(points)
@@ -175,7 +175,7 @@ def test_transformers_agrees(at: Callable[[Tensor], None], monkeypatch: pytest.M
     monkeypatch.setattr(
         theirs, "sample_point", lambda maps, _, **how: sample(maps, ((points + 1) / 2).expand(len(maps), -1, -1), **how)
     )
-    classes, masks = answers(size=size)
+    classes, masks = logits(size=size)
     labels = some_labels(size=size, ignored=False)
     kinds = [torch.tensor(segments(frame)) for frame in labels]
     drawn = [(frame == k[:, None, None]).float() for frame, k in zip(labels, kinds, strict=True)]
@@ -200,7 +200,7 @@ def test_transformers_agrees(at: Callable[[Tensor], None], monkeypatch: pytest.M
     torch.testing.assert_close(terms["dice"], LOSS.dice * expected["loss_dice"])
 
 
-def test_most_points_are_the_least_certain_of_more() -> None:
+def test_most_points_are_the_least_certain_candidates() -> None:
     loss = SetLoss(points=40, oversample=3.0, importance=0.75)
     masks = torch.randn(2, 6, 6)
     labels = torch.zeros(2, 12, 12, dtype=torch.int64)
@@ -218,9 +218,9 @@ def test_most_points_are_the_least_certain_of_more() -> None:
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_what_is_drawn_where_nothing_is_labelled_never_matters(random: bool) -> None:
-    """A margin of a pixel apart, over which places in between are blended."""
-    classes, masks = answers(n=2, size=(16, 16))
+def test_masks_on_ignored_pixels_do_not_matter(random: bool) -> None:
+    """Change masks at ignored pixels, except for a margin of one pixel that interpolation reaches."""
+    classes, masks = logits(n=2, size=(16, 16))
     labels = some_labels(n=2, size=(16, 16), ignored=False)
     labels[0, :, 4:] = IGNORE
     loss = SetLoss(points=256)
@@ -240,8 +240,8 @@ def test_what_is_drawn_where_nothing_is_labelled_never_matters(random: bool) -> 
 
 
 @pytest.mark.parametrize("random", [True, False])
-def test_a_frame_without_labels_costs_nothing(random: bool) -> None:
-    classes, masks = (x.requires_grad_() for x in answers())
+def test_frame_without_labels_has_no_loss(random: bool) -> None:
+    classes, masks = (x.requires_grad_() for x in logits())
     labels = some_labels()
     labels[1] = IGNORE
     others = [0, 2]
@@ -262,8 +262,8 @@ def test_a_frame_without_labels_costs_nothing(random: bool) -> None:
 
 @pytest.mark.parametrize("random", [True, False])
 @pytest.mark.parametrize("frames", [0, 2])
-def test_nothing_is_labelled_at_all(frames: int, random: bool) -> None:
-    classes, masks = (x.requires_grad_() for x in answers(n=frames))
+def test_batch_without_labels_has_zero_loss(frames: int, random: bool) -> None:
+    classes, masks = (x.requires_grad_() for x in logits(n=frames))
     labels = torch.full((frames, SIDE, SIDE), IGNORE)
     matches = match(classes, masks, labels, LOSS, random=random)
     assert [m.shape for m in matches] == [(0,)] * 3
@@ -274,8 +274,8 @@ def test_nothing_is_labelled_at_all(frames: int, random: bool) -> None:
         assert not gradient.any()
 
 
-def test_a_frame_of_background_alone_is_one_segment() -> None:
-    classes, masks = answers(n=1)
+def test_frame_of_background_is_one_segment() -> None:
+    classes, masks = logits(n=1)
     labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
     matches = match(classes, masks, labels, LOSS, random=False)
     assert matches.classes.tolist() == [0]
@@ -286,8 +286,8 @@ def test_a_frame_of_background_alone_is_one_segment() -> None:
 
 
 def test_more_segments_than_queries() -> None:
-    """Every query answers for one of them; the others are left out, at the least cost."""
-    classes, masks = answers(n=1, queries=2)
+    """Check that every query is matched and that the segments of least total cost are chosen."""
+    classes, masks = logits(n=1, queries=2)
     labels = torch.arange(KINDS).repeat_interleave(2 * SIDE).view(1, SIDE, SIDE)
     matches = match(classes, masks, labels, LOSS, random=False)
     points = pixel_centres((SIDE, SIDE))
@@ -298,31 +298,31 @@ def test_more_segments_than_queries() -> None:
     assert all(torch.isfinite(t) for t in set_loss(classes, masks, labels, matches, LOSS, random=True).values())
 
 
-def test_logits_beyond_all_numbers_are_matched_last() -> None:
-    classes, masks = answers(n=1)
+def test_infinite_logits_are_matched_last() -> None:
+    classes, masks = logits(n=1)
     masks[0, :2] = torch.tensor([torch.nan, torch.inf])[:, None, None]
     labels = torch.arange(3).repeat_interleave(22)[: SIDE**2].view(1, SIDE, SIDE)
     assert set(match(classes, masks, labels, LOSS, random=False).queries.tolist()) == {2, 3, 4}
 
 
-def test_gradients_reach_what_answered_and_nothing_else() -> None:
-    classes, masks = (x.requires_grad_() for x in answers())
+def test_gradients_reach_matched_masks_only() -> None:
+    classes, masks = (x.requires_grad_() for x in logits())
     labels = some_labels()
     matches = match(classes, masks, labels, LOSS, random=True)
     terms = set_loss(classes, masks, labels, matches, LOSS, random=True)
-    answered = torch.zeros(3, 5, dtype=torch.bool)
-    answered[matches.frames, matches.queries] = True
+    matched = torch.zeros(3, 5, dtype=torch.bool)
+    matched[matches.frames, matches.queries] = True
     for name in ("masks", "dice"):
         (gradient,) = torch.autograd.grad(terms[name], masks, retain_graph=True)
         assert torch.isfinite(gradient).all()
-        assert torch.equal(gradient.flatten(2).any(2), answered)
+        assert torch.equal(gradient.flatten(2).any(2), matched)
     (gradient,) = torch.autograd.grad(terms["classes"], classes)
     assert torch.isfinite(gradient).all()
     assert gradient.any(-1).all()  # "no object" is an answer, too
 
 
-def test_queries_without_a_segment_weigh_as_told() -> None:
-    classes, masks = answers(n=1)
+def test_unmatched_queries_have_no_object_weight() -> None:
+    classes, masks = logits(n=1)
     classes.requires_grad_()
     labels = torch.zeros(1, SIDE, SIDE, dtype=torch.int64)
     matches = match(classes, masks, labels, LOSS, random=False)
@@ -337,8 +337,8 @@ def test_queries_without_a_segment_weigh_as_told() -> None:
     assert gradient.any(-1).flatten().nonzero().flatten().tolist() == matches.queries.tolist()
 
 
-def test_evaluation_is_the_same_each_time() -> None:
-    classes, masks = answers(size=(5, 6))
+def test_evaluation_is_deterministic() -> None:
+    classes, masks = logits(size=(5, 6))
     labels = some_labels(size=(20, 24))
     loss = SetLoss(points=50)
 

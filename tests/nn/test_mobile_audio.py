@@ -39,7 +39,7 @@ def test_number_of_parameters() -> None:
 
 
 def slow_log_mel(wave: np.ndarray, offset: float) -> np.ndarray:
-    """Log-mel frames from the definition: one DFT sum and one triangle at a time."""
+    """Compute log-mel frames from the definition, one DFT sum and one triangle at a time."""
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
     hertz = np.arange(257) * 16000 / 512
     mels = 1127 * np.log(1 + hertz / 700)

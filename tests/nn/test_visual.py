@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from avseg.errors import ConfigError
-from avseg.nn.visual import VisualBackbone, VisualName, original_source
+from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining, original_source
 
 
 @pytest.mark.parametrize("name", get_args(VisualName))
-def test_every_backbone_exists_with_four_maps(name: str) -> None:
+def test_every_backbone_has_four_maps(name: str) -> None:
     with torch.device("meta"):
         backbone = VisualBackbone(name)
         maps = backbone(torch.empty(2, 3, 64, 96))
@@ -27,7 +27,7 @@ def test_every_backbone_exists_with_four_maps(name: str) -> None:
         ("efficientnet_lite0", 2.96),
     ],
 )
-def test_sizes_are_those_of_the_papers_without_classifier(name: str, millions: float) -> None:
+def test_parameters_equal_the_papers_without_classifier(name: str, millions: float) -> None:
     with torch.device("meta"):
         count = sum(p.numel() for p in VisualBackbone(name).parameters())
     assert count / 1e6 == pytest.approx(millions, abs=0.03)
@@ -41,7 +41,7 @@ def test_every_parameter_receives_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny", "efficientnet_lite0"])
-def test_a_walk_that_changes_nothing_gives_the_same_maps(name: str) -> None:
+def test_identity_between_stages_changes_nothing(name: str) -> None:
     backbone = VisualBackbone(name).eval()
     frames = torch.randn(2, 3, 96, 64)
     walked = backbone(frames, lambda _, x: x)
@@ -49,7 +49,7 @@ def test_a_walk_that_changes_nothing_gives_the_same_maps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "pvt_v2_b0", "swin_tiny", "efficientnet_lite0"])
-def test_what_is_changed_between_stages_is_what_the_next_stages_see(name: str) -> None:
+def test_between_changes_the_input_of_the_next_stage(name: str) -> None:
     backbone = VisualBackbone(name).eval()
     frames = torch.randn(1, 3, 64, 64)
     seen: dict[int, tuple[int, ...]] = {}
@@ -63,12 +63,21 @@ def test_what_is_changed_between_stages_is_what_the_next_stages_see(name: str) -
     assert [torch.equal(a, b) for a, b in zip(plain, changed, strict=True)] == [True, False, False, False]
 
 
-def test_a_backbone_nobody_knows() -> None:
+@pytest.mark.parametrize("training", ["frozen", "fixed_norm", "deep"])
+def test_fixed_batch_norms_do_not_update_in_a_new_backbone(training: VisualTraining) -> None:
+    backbone = VisualBackbone("efficientnet_lite0", training)
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 32, 32))
+    assert sum(key.endswith("running_mean") for key in before) > 40
+    assert all(torch.equal(value, before[key]) for key, value in backbone.named_buffers())
+
+
+def test_unknown_backbone_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'resnet50'\?"):
         VisualBackbone("resnet5")
 
 
-def test_original_names() -> None:
+def test_original_keys() -> None:
     assert original_source("resnet50", "net.encoder.stages.2.layers.5.layer.0.convolution.weight").key == (
         "layer3.5.conv1.weight"
     )

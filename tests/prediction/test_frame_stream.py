@@ -148,13 +148,13 @@ def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
 def test_no_sound_is_refused_unless_silence_is_asked_for(make_video, ear):
     path = make_video("mute.mp4")
     with pytest.raises(
-        MediaError, match=r"mute\.mp4 has no sound track: give a video with sound, or say missing_audio"
+        MediaError, match=r"mute\.mp4 has no sound track: give a video with sound, or use silence with missing_audio"
     ):
         walk(path, ear)
     notes = []
     frames = list(walk(path, ear, notes.append, missing_audio="silence"))
     assert len(frames) == 25
-    assert notes == ["mute.mp4 has no sound track: the model heard silence"]
+    assert notes == ["mute.mp4 has no sound track: the model input is silence"]
 
 
 def test_a_silent_track_is_noted(make_video, make_beep, ear):
@@ -211,8 +211,11 @@ def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"fps": 0.0}, "fps must be above 0, got 0.0"),
-        ({"fps": float("nan")}, "fps must be above 0"),
+        ({"fps": 0.0}, "fps must be a number above 0, got 0.0"),
+        ({"fps": "4"}, "fps must be a number above 0, got '4'"),
+        ({"fps": None}, "fps must be a number above 0, got None"),
+        ({"silence_gate": "-60"}, "silence_gate must be a level in dBFS such as -60, or null, got '-60'"),
+        ({"fps": float("nan")}, "fps must be a number above 0"),
         ({"missing_audio": "silent"}, "Did you mean 'silence'"),
         ({"damaged": "keep"}, "Choose from: error, skip"),
         ({"show": "uncertain"}, "Did you mean 'uncertainty'"),

@@ -24,7 +24,7 @@ def beeping(make_video, make_beep):
 @pytest.fixture
 def loaded(monkeypatch, ear):
     """Lets the command find the listening model under every name."""
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: ear)
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: ear)
     return ear
 
 
@@ -52,7 +52,7 @@ def test_stream_gives_the_same_frames(beeping, ear):
 def test_stream_refuses_at_once_and_warns(make_video, ear):
     with pytest.raises(MediaError, match="no sound track"):
         stream(make_video("mute.mp4"), ear)
-    with pytest.warns(UserWarning, match="the model heard silence"):
+    with pytest.warns(UserWarning, match="the model input is silence"):
         list(stream(make_video("mute.mp4"), ear, missing_audio="silence"))
 
 
@@ -222,7 +222,7 @@ def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
 
 
 def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: doubter)
+    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: doubter)
     out = tmp_path / "out"
     assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == [*CONTENTS, "uncertainty"]

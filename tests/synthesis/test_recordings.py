@@ -19,7 +19,7 @@ def tone(seconds, level=0.5, rate=16000):
     return level * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
 
 
-def test_long_pauses_are_shortened_and_short_ones_kept(tmp_path):
+def test_only_long_pauses_are_shortened(tmp_path):
     pause = np.zeros(16000)
     long = waveform_without_pauses(
         write(tmp_path / "a.wav", np.concatenate([pause, tone(0.5), pause, tone(0.5), pause]))
@@ -30,14 +30,14 @@ def test_long_pauses_are_shortened_and_short_ones_kept(tmp_path):
     assert np.abs(long).max() == pytest.approx(1.0)
 
 
-def test_any_second_of_a_continuous_sound_is_loud(tmp_path):
+def test_every_second_has_sound_after_pauses_are_removed(tmp_path):
     path = write(tmp_path / "a.wav", np.concatenate([np.zeros(40000), tone(0.2, 0.1), np.zeros(30000)]))
     sound = looped_waveform(path, np.random.default_rng(0), 5 * 16000)
     assert len(sound) == 5 * 16000
     assert (np.abs(sound.reshape(10, -1)).max(1) > 0.9).all()
 
 
-def test_shorter_than_a_window_is_a_sound(tmp_path):
+def test_recording_shorter_than_a_window(tmp_path):
     assert len(looped_waveform(write(tmp_path / "a.wav", tone(0.01)), np.random.default_rng(0), 16000)) == 16000
 
 
@@ -53,7 +53,7 @@ def test_folders_are_classes(tmp_path):
     }
 
 
-def test_nothing_to_hear_is_an_error(tmp_path):
+def test_missing_or_silent_sounds_raise(tmp_path):
     with pytest.raises(DataError, match="no folder"):
         find_sounds(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no sounds in"):

@@ -11,7 +11,7 @@ from avseg.synthesis.stage import Actor, Camera, Pose, Setting, setting_size
 
 
 class Plain:
-    """Full squares of one colour per label, a tone per label, nothing random but the place."""
+    """Opaque squares of one colour per label, one tone per label; only positions are random."""
 
     def cut_out(self, label, rng, px):
         return CutOut(Image.new("RGBA", (px, px), (10 * label, 0, 0, 255)))
@@ -34,34 +34,34 @@ def actor(number, colour, x, size=0.5):
     return Actor(number, Image.new("RGBA", (20, 20), (*colour, 255)), pose, pose)
 
 
-def test_who_is_in_front_owns_the_pixels():
+def test_front_object_occludes_others():
     camera = Camera(np.random.default_rng(0), (64, 64))
     sky = Setting(Image.new("RGB", setting_size((64, 64))))
     actors = [actor(1, (255, 0, 0), 0.4), actor(2, (0, 255, 0), 0.6), actor(0, (0, 0, 255), 0.6, 0.2)]
-    frame, who = camera.shoot(sky, actors, 0.0)
+    frame, instances = camera.shoot(sky, actors, 0.0)
     colours = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0)}
     for number in (1, 2):
-        assert (who == number).any()
-        assert (frame[who == number] == colours[number]).all()
+        assert (instances == number).any()
+        assert (frame[instances == number] == colours[number]).all()
     blue = (frame == (0, 0, 255)).all(-1)
     assert blue.any()
-    assert (who[blue] == 0).all()  # clutter hides what is behind it
+    assert (instances[blue] == 0).all()  # clutter occludes the objects behind it
 
 
-def test_pixels_match_labels_and_time():
+def test_masks_match_labels_and_sounding_seconds():
     roles = [Role(3, True, (True, False, True)), Role(5, True, (False,) * 3), Role(7, False, (False, True, False))]
     scene = stage(Plain(), roles, np.random.default_rng(1), 48, 80)
     assert scene.frames.shape == (3, 48, 80, 3)
     assert scene.masks.dtype == np.int64
     assert set(np.unique(scene.masks[0])) == {0, 3}
-    assert set(np.unique(scene.masks[1])) == {0}  # 7 is heard, not seen
+    assert set(np.unique(scene.masks[1])) == {0}  # 7 is off screen
     # half-transparent edges aside
     assert (np.median(scene.frames[scene.masks == 3], axis=0) == (30, 0, 0)).all()
     assert (np.median(scene.frames[scene.instances == 2], axis=0) == (50, 0, 0)).all()
-    assert (scene.frames[scene.instances > 0][:, 1] < 128).all()  # green clutter belongs to nobody
+    assert (scene.frames[scene.instances > 0][:, 1] < 128).all()  # green clutter has no number
 
 
-def test_masks_of_a_scene_follow_the_table():
+def test_masks_equal_labels_of_sounding_instances():
     instances = np.array([[[0, 1, 2]], [[0, 1, 2]]], dtype=np.uint8)
     blank = np.zeros((2, 1, 3, 3), dtype=np.uint8)
     sounds = np.array([[True, False], [True, True]])
@@ -69,7 +69,7 @@ def test_masks_of_a_scene_follow_the_table():
     assert scene.masks.tolist() == [[[0, 4, 9]], [[0, 0, 9]]]
 
 
-def test_a_voice_is_heard_in_its_seconds_alone():
+def test_source_is_audible_only_in_its_seconds():
     roles = [Role(2, True, (False, True, True, False))]
     wave = mix(Plain().sound, roles, np.random.default_rng(2), 4)
     assert wave.dtype == np.float32
@@ -79,7 +79,7 @@ def test_a_voice_is_heard_in_its_seconds_alone():
 
 
 @pytest.mark.parametrize("sounds", [(True, True), (True, False), (False, True)])
-def test_sound_switches_at_whole_seconds_without_a_click(sounds):
+def test_onsets_and_offsets_are_faded(sounds):
     wave = mix(lambda label, rng, n: np.ones(n), [Role(1, True, sounds)], np.random.default_rng(3), 2)
     assert np.abs(np.diff(wave[800:])).max() < 0.25
     if sounds[0] != sounds[1]:
@@ -87,13 +87,13 @@ def test_sound_switches_at_whole_seconds_without_a_click(sounds):
         assert np.abs(quiet[200:]).max() < 0.05
 
 
-def test_nobody_seen_is_a_scene():
+def test_scene_without_visible_objects():
     scene = stage(Plain(), [Role(1, False, (True,))], np.random.default_rng(0), 16, 16)
     assert not scene.masks.any()
     assert np.abs(scene.waveform).max() > 0.05
 
 
-def test_a_setting_may_show_the_things_itself():
+def test_setting_with_instances():
     size = setting_size((40, 30))
     image, who = Image.new("RGB", size, (9, 9, 9)), Image.new("L", size)
     for box, colour, number in (((10, 10, 22, 30), (200, 0, 0), 1), ((28, 10, 42, 30), (0, 200, 0), 2)):

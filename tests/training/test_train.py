@@ -1,10 +1,11 @@
-"""Training: it learns, it stops when it must, and a killed run goes on bit for bit."""
+"""Tests of training: optimisation, stopping, and exact resume of interrupted runs."""
 
 import csv
 import json
 import multiprocessing
 import os
 import pickle
+import re
 import runpy
 import signal
 import subprocess
@@ -16,9 +17,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import avseg
 from avseg.checkpoints.store import load
@@ -26,7 +29,8 @@ from avseg.cli import main
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.errors import ConfigError
-from avseg.interface import Clip, Target
+from avseg.interface import Clip, Prediction, Target
+from avseg.models.pcmanet import PCMANet
 from avseg.training.module import AVSLightningModule, mirror, rate_factor, score_names
 from avseg.training.sampler import Position, ResumableSampler
 
@@ -45,7 +49,7 @@ def curves(folder: Path) -> list[tuple[int, str, float]]:
 
 
 def same_run(a: Path, b: Path) -> bool:
-    """Equal bit for bit: curves, last and best weights, and their scores."""
+    """Return whether curves, last and best weights, and their scores are equal bit for bit."""
     files = ("metrics.csv", "last/model.safetensors", "best/model.safetensors")
     cards = [json.loads((folder / "best/avseg.json").read_text()) for folder in (a, b)]
     keys = ("metrics", "epoch", "step")
@@ -67,7 +71,7 @@ Start = Callable[[Sequence[str]], BaseProcess]
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """``avseg`` in a process of its own, which need not import everything anew."""
+    """Return a function that runs ``avseg`` in another process without importing everything again."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avseg.training.train", "avseg.models.pcmanet"])
     script = tmp_path_factory.mktemp("script") / "run.py"
@@ -88,14 +92,14 @@ def code(process: BaseProcess) -> int | None:
 
 @pytest.fixture(scope="module")
 def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody disturbed."""
+    """Return the folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     assert code(start([*SMALL, "--train.out", str(folder)])) == 0
     return folder
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_like_one_that_is_not(
+def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     start: Start, whole: Path, tmp_path: Path, workers: int
 ) -> None:
     command = [*SMALL, "--train.workers", str(workers), "--train.out", str(tmp_path), "--train.resume", "auto"]
@@ -115,7 +119,7 @@ def _reached(folder: Path, step: int) -> bool:
     return path.exists() and any(line.startswith(f"{step},") for line in path.read_text().splitlines())
 
 
-def test_terminated_run_saves_where_it_is(
+def test_terminated_run_saves_its_position(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = AVSLightningModule.training_step
@@ -134,7 +138,7 @@ def test_terminated_run_saves_where_it_is(
     assert state["global_step"] == 3
 
 
-def test_weights_are_kept_as_often_as_told(whole: Path, tmp_path: Path) -> None:
+def test_keep_every_keeps_weights(whole: Path, tmp_path: Path) -> None:
     assert main([*SMALL, "--train.keep_every", "5", "--train.out", str(tmp_path)]) == 0
     assert same_run(tmp_path, whole)
     assert sorted(p.name for p in tmp_path.glob("step*")) == ["step10", "step5"]
@@ -143,7 +147,7 @@ def test_weights_are_kept_as_often_as_told(whole: Path, tmp_path: Path) -> None:
     assert weights[0] != weights[1] == weights[2]
 
 
-def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_path: Path) -> None:
+def test_run_of_constant_rate_can_be_extended(whole: Path, tmp_path: Path) -> None:
     command = [*SMALL, "--train.out", str(tmp_path), "--train.resume", "auto"]
     for limit in (["--train.max_steps", "3"], ["--train.max_steps", "3"], ["--train.epochs", "1"], []):
         assert main([*command, *limit]) == 0
@@ -151,12 +155,71 @@ def test_a_longer_run_of_constant_rate_continues_a_shorter_one(whole: Path, tmp_
     assert all((tmp_path / file).read_bytes() == (whole / file).read_bytes() for file in files)
 
 
-def test_categories_of_what_sounds_change_no_loss_and_no_score(whole: Path, tmp_path: Path) -> None:
+CPM = [
+    *("--model", "cpm", "--model.visual", "resnet18", "--model.channels", "32", "--model.heads", "4"),
+    *("--model.feedforward", "32", "--model.queries", "6", "--model.layers", "1", "--model.pixel_layers", "1"),
+    *(
+        "--model.points",
+        "64",
+        "--model.components",
+        "1",
+        "--model.mixture_min_samples",
+        "1",
+        "--model.mixture_fit_every",
+        "1",
+    ),
+    *("--model.mixture_memory", "32", "--model.warmup", "1", "--train.batch_size", "3"),
+]
+
+
+@pytest.mark.slow
+def test_cpm_resumes_bit_for_bit_with_its_mixtures(tmp_path: Path) -> None:
+    one, two = ([*SMALL, *CPM, "--train.out", str(tmp_path / name)] for name in ("one", "two"))
+    assert main(one) == 0
+    assert main([*two, "--train.max_steps", "2"]) == 0
+    assert main([*two, "--train.resume", "auto"]) == 0
+    assert same_run(tmp_path / "one", tmp_path / "two")
+    model = load(tmp_path / "one/last")
+    assert model.steps == 6  # type: ignore[comparison-overlap]
+    assert model.mixtures.fitted.any()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_after_step_gets_the_batches_of_each_optimizer_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    calls: list[tuple[str, int]] = []
+    step, after_step = torch.optim.Adam.step, PCMANet.after_step
+
+    def counted(self: torch.optim.Adam, closure: Callable[[], float] | None = None) -> object:
+        found = step(self, closure)
+        calls.append(("step", 0))
+        return found
+
+    def recorded(self: PCMANet, prediction: Prediction, target: Target) -> None:
+        assert self.training
+        assert not torch.is_grad_enabled()
+        assert prediction.logits.shape[:2] == target.masks.shape[:2]
+        calls.append(("after", len(target.masks)))
+        after_step(self, prediction, target)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    monkeypatch.setattr(PCMANet, "after_step", recorded)
+    command = [*SMALL, "--train.epochs", "1", "--train.accumulate", str(accumulate), "--train.out", str(tmp_path)]
+    assert main(command) == 0
+    two, rest, optimizer = ("after", 2), ("after", 1), ("step", 0)
+    if accumulate == 1:
+        assert calls == [optimizer, two] * 4 + [optimizer, rest]
+    else:
+        assert calls == [optimizer, two, two] * 2 + [optimizer, rest]
+
+
+def test_categories_do_not_change_loss_and_scores(whole: Path, tmp_path: Path) -> None:
     assert main([*SMALL, "--data.categories", "true", "--train.out", str(tmp_path)]) == 0
     assert same_run(tmp_path, whole)
 
 
-def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
+def test_run_writes_the_documented_files(whole: Path) -> None:
     card = load(whole / "best").card
     assert "NaN" not in (whole / "best" / "avseg.json").read_text()
     assert card["class_names"] == ["background", "sounding"]
@@ -174,7 +237,7 @@ def test_a_run_leaves_what_the_readme_says(whole: Path) -> None:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line with which a command is refused."""
+    """Return the error line of a command that is refused."""
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("avseg: error: ")
@@ -182,15 +245,15 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return error
 
 
-def test_a_run_can_start_from_another_with_other_classes(
+def test_run_starts_from_a_model_with_other_classes(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--weights.model", str(whole / "best"), "--data.variant", "avss", "--train.max_steps", "1"]
     assert main([*SMALL, *words, "--train.out", str(tmp_path)]) == 0
-    assert "random at the start: head.4.3.weight" in capsys.readouterr().out
+    assert "initialised randomly: head.4.3.weight" in capsys.readouterr().out
 
 
-def test_a_new_run_does_not_write_over_an_old_one(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_run_does_not_overwrite_an_old_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--train.resume auto" in fails(capsys, *SMALL, "--train.out", str(whole))
 
 
@@ -199,7 +262,7 @@ def test_resume_checkpoint_keeps_the_state_key_of_its_callback(whole: Path) -> N
     assert state["callbacks"]["Keeper"].keys() == {"best"}
 
 
-def test_resume_refuses_what_is_missing_broken_or_another_run(
+def test_resume_refuses_missing_broken_and_other_checkpoints(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resume = [*SMALL, "--train.out", str(tmp_path / "new"), "--train.resume"]
@@ -208,7 +271,7 @@ def test_resume_refuses_what_is_missing_broken_or_another_run(
     broken.write_bytes((whole / "resume.ckpt").read_bytes()[:-1000])
     assert "broken" in fails(capsys, *resume, str(broken))
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    assert "not from avseg train" in fails(capsys, *resume, str(tmp_path / "foreign.ckpt"))
+    assert "not written by avseg train" in fails(capsys, *resume, str(tmp_path / "foreign.ckpt"))
     other = fails(capsys, *resume, str(whole / "resume.ckpt"), "--model.channels", "16")
     assert "model.channels = 8, this run 16" in other
     assert not (tmp_path / "new").exists()
@@ -223,15 +286,13 @@ class Trap:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda trap, path: path.write_bytes(pickle.dumps(trap))])
-def test_resume_does_not_run_what_a_pickle_says(
-    write: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_resume_runs_no_code_of_a_pickle(write: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write({"avseg": Trap(tmp_path / "sprung")}, tmp_path / "evil.ckpt")  # type: ignore[operator]
     fails(capsys, *SMALL, "--train.out", str(tmp_path / "run"), "--train.resume", str(tmp_path / "evil.ckpt"))
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_infinite_loss_stops_and_names_the_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*SMALL, "--train.lr", "1e30", "--train.save_every", "1", "--train.out", str(tmp_path)]
     error = fails(capsys, *argv)
     assert "the loss is nan at step 1" in error
@@ -239,7 +300,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_clips(tmp_path: Path, capsys: 
     assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 1
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
+def test_full_disk_is_one_line_and_keeps_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original, calls = torch.save, []
@@ -254,30 +315,73 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_saved(
     monkeypatch.setattr(torch, "save", save)
     assert "No space left" in fails(capsys, *SMALL, "--train.out", str(tmp_path))
     assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 2
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 @pytest.mark.parametrize("setting", [["devices", "0"], ["strategy", "magic"], ["precision", "16-mixed"]])
-def test_devices_that_are_not_there_are_one_line(
-    setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_devices_are_one_line(setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, f"--train.{setting[0]}", setting[1], "--train.out", str(tmp_path / "run")]
     assert "these devices cannot be used" in fails(capsys, *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_frozen_random_ear_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    error = fails(capsys, *SMALL, "--model.train_audio", "false", "--train.out", str(tmp_path / "run"))
-    assert "--weights.audio" in error
+def audio_flags(line: str) -> list[str]:
+    """Return the flags that the error line for a frozen audio encoder names first."""
+    found = re.search(r"add (--model\.audio \w+ --weights\.audio \w+) for", line)
+    assert found is not None, line
+    return found[1].split()
 
 
-def test_an_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def own_videos(tmp_path: Path, make_video: Callable, make_beep: Callable) -> Path:
+    """Return a folder of the layout ``videos``: three videos of 2 s, the first second of each labelled."""
+    root = tmp_path / "mine"
+    (root / "videos").mkdir(parents=True)
+    for name in ("first", "second", "third"):
+        make_video(f"mine/videos/{name}.mkv", times=[k / 5 for k in range(10)], sound=make_beep(2, 0, 1))
+        (root / f"masks/{name}").mkdir(parents=True)
+        Image.fromarray(np.eye(48, 64, dtype=np.uint8) * 255).save(root / f"masks/{name}/0.png")
+    (root / "split.csv").write_text("video,split\nfirst,train\nsecond,val\nthird,test\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("data", "model"), [("folder", "pcmanet"), *(("videos", model) for model in avseg.list_models())]
+)
+def test_frozen_audio_encoder_without_weights_names_flags_that_work(
+    data: str, model: str, own_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if data == "folder":
+        prepared = tmp_path / "prepared"
+        assert main(["data", "prepare", str(own_videos), "-o", str(prepared)]) == 0
+        own_videos = prepared
+    argv = ["train", "--model", model, "--data", data, "--data.root", str(own_videos), "--data.size", "64"]
+    argv += ["--model.visual", "resnet18", "--train.max_steps", "1", "--train.workers", "0", "-o", str(tmp_path / "r")]
+    line = fails(capsys, *argv)
+    assert "the audio encoder 'vggish' is frozen and has no weights" in line
+    assert not (tmp_path / "r").exists()
+    flags = audio_flags(line)
+    assert main([*argv, *flags]) == 0
+    bundled, trained = load(flags[-1]).audio.state_dict(), load(tmp_path / "r/last").audio.state_dict()
+    assert bundled.keys() == trained.keys()
+    assert all(torch.equal(value, trained[key]) for key, value in bundled.items())
+
+
+def test_weights_model_without_a_matching_audio_encoder_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*SMALL, "--model.audio", "vggish", "--model.train_audio", "false", "--weights.model", str(whole / "last")]
+    error = fails(capsys, *argv, "--train.out", str(tmp_path / "run"))
+    assert "the audio encoder 'vggish' is frozen and has no weights" in error
+
+
+def test_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     error = fails(capsys, *SMALL, "--train.monitor", "val/avsbench/g", "--train.out", str(tmp_path / "run"))
     assert "Did you mean 'val/avsbench/" in error
     assert not (tmp_path / "run").exists()
 
 
-def test_the_last_weights_are_kept_without_a_validation(tmp_path: Path) -> None:
+def test_last_weights_are_saved_without_validation(tmp_path: Path) -> None:
     words = ["--train.val_every", "5", "--train.epochs", "1", "--train.out", str(tmp_path)]
     assert main([*SMALL, *words]) == 0
     assert load(tmp_path / "last").card["metrics"] == {}
@@ -285,7 +389,7 @@ def test_the_last_weights_are_kept_without_a_validation(tmp_path: Path) -> None:
 
 
 class Again(AVSDataset):
-    """The first clip of a data set, forty times."""
+    """Data set that repeats the first clip of another forty times."""
 
     def __init__(self, data: AVSDataset) -> None:
         self.class_names, self.sample = data.class_names, data[0]
@@ -324,7 +428,7 @@ def order(*args: object) -> list[int]:
     return list(ResumableSampler(*args))  # type: ignore[arg-type]
 
 
-def test_order_depends_on_seed_and_epoch_alone_and_can_start_anywhere() -> None:
+def test_sampler_order_depends_on_seed_and_epoch() -> None:
     first, second = order(10, 7, 3), order(10, 7, 3, Position(1))
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second != order(10, 8, 3, Position(1))
@@ -338,7 +442,7 @@ def test_order_depends_on_seed_and_epoch_alone_and_can_start_anywhere() -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_processes_deal_out_all_clips(world: int) -> None:
+def test_sampler_splits_clips_among_processes(world: int) -> None:
     dealt = [order(10, 7, 3, Position(), rank, world) for rank in range(world)]
     assert len({len(mine) for mine in dealt}) == 1
     assert {clip for mine in dealt for clip in mine} == set(range(10))
@@ -365,7 +469,7 @@ def lesson(**settings: object) -> AVSLightningModule:
     return made
 
 
-def test_the_backbone_learns_at_a_rate_of_its_own() -> None:
+def test_backbone_lr_scales_the_rate_of_the_backbone() -> None:
     made = lesson(lr=0.1, backbone_lr=0.25, schedule="poly", epochs=8, weight_decay=0.05, optimizer="adamw")
     found = made.configure_optimizers()
     optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
@@ -381,26 +485,26 @@ def test_the_backbone_learns_at_a_rate_of_its_own() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * 0.5**0.9, 0.025 * 0.5**0.9])
 
 
-def test_one_rate_is_one_group_in_the_order_of_the_model() -> None:
+def test_single_rate_is_one_group_in_model_order() -> None:
     made = lesson(lr=0.1)
     (group,) = made.configure_optimizers()["optimizer"].param_groups
     assert all(a is b for a, b in zip(group["params"], made.model.parameters(), strict=True))
 
 
-def test_a_rate_for_a_backbone_that_does_not_learn_is_refused() -> None:
+def test_backbone_lr_of_a_frozen_backbone_is_refused() -> None:
     made = lesson(backbone_lr=0.1)
     made.model.visual.requires_grad_(False)
-    with pytest.raises(ConfigError, match="no backbone that learns"):
+    with pytest.raises(ConfigError, match="no trainable backbone"):
         made.configure_optimizers()
 
 
 @pytest.mark.parametrize("name", ["lr", "backbone_lr", "clip_grad"])
-def test_rates_are_above_zero(name: str) -> None:
+def test_rates_must_be_above_zero(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"train\.{name} must be above 0, got 0"):
         TrainConfig(**{name: 0.0})  # type: ignore[arg-type]
 
 
-def test_two_rates_resume_bit_for_bit_and_a_falling_rate_fixes_the_length(
+def test_backbone_lr_resumes_and_decay_fixes_the_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*SMALL, "--train.backbone_lr", "0.1", "--train.schedule", "poly"]
@@ -427,7 +531,7 @@ def test_two_rates_resume_bit_for_bit_and_a_falling_rate_fixes_the_length(
     assert rates == pytest.approx([1e-3 * (1 - step / 10) ** 0.9 for step in range(10)])
 
 
-def test_mirror_turns_pictures_masks_and_stereo_together() -> None:
+def test_mirror_flips_frames_masks_and_stereo_together() -> None:
     frames, audio = torch.randn(16, 2, 3, 4, 6), torch.randn(16, 2, 2, 96, 64)
     masks = torch.randint(0, 2, (16, 2, 4, 6))
     clip, target = mirror(Clip(frames, audio), Target(masks, torch.ones(16, 2, dtype=torch.bool)))
@@ -439,7 +543,7 @@ def test_mirror_turns_pictures_masks_and_stereo_together() -> None:
         assert torch.equal(clip.audio[i], audio[i].flip(1) if was_turned else audio[i])
 
 
-def test_one_value_per_channel_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_value_per_channel_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lonely = [
         "--model.visual",
         "resnet18",
@@ -451,10 +555,10 @@ def test_one_value_per_channel_is_told(tmp_path: Path, capsys: pytest.CaptureFix
         str(tmp_path / "run"),
     ]
     assert main([*SMALL, *lonely]) == 2
-    assert "1 clips of 1 frames of 32x32 leave the deepest stage one value per channel" in capsys.readouterr().err
+    assert "1 clips of 1 frames of 32x32 leave one value per channel in the deepest stage" in capsys.readouterr().err
 
 
-def test_a_kill_in_the_last_validation_costs_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_in_the_last_validation_keeps_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*SMALL, "--train.max_steps", "7", "-o", str(tmp_path / "run")]
 
     def killed(*_: object) -> None:

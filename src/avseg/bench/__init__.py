@@ -1,1 +1,1 @@
-"""``avseg bench``: models under one recipe and one budget, and what their difference is worth."""
+"""``avseg bench``: compare models trained with one recipe and number of steps, with confidence intervals."""

@@ -27,28 +27,28 @@ from avseg.provenance import provenance, write_result
 from avseg.training.train import train
 
 SCORES = "scores.json"
-"""In the folder of a run: what its last weights score."""
+"""File in the folder of a run with the scores of its last weights."""
 
 
 def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]:
-    """Train and score all models with all seeds; what is done already is not done again.
+    """Train and score all models with all seeds; completed runs are not repeated.
 
     Args:
         plan: The comparison.
-        command: What was typed to get it.
-        progress: Show bars, and say which run is next.
+        command: Command line, for the report.
+        progress: Show progress bars and the current run.
 
     Returns:
-        What was written as JSON: where the numbers come from, ``config`` (the recipes), ``numbers``.
+        Content of the JSON file: provenance, ``config`` (the recipes), ``numbers``.
 
     Raises:
-        AvsegError: When a setting cannot work or a loss is not finite. What is done is kept.
+        AvsegError: When a setting cannot work or a loss is not finite. Completed runs are kept.
     """
     console = Console(stderr=True, quiet=not progress)
     check_writable(plan.results / f"{plan.name}.json", "choose another --results")
     total = sum(map(len, plan.runs.values()))
     reports: dict[str, list[dict[str, Any]]] = {label: [] for label in plan.runs}
-    # Seed by seed, so that an interrupted comparison has compared all models with some seeds.
+    # Seed by seed, so that an interrupted comparison has runs of all models for the first seeds.
     queue = sorted(((label, run) for label, runs in plan.runs.items() for run in runs), key=lambda p: p[1].train.seed)
     for done, (label, run) in enumerate(queue, 1):
         console.print(f"{done} of {total}: {label}, seed {run.train.seed}")
@@ -65,16 +65,16 @@ def bench(plan: Plan, command: str, *, progress: bool = False) -> dict[str, Any]
 
 
 def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any]:
-    """What the last weights of a run score; from its folder when they were scored before."""
+    """Score the last weights of a run, or read the scores from its folder."""
     step = read_card(folder / "last")["step"]
     if step != run.train.max_steps:
         raise ConfigError(
             f"{folder} holds a run of {step} steps, the budget is {run.train.max_steps}: choose another --out"
         )
-    path, what = folder / SCORES, {"split": split, "step": step}
+    path, key = folder / SCORES, {"split": split, "step": step}
     if path.is_file():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("of") == what:
+        if kept.get("of") == key:
             return dict(kept["report"])
     report = evaluate(
         load(folder / "last"),
@@ -83,12 +83,12 @@ def _scores(folder: Path, run: Run, split: str, progress: bool) -> dict[str, Any
         progress=progress,
         workers=run.train.workers,
     )
-    write_result(path, {"of": what, "report": report})
+    write_result(path, {"of": key, "report": report})
     return report
 
 
 def _numbers(plan: Plan, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Scores over seeds, differences to the first model, costs."""
+    """Return scores over seeds, differences to the first model, and costs."""
     first = next(iter(reports))
     numbers: dict[str, Any] = {
         "clips": reports[first][0]["clips"],
@@ -110,12 +110,12 @@ def _numbers(plan: Plan, reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 
 def _commits(runs: Sequence[Run]) -> list[str]:
-    """The commits that trained them, which may be older than the one that puts the results together."""
+    """Return the commits of the training runs, which may be older than the commit of the report."""
     return sorted({str(read_card(Path(str(run.train.out)) / "last").get("commit")) for run in runs})
 
 
 def _summaries(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Every score of the headline's protocol, and how much the headline falls with wrong audio."""
+    """Return every score of the headline's protocol, and the drop of the headline with negative audio."""
     protocol = reports[0]["headline"].partition("/")[0]
     rows = [
         {f"{protocol}/{name}": value for name, value in report["scores"][protocol].items()}
@@ -128,7 +128,7 @@ def _summaries(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _per_clip(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """For each seed the first score of each clip, which is J for one class."""
+    """Return for each seed the first score of each clip, which is J for one class."""
     return [
         {name: next(iter(kinds["right"].values())) or 0.0 for name, kinds in report["per_clip"].items()}
         for report in reports
@@ -136,7 +136,7 @@ def _per_clip(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def _cost(run: Run) -> dict[str, Any]:
-    """What one clip of the comparison costs, counted and timed."""
+    """Count and time the cost of one clip of the comparison."""
     dataset = build_dataset(split="val", **run.data)
     _, frames, _, height, width = dataset[0].clip.frames.shape
     model = build_for(dataset, **run.model).to(_device(run))
@@ -146,15 +146,15 @@ def _cost(run: Run) -> dict[str, Any]:
 
 
 def _device(run: Run) -> str:
-    """Where runs are scored and timed: where they were trained."""
-    wish = run.train.accelerator
-    if wish in ("auto", "gpu") and torch.cuda.is_available():
+    """Return the device for scores and timing, the same as for training."""
+    chosen = run.train.accelerator
+    if chosen in ("auto", "gpu") and torch.cuda.is_available():
         return "cuda"
-    return "mps" if wish == "mps" or (wish == "auto" and torch.backends.mps.is_available()) else "cpu"
+    return "mps" if chosen == "mps" or (chosen == "auto" and torch.backends.mps.is_available()) else "cpu"
 
 
 def bench_command(argv: Sequence[str]) -> Plan:
-    """What ``avseg bench`` does with its words."""
+    """Run ``avseg bench`` with these arguments."""
     plan = read_plan(argv)
     bench(plan, shlex.join(["avseg", "bench", *argv]), progress=sys.stderr.isatty())
     return plan

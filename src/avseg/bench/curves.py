@@ -15,14 +15,14 @@ from avseg.figures.trend import line_styles, read_curves
 
 _DPI = 150
 _FAINT = 0.3
-"""Opacity of all ranges together: the more models, the fainter each."""
+"""Total opacity of all ranges; each is fainter for more models."""
 
 
 def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
-    """Write the picture, in one step.
+    """Write the plot.
 
     Args:
-        runs: Label of a model → its runs, which are done.
+        runs: Label of a model → its completed runs.
         path: PNG to write.
     """
     data = next(iter(runs.values()))[0].data
@@ -47,7 +47,7 @@ def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
 
 
 def _seeds(runs: Sequence[Run], score: str) -> tuple[list[int], NDArray[np.float64]]:
-    """The steps at which every seed was validated, and (seeds, steps) percent."""
+    """Return the steps at which every seed was validated, and (seeds, steps) scores in percent."""
     curves = [read_curves(Path(str(run.train.out))).get(score) for run in runs]
     points = [{} if c is None else dict(zip(c.steps.tolist(), c.values.tolist(), strict=True)) for c in curves]
     steps = sorted(set.intersection(*({*of_run} for of_run in points)))

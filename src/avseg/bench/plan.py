@@ -1,14 +1,14 @@
-"""What a comparison runs: every model with every seed, everything else equal.
+"""Plan of a comparison: every model with every seed, all other settings equal.
 
-A YAML file has the sections of a training recipe, whose ``model`` is what all models share, and besides::
+A YAML file has the sections of a training recipe, in which ``model`` has the settings shared by all models, and::
 
-    models:                                 # label → name and settings of its own
+    models:                                 # label → name and own settings
       TPAVI: {name: tpavi}
       PCMANet: {name: pcmanet}
     budget: 600                             # optimizer steps of every run
     seeds: 3                                # 0, 1, 2
 
-A shared setting goes to each model that has it. Without a file, :data:`SMALL` is the recipe.
+A shared setting is applied to each model that has it. Without a file, :data:`SMALL` is the recipe.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from jsonargparse import ArgumentParser
 
 from avseg.config import Run, read_run
 from avseg.errors import ConfigError, did_you_mean
-from avseg.flags import new_parser, parse, read_yaml
+from avseg.flags import config_file, new_parser, parse, read_yaml
 from avseg.interface import SPLITS
 from avseg.models import list_models, model_class
 
@@ -35,7 +35,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 """A recipe that needs no download and no GPU."""
 FOREVER = 1_000_000
-"""Epochs, when the budget decides."""
+"""Epochs of a run that is limited by its number of steps."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Plan:
     """A comparison.
 
     Attributes:
-        name: Of the files with its results.
-        runs: Label of a model → one run per seed; the first model is the one the others are compared with.
-        split: Which clips are scored: ``val`` or ``test``.
+        name: Name of the result files.
+        runs: Label of a model → one run per seed; the others are compared with the first model.
+        split: Split to score: ``val`` or ``test``.
         results: Folder for the results.
     """
 
@@ -56,51 +56,55 @@ class Plan:
 
 
 def read_plan(argv: Sequence[str]) -> Plan:
-    """A comparison from the command line.
+    """Read a comparison from the command line.
 
     Raises:
-        ConfigError: When a file cannot be read, a setting is unknown or wrong, or two models have one label.
+        ConfigError: When a file cannot be read, a setting is unknown or wrong, or two models have the same label.
     """
     own, dotted, config = _divide(argv)
-    said = parse(_parser(), own, defaults=False).as_dict()
+    given = parse(_parser(), own, defaults=False).as_dict()
     tree = read_yaml(config) if config else dict(SMALL)
     unknown = next((key for key in tree if key not in (*SECTIONS, *OWN)), None)
     if unknown is not None:
         raise ConfigError(f"unknown section {unknown!r} in {config}. {did_you_mean(unknown, (*SECTIONS, *OWN))}")
     sections = {name: _mapping(tree.get(name), name, config) for name in SECTIONS}
-    models = _models(said.get("models") or tree.get("models"))
-    budget, seeds, split = (said.get(key, tree.get(key, default)) for key, default in _DEFAULTS.items())
+    models = _models(given.get("models") or tree.get("models"))
+    budget, seeds, split = (given.get(key, tree.get(key, default)) for key, default in _DEFAULTS.items())
     _check(budget, seeds, split)
     _check_free([*(f"train.{key}" for key in sections["train"]), *(key for key, _ in dotted)])
     name = Path(config).stem if config else "bench_" + "_".join([*models, _data(sections, dotted)])
-    out = Path(said.get("out") or f"runs/{name}")
+    out = Path(given.get("out") or f"runs/{name}")
     _check_shared([*sections["model"], *(key[6:] for key, _ in dotted if key.startswith("model."))], models)
     runs = {
         label: [_run(sections, own_settings, dotted, budget, seed, out / label) for seed in range(seeds)]
         for label, own_settings in models.items()
     }
-    return Plan(name, runs, split, Path(said.get("results", "benchmarks/results")))
+    return Plan(name, runs, split, Path(given.get("results", "benchmarks/results")))
 
 
 _TAKEN = {
-    "train.max_steps": "--budget decides it",
-    "train.epochs": "--budget decides how long runs are",
-    "train.seed": "--seeds decides it",
-    "train.out": "--out is the folder of all runs",
-    "train.resume": "runs always go on where they stand",
+    "train.max_steps": "use --budget",
+    "train.epochs": "use --budget",
+    "train.seed": "use --seeds",
+    "train.out": "use --out, the folder of all runs",
+    "train.resume": "runs are always resumed",
 }
 _DEFAULTS: Mapping[str, Any] = {"budget": 1000, "seeds": 3, "split": "test"}
 
 
 def _parser() -> ArgumentParser:
-    parser = new_parser("bench", "Train models under one recipe and one budget, and compare them.")
-    parser.add_argument("--config", type=str, help="YAML file: a training recipe, and models, budget, seeds, split.")
-    parser.add_argument("--models", type=str, help=f"Names with commas between: {', '.join(list_models())}.")
-    parser.add_argument("--seeds", type=int, help="How many runs of each model (default: 3).")
+    parser = new_parser("bench", "Train models with the same recipe and number of steps, and compare them.")
+    parser.add_argument(
+        "--config",
+        type=str,
+        help="YAML file, or name of a recipe: training settings, and models, budget, seeds, split.",
+    )
+    parser.add_argument("--models", type=str, help=f"Names separated by commas: {', '.join(list_models())}.")
+    parser.add_argument("--seeds", type=int, help="Number of runs of each model (default: 3).")
     parser.add_argument("--budget", type=int, help="Optimizer steps of every run (default: 1000).")
-    parser.add_argument("--split", type=str, help="Which clips are scored at the end, val or test (default: test).")
-    parser.add_argument("-o", "--out", type=str, help="Folder of the runs; a second call goes on where it stands.")
-    parser.add_argument("--results", type=str, help="Folder of table, picture and JSON (default: benchmarks/results).")
+    parser.add_argument("--split", type=str, help="Split to score at the end, val or test (default: test).")
+    parser.add_argument("-o", "--out", type=str, help="Folder of the runs; a second call resumes them.")
+    parser.add_argument("--results", type=str, help="Folder of table, plot and JSON (default: benchmarks/results).")
     parser.epilog = (
         "All settings of avseg train apply to all models: --data.size 64, --train.lr 3e-4, --model.channels 64."
     )
@@ -108,7 +112,7 @@ def _parser() -> ArgumentParser:
 
 
 def _divide(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], str | None]:
-    """The words that are ours; the settings of recipes among the others, ``("data.size", "64")``; the config file."""
+    """Return arguments of bench itself; settings of the recipe, such as ``("data.size", "64")``; the config file."""
     own: list[str] = []
     dotted: list[tuple[str, str]] = []
     config: str | None = None
@@ -118,7 +122,7 @@ def _divide(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]], str 
         if word.startswith("--") and key.partition(".")[0] in SECTIONS and "." in key:
             dotted.append((key, value if equals else next(words, "")))
         elif word.startswith("--") and key == "config":
-            config = value if equals else next(words, "")
+            config = str(config_file(value if equals else next(words, "")))
         else:
             own.append(word)
     return own, dotted, config
@@ -130,24 +134,22 @@ def _mapping(section: Any, name: str, config: str | None) -> dict[str, Any]:
     return dict(section or {})
 
 
-def _models(said: Any) -> dict[str, dict[str, Any]]:
-    """Label → name and settings of each model."""
-    if isinstance(said, str):
-        names = [name.strip() for name in said.split(",")]
+def _models(given: Any) -> dict[str, dict[str, Any]]:
+    """Return label → name and settings of each model."""
+    if isinstance(given, str):
+        names = [name.strip() for name in given.split(",")]
         if len({*names}) < len(names):
-            raise ConfigError(
-                f"models must differ, got {said}: labels for variants of one model go into a --config file"
-            )
-        said = {name: {"name": name} for name in names}
-    if not isinstance(said, Mapping) or not said:
-        raise ConfigError("which models? Say --models pcmanet,tpavi, or give a --config file with a section models")
-    for label, settings in said.items():
+            raise ConfigError(f"models must differ, got {given}: use a --config file for variants of one model")
+        given = {name: {"name": name} for name in names}
+    if not isinstance(given, Mapping) or not given:
+        raise ConfigError("no models given: use --models pcmanet,tpavi, or a --config file with a section models")
+    for label, settings in given.items():
         if not isinstance(settings, Mapping) or "name" not in settings or "/" in str(label):
             raise ConfigError(
                 f"model {label!r} must be a plain label and settings such as {{name: tpavi}}, got {settings!r}"
             )
         model_class(settings["name"])
-    return {str(label): dict(settings) for label, settings in said.items()}
+    return {str(label): dict(settings) for label, settings in given.items()}
 
 
 def _check(budget: Any, seeds: Any, split: Any) -> None:
@@ -158,15 +160,15 @@ def _check(budget: Any, seeds: Any, split: Any) -> None:
         raise ConfigError(f"split must be one of {', '.join(SPLITS[1:])}, got {split!r}")
 
 
-def _check_free(said: Collection[str]) -> None:
-    """Refuse settings of a training that the comparison itself decides."""
-    taken = next((key for key in said if key in _TAKEN), None)
+def _check_free(given: Collection[str]) -> None:
+    """Raise ConfigError for training settings that are set by the comparison."""
+    taken = next((key for key in given if key in _TAKEN), None)
     if taken is not None:
-        raise ConfigError(f"{taken} cannot be set in a comparison, {_TAKEN[taken]}")
+        raise ConfigError(f"{taken} cannot be set in a comparison: {_TAKEN[taken]}")
 
 
 def _check_shared(shared: Collection[str], models: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a shared setting that no model has."""
+    """Raise ConfigError for a shared setting that no model has."""
     known = {field for settings in models.values() for field in _fields(str(settings["name"]))}
     unknown = next((key for key in shared if key not in known), None)
     if unknown is not None:
@@ -189,7 +191,7 @@ def _run(
     seed: int,
     folder: Path,
 ) -> Run:
-    """The run of one model and one seed."""
+    """Return the run of one model and one seed."""
     has = _fields(str(own["name"]))
     shared = {key: value for key, value in sections["model"].items() if key in has}
     words = [

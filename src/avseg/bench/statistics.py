@@ -1,4 +1,4 @@
-"""What the runs of several seeds say together: mean and deviation, and intervals of paired differences."""
+"""Statistics over runs of several seeds: mean and deviation, and confidence intervals of paired differences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Summary:
     """One score over seeds.
 
     Attributes:
-        mean: Over seeds.
-        std: Deviation between seeds, with n - 1 in the denominator; None for one seed.
+        mean: Mean over seeds.
+        std: Standard deviation over seeds, with n - 1 in the denominator; None for one seed.
         values: One per seed.
     """
 
@@ -26,7 +26,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and deviation of a score.
+    """Return mean and deviation of a score.
 
     Args:
         values: One per seed, at least one.
@@ -36,12 +36,12 @@ def summary(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher one model scores than another.
+    """Difference of the scores of two models.
 
     Attributes:
-        mean: Of the difference, over clips and seeds.
+        mean: Mean of the difference over clips and seeds.
         low: Lower end of the 95 % interval.
-        high: Its upper end.
+        high: Upper end of the 95 % interval.
         not_better: Share of the bootstrap samples in which the difference is 0 or less.
     """
 
@@ -54,23 +54,23 @@ class Difference:
 def paired_bootstrap(
     ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], draws: int = DRAWS
 ) -> Difference:
-    """The difference of two models that were scored on the same clips, with its uncertainty.
+    """Return the difference of two models scored on the same clips, with a bootstrap confidence interval.
 
-    Clips are drawn with replacement, and so are the runs of each model: what would come out with other clips and
-    other seeds. Seeds of different models have nothing in common, so their runs are drawn independently; clips are
-    the same for both, so they are drawn in pairs.
+    Clips and runs are both sampled with replacement, so that the interval covers other clips and other seeds. Runs of
+    different models are independent and are sampled independently; clips are the same for both models and are sampled
+    in pairs.
 
     Args:
         ours: For each seed, name of a clip → score.
         theirs: The same for the other model.
-        draws: Bootstrap samples, from a fixed random state.
+        draws: Number of bootstrap samples, from a fixed random state.
 
     Raises:
         ValueError: When the two were not scored on the same clips.
     """
     clips = sorted(ours[0])
     if any(sorted(run) != clips for run in (*ours, *theirs)):
-        raise ValueError("paired scores are of the same clips")
+        raise ValueError("paired scores must be of the same clips")
     a, b = _matrix(ours, clips), _matrix(theirs, clips)
     rng = np.random.default_rng(0)
     found = np.empty(draws)
@@ -83,5 +83,5 @@ def paired_bootstrap(
 
 
 def _matrix(runs: Sequence[Mapping[str, float]], clips: Sequence[str]) -> NDArray[np.float64]:
-    """(seeds, clips)."""
+    """Return the scores as (seeds, clips)."""
     return np.array([[run[clip] for clip in clips] for run in runs])

@@ -1,4 +1,4 @@
-"""A comparison as a table, for the terminal and for a document."""
+"""Format a comparison as a table, for the terminal and as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,7 +12,7 @@ _SCORES = {"j": "J", "f": "F", "miou": "mIoU", "fscore": "F"}
 
 
 def _columns(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """Name of a score → heading, for the scores that are shown."""
+    """Return name → heading of the scores in the table."""
     some = next(iter(numbers["models"].values()))["scores"]
     protocol = numbers["headline"].partition("/")[0]
     shown = {f"{protocol}/{name}": heading for name, heading in _SCORES.items()}
@@ -53,7 +53,7 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
 
 
 def table(result: Mapping[str, Any]) -> Group:
-    """The comparison for the terminal, scores above costs; scores × 100, mean ± deviation between seeds."""
+    """Return tables for the terminal: scores, then costs; scores × 100, mean ± deviation over seeds."""
     headings, rows = _rows(result)
     title = f"{result['numbers']['clips']} clips, headline {result['numbers']['headline']}"
     first_cost = len(headings) - len(_COSTS)
@@ -62,7 +62,7 @@ def table(result: Mapping[str, Any]) -> Group:
 
 
 def _part(title: str, chosen: Sequence[int], headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Some of the columns, the first of them the names."""
+    """Return a table of some of the columns, the first of them the names."""
     shown = Table(title=title, box=SIMPLE_HEAD)
     for k in chosen:
         justify: Literal["left", "right"] = "right" if k else "left"
@@ -73,7 +73,7 @@ def _part(title: str, chosen: Sequence[int], headings: Sequence[str], rows: Sequ
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """The comparison as a Markdown table, with the command that makes it."""
+    """Return a Markdown table, with the command that makes it."""
     headings, rows = _rows(result)
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)

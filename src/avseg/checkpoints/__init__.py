@@ -1,1 +1,1 @@
-"""Saving, loading and converting the weights of models."""
+"""Save, load and convert the weights of models."""

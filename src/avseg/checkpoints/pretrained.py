@@ -1,4 +1,4 @@
-"""Pretrained weights of a model's parts, by Hub id, local path or installed package. No constructor reads them."""
+"""Pretrained weights of the parts of a model, by Hub id, local path or installed package."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ PACKAGED = "efficientnet_lite0"
 _ENCODER = "pixel_level_module.encoder."
 """Prefix of the backbone in a Mask2Former of transformers."""
 _CLASSIFIERS = ("classifier.", "fc.", "head.", "layernorm.", "pooler.", "_conv_head.", "_bn1.", "_fc.")
-"""Prefixes of what comes after the last map in files of backbones."""
+"""Prefixes of the layers after the last map in files of backbones."""
 
 
 def _file(source: str, hub_file: str) -> Path:
@@ -43,7 +43,7 @@ def _file(source: str, hub_file: str) -> Path:
     except Exception as error:
         # The Hub client raises a dozen kinds: offline, unknown repository, no such file, no permission.
         raise CheckpointError(
-            f"{source} is no local file, and the Hub says: {str(error).strip().splitlines()[0]}"
+            f"{source} is no local file, and the Hub reports: {str(error).strip().splitlines()[0]}"
         ) from error
 
 
@@ -58,16 +58,16 @@ def _packaged() -> Path:
 
 
 def load_visual(model: AVSModel, source: str = "default") -> None:
-    """Pretrained weights for ``model.visual``: ImageNet's, or those of a whole Mask2Former's backbone.
+    """Load pretrained weights into ``model.visual``: of ImageNet, or of the backbone of a Mask2Former.
 
     Args:
         model: With a :class:`~avseg.nn.visual.VisualBackbone` as ``visual``.
         source: A Hub id with transformers' weights, a file of torchvision's ResNet, of the PVT-v2 authors, of
-            EfficientNet-PyTorch or of transformers, :data:`PACKAGED`, or ``default``: the source that belongs to the
+            EfficientNet-PyTorch or of transformers, :data:`PACKAGED`, or ``default`` for the default source of the
             backbone.
 
     Raises:
-        CheckpointError: When the weights cannot be had or do not fit.
+        CheckpointError: When the weights cannot be found or do not fit.
     """
     backbone = model.visual
     if not isinstance(backbone, VisualBackbone):
@@ -77,9 +77,9 @@ def load_visual(model: AVSModel, source: str = "default") -> None:
     state = {k.removeprefix("resnet.").removeprefix("pvt_v2."): v for k, v in _backbone(state).items()}
     of_transformers = any(k.startswith(("embedder.", "encoder.")) for k in state)
     if name.startswith("swin"):
-        # Versions of transformers differ in these names, and keep them in files or not.
+        # Files of some versions of transformers contain these index buffers.
         state = {original_source(name, k).key: v for k, v in state.items() if not k.endswith("position_index")}
-        # Norms of each stage exist in detection models alone; they start as the identity.
+        # Only detection models have norms of each stage; they are initialised as the identity.
         norms = {k.removeprefix("net."): v for k, v in backbone.state_dict().items() if "hidden_states_norms" in k}
         state, of_transformers = norms | state, False
 
@@ -100,7 +100,7 @@ def load_imagenet_head(head: ImageNetHead, source: str = PACKAGED) -> None:
         source: :data:`PACKAGED`, or a file of EfficientNet-PyTorch's EfficientNet-Lite0.
 
     Raises:
-        CheckpointError: When the weights cannot be had, do not fit, or are for another number of classes.
+        CheckpointError: When the weights cannot be found, do not fit, or are for another number of classes.
     """
     state = read_state(_file(source, "model.safetensors"))
     for key in ("_fc.weight", "_fc.bias"):
@@ -113,25 +113,25 @@ def load_imagenet_head(head: ImageNetHead, source: str = PACKAGED) -> None:
 
 
 def _of_mask2former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A Mask2Former without the prefix of the model that has a class head."""
+    """Return the state dict of a Mask2Former without the prefix of the model with a class head."""
     return {k.removeprefix("model."): v for k, v in state.items()}
 
 
 def _backbone(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The backbone of a Mask2Former, or a backbone as it is."""
+    """Return the state dict of the backbone of a Mask2Former, or of a backbone unchanged."""
     found = {k[len(_ENCODER) :]: v for k, v in _of_mask2former(state).items() if k.startswith(_ENCODER)}
     return found or state
 
 
 def load_decoder(model: AVSModel, source: str) -> None:
-    """Weights of a Mask2Former for ``model.transformer``; its backbone and its class head are left where they are.
+    """Load weights of a Mask2Former, without its backbone and class head, into ``model.transformer``.
 
     Args:
         model: With a :class:`~avseg.nn.mask2former.MaskTransformer` as ``transformer``.
         source: A Hub id with transformers' weights, or a file or folder of them.
 
     Raises:
-        CheckpointError: When the weights cannot be had or do not fit.
+        CheckpointError: When the weights cannot be found or do not fit.
     """
     decoder = getattr(model, "transformer", None)
     if not isinstance(decoder, MaskTransformer):
@@ -142,20 +142,20 @@ def load_decoder(model: AVSModel, source: str) -> None:
         raise CheckpointError(f"{source} is no Mask2Former of transformers: it has no transformer_module")
     if theirs != ours:
         other = [f"{name} {theirs[name]}, the model {ours[name]}" for name in ours if theirs[name] != ours[name]]
-        raise CheckpointError(f"{source} does not fit: it has {'; '.join(other)}: give the model the same")
+        raise CheckpointError(f"{source} does not fit: it has {'; '.join(other)}: give the model the same settings")
     fit(decoder, state, source, unused=(_ENCODER, "class_predictor.", "criterion."))
 
 
 def load_audio(model: AVSModel, source: str) -> None:
-    """AudioSet weights for ``model.audio``.
+    """Load AudioSet weights into ``model.audio``.
 
     Args:
         model: With an :class:`~avseg.nn.audio.AudioEncoder` as ``audio``.
         source: For ``vggish``, ``vggish-10086976.pth`` of the public PyTorch port; for ``mobile``,
-            ``mobile_audio.safetensors`` of ``benchmarks/distill_audio.py``; or a Hub id that holds a file of that name.
+            ``mobile_audio.safetensors`` of ``benchmarks/distill_audio.py``; or a Hub id with a file of that name.
 
     Raises:
-        CheckpointError: When the weights cannot be had or do not fit.
+        CheckpointError: When the weights cannot be found or do not fit.
     """
     encoder = model.audio
     if not isinstance(encoder, AudioEncoder) or encoder.net is None:

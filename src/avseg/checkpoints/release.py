@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' releases become our models, equal in their outputs."""
+"""Convert checkpoints of the authors' releases to our models, with equal outputs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,22 +14,22 @@ from avseg.interface import AVSModel
 from avseg.models import list_models, model_class
 
 _NOT_YET = {"sem_seg_head.": "a detectron2 model"}
-"""Prefix of a key → whose checkpoint it is, for those we know and do not read."""
+"""Prefix of a key → source of the checkpoint, for recognised formats that cannot be read."""
 
 
 def from_release(state_dict_or_path: Mapping[str, Tensor] | str | Path, vggish: str | None = None) -> AVSModel:
-    """The model of a checkpoint of an authors' release, in evaluation mode.
+    """Build a model from a checkpoint of an authors' release, in evaluation mode.
 
-    Model, backbone, groups and classes are recognised from keys and shapes; every choice in which the release
-    differs from its paper is set; what the release never ran is dropped.
+    Model, backbone, groups and classes are recognised from keys and shapes. Settings in which the release differs from
+    its paper follow the release; tensors that the release does not use are dropped.
 
     Args:
         state_dict_or_path: The state dict, or a ``.pth`` or ``.safetensors`` file with it.
-        vggish: File or Hub id of VGGish's weights, which no release contains. Without it the model takes
-            audio embeddings (B, T, 128) and no log-mel.
+        vggish: File or Hub id of the weights of VGGish, which no release contains. Without it the model takes audio
+            embeddings (B, T, 128) instead of log-mel.
 
     Raises:
-        CheckpointError: When nobody's checkpoint is recognised, or with the keys that do not fit.
+        CheckpointError: When the checkpoint is not recognised, or keys do not fit.
     """
     if isinstance(state_dict_or_path, Mapping):
         what, state = "this state dict", strip_parallel(state_dict_or_path)
@@ -45,17 +45,17 @@ def from_release(state_dict_or_path: Mapping[str, Tensor] | str | Path, vggish: 
 
 
 def _with_vggish(model: AVSModel, vggish: str) -> AVSModel:
-    """The same model, hearing log-mel through VGGish."""
-    hearing = type(model)(replace(model.config, audio="vggish"), model.classes)
-    load_audio(hearing, vggish)
-    hearing.load_state_dict(model.state_dict(), strict=False)
-    return hearing.eval()
+    """Return the model with VGGish as its audio encoder."""
+    complete = type(model)(replace(model.config, audio="vggish"), model.classes)
+    load_audio(complete, vggish)
+    complete.load_state_dict(model.state_dict(), strict=False)
+    return complete.eval()
 
 
 def _unknown(what: str, state: Mapping[str, Tensor]) -> str:
     for prefix, name in _NOT_YET.items():
         if any(k.startswith(prefix) for k in state):
-            return f"{what} is a checkpoint of {name}, so far avseg reads {', '.join(list_models())}"
+            return f"{what} is a checkpoint of {name}: avseg reads those of {', '.join(list_models())}"
     return (
         f"{what} is no released checkpoint of {', '.join(list_models())}: among its {len(state)} keys "
         f"are {', '.join(sorted(state)[:3])}"
@@ -63,20 +63,20 @@ def _unknown(what: str, state: Mapping[str, Tensor]) -> str:
 
 
 def convert(file: Path, output: Path, vggish: str | None = None) -> Path:
-    """Write a release's checkpoint as a folder :func:`avseg.load` reads.
+    """Convert a checkpoint of an authors' release to a folder for :func:`avseg.load`.
 
     Args:
-        file: The authors' .pth file.
-        output: Folder to write; it must not hold a model yet.
-        vggish: File or Hub id of VGGish's weights, to make a model that hears sound instead of embeddings.
+        file: The .pth file of the authors.
+        output: Folder to write; it must not contain a model.
+        vggish: File or Hub id of the weights of VGGish, for a model that takes log-mel instead of embeddings.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: When the file is not recognised or does not fit, or the folder is taken.
+        CheckpointError: When the file is not recognised or does not fit, or the folder contains a model.
     """
     if (output / CARD).exists():
-        raise CheckpointError(f"{output} already holds a model: choose another folder")
+        raise CheckpointError(f"{output} already contains a model: choose another folder")
     model = from_release(file, vggish)
     return save(model, output, source=file.name, class_names=None)

@@ -1,4 +1,4 @@
-"""State dicts: read without running code, and loaded into modules."""
+"""Read state dicts safely, and load them into modules."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,13 +13,13 @@ from avseg.interface import Source
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or of a torch file, which cannot run code here.
+    """Read the tensors of a ``.safetensors`` or torch file without running code from it.
 
-    A dictionary that wraps the state dict under ``model``, ``state_dict`` or ``module`` is opened, and the prefix
-    that DataParallel puts on every key is dropped.
+    A dictionary with the state dict under ``model``, ``state_dict`` or ``module`` is unwrapped, and the prefix of
+    DataParallel is removed from keys.
 
     Raises:
-        CheckpointError: When the file is missing, unreadable, or holds anything but tensors.
+        CheckpointError: When the file is missing, unreadable, or contains anything but tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -30,19 +30,19 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Whatever a broken or hostile file provokes: the first line says enough.
+        # Broken and malicious files raise many kinds of errors; the first line is enough.
         reason = str(error).strip().partition("\n")[0][:160]
-        raise CheckpointError(f"{path} holds no plain tensors that can be read safely: {reason}") from error
+        raise CheckpointError(f"{path} has no plain tensors that can be read safely: {reason}") from error
     for wrapper in ("model", "state_dict", "module"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(f"{path} is no state dict: expected names of tensors, and tensors")
+        raise CheckpointError(f"{path} is no state dict: expected a mapping from names to tensors")
     return strip_parallel(state)
 
 
 def strip_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the ``module.`` that DataParallel puts before every key."""
+    """Return a state dict without the prefix ``module.`` of DataParallel."""
     prefix = "module." if all(k.startswith("module.") for k in state) else ""
     return {k[len(prefix) :]: v for k, v in state.items()}
 
@@ -55,21 +55,21 @@ def fit(
     source: Callable[[str], Source] = Source,
     unused: tuple[str, ...] = (),
 ) -> None:
-    """Load ``state`` into ``module``, all of it or nothing.
+    """Load ``state`` into ``module``, completely or not at all.
 
     Args:
-        module: Takes the weights.
+        module: Module to load into.
         state: The tensors.
-        what: Named in the error.
-        source: Key of the module → where its tensor is in ``state``; errors speak in the names of ``state``.
-        unused: Prefixes of keys that may be left over, such as another task's head.
+        what: Name of the weights for the error message.
+        source: Function from a key of the module to the location of its tensor in ``state``.
+        unused: Prefixes of keys that may remain unused, such as the head of another task.
 
     Raises:
-        CheckpointError: With the missing, unexpected and wrongly shaped keys.
+        CheckpointError: With the missing, unexpected and wrongly shaped keys, as named in ``state``.
     """
     own = module.state_dict()
     sources = {k: source(k) for k in own}
-    # Counters of batch norm are absent in old files and mean nothing in evaluation.
+    # Counters of batch norm are missing in old files and not used in evaluation.
     missing = {s.key for k, s in sources.items() if s.key not in state and not k.endswith("num_batches_tracked")}
     unexpected = {k for k in state if not k.startswith(unused)} - {s.key for s in sources.values()}
     taken = {k: _take(state[s.key], s.half) for k, s in sources.items() if s.key in state}

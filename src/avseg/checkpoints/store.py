@@ -8,10 +8,12 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
 
 from avseg.checkpoints.state import fit, read_state
+from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, did_you_mean
 from avseg.files import replacing
 from avseg.interface import AVSModel
@@ -74,18 +76,46 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card
 
 
-def load(name_or_path: str | Path) -> AVSModel:
-    """Load a model with its weights, in evaluation mode; ``model.card`` is its card.
+def load(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> AVSModel:
+    """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
     Args:
-        name_or_path: A bundled name such as ``tiny``, a folder written by :func:`save` or a file in it, or a Hub id.
+        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, or a Hub id.
+        device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
+        revision: Branch, tag or commit of a Hub id.
+        token: Access token for a private Hub id; None takes the one of ``hf auth login``.
 
     Raises:
-        CheckpointError: When the model cannot be found or read, or its weights do not fit.
+        CheckpointError: When the model cannot be found or read, or does not fit, or ``revision`` is given for a model
+            that is not from the Hub.
+        ConfigError: When the device cannot be used.
     """
-    path = Path(name_or_path)
-    if str(name_or_path) in bundled():
-        with as_file(files("avseg").joinpath("weights", str(name_or_path))) as folder:
+    if not isinstance(name_or_path, str | Path):
+        kind = type(name_or_path).__name__
+        raise CheckpointError(f"a model must be a bundled name, a path or a Hub id, as str or Path, got {kind}")
+    find_device(device)
+    name = str(name_or_path)
+    model = _load_local(name)
+    if model is None:
+        folder = _from_hub(name, revision, token)
+        _refuse_import(read_card(folder), name)
+        model = _load_folder(folder)
+    elif revision is not None:
+        raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
+    return move(model, device)
+
+
+def _load_local(name: str) -> AVSModel | None:
+    """Return a bundled model or one from a path; None if the name can only be a Hub id."""
+    path = Path(name)
+    if name in bundled():
+        with as_file(files("avseg").joinpath("weights", name)) as folder:
             return _load_folder(folder)
     if path.is_dir():
         return _load_folder(path)
@@ -93,25 +123,23 @@ def load(name_or_path: str | Path) -> AVSModel:
         if not (path.parent / CARD).is_file():
             raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
         return _load_folder(path.parent, read_state(path))
-    if str(name_or_path).count("/") == 1 and not str(name_or_path).startswith((".", "/")):
-        folder = _from_hub(str(name_or_path))
-        _refuse_import(read_card(folder), str(name_or_path))
-        return _load_folder(folder)
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return None
     raise CheckpointError(
-        f"no model {str(name_or_path)!r}: no bundled name, folder, file or Hub id. "
-        f"{did_you_mean(str(name_or_path), bundled())}"
+        f"no model {name!r}: no bundled name, folder, file or Hub id. {did_you_mean(name, bundled())}"
     )
 
 
-def _from_hub(repository: str) -> Path:
+def _from_hub(repository: str, revision: str | None, token: str | bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=[CARD, WEIGHTS]))
+        folder = snapshot_download(repository, revision=revision, token=token, allow_patterns=[CARD, WEIGHTS])
     except Exception as error:
         # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{repository} is no local folder, and the Hub says: {reason}") from error
+    return Path(folder)
 
 
 def _refuse_import(card: Mapping[str, Any], repository: str) -> None:

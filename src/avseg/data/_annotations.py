@@ -1,10 +1,10 @@
-"""The labelled moments of a user's videos, from PNG masks or COCO's JSON."""
+"""Labelled frames of the user's videos, from PNG masks or COCO JSON."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from avseg.data._coco import Coco, Drawing, read_coco
+from avseg.data._coco import Coco, CocoImage, read_coco
 from avseg.errors import DataError
 
 
@@ -13,15 +13,15 @@ class Moment(NamedTuple):
 
     Attributes:
         time: Seconds since the start of the video.
-        mask: Its labels, a file or a drawing; None when it is not labelled.
+        mask: Its labels, a PNG file or an image of a COCO file; None if it is not labelled.
     """
 
     time: float
-    mask: Path | Drawing | None
+    mask: Path | CocoImage | None
 
 
 def read_annotations(root: Path) -> dict[str, Coco]:
-    """``annotations.json``, under the name "", and the files of ``annotations``, under those of their videos.
+    """Read ``annotations.json``, with the key "", and the files in ``annotations``, with their videos' names as keys.
 
     Raises:
         DataError: When one cannot be read.
@@ -32,22 +32,22 @@ def read_annotations(root: Path) -> dict[str, Coco]:
 
 
 def labelled_moments(root: Path, annotations: Mapping[str, Coco]) -> dict[str, list[Moment]]:
-    """Name of each labelled video → its labelled moments in order, one for each second that has any.
+    """Return video name → its labelled moments in order, at most one per second.
 
-    Of several in one second that closest to its middle counts.
+    If a second has several labelled frames, the one closest to its middle is used.
 
     Args:
-        root: Holds ``masks``, unless there are annotations.
-        annotations: From :func:`read_annotations`.
+        root: Folder that holds ``masks``, unless there are annotations.
+        annotations: Result of :func:`read_annotations`.
 
     Raises:
-        DataError: When there is none, or a name does not say of which second it is.
+        DataError: When there are no labels, or a name does not give the second.
     """
     masks = root / "masks"
     if masks.is_dir() and annotations:
-        raise DataError(f"{root} has masks and annotations: which are meant? Move one of them away")
+        raise DataError(f"{root} has both masks and annotations: remove one of them")
     found: dict[str, dict[int, list[Moment]]] = {}
-    for name, moment in _painted(masks) if masks.is_dir() else _drawn(annotations):
+    for name, moment in _from_masks(masks) if masks.is_dir() else _from_coco(annotations):
         found.setdefault(name, {}).setdefault(int(moment.time), []).append(moment)
     if not found:
         raise DataError(f"no masks in {root}: expected masks/<video>/<second>.png, or annotations.json")
@@ -55,11 +55,11 @@ def labelled_moments(root: Path, annotations: Mapping[str, Coco]) -> dict[str, l
 
 
 def clips_of(moments: Iterable[Moment], seconds: int) -> Iterator[tuple[Moment, ...]]:
-    """Labelled moments, and those between them, cut into clips; each ends with its last labelled one.
+    """Cut labelled moments, and the unlabelled seconds between them, into clips that end with a labelled one.
 
     Args:
-        moments: Of one video.
-        seconds: Length of a clip; 0 makes one of all.
+        moments: Labelled moments of one video.
+        seconds: Length of a clip; 0 makes a single clip.
     """
     known = {int(moment.time): moment for moment in moments}
     end = max(known) + 1
@@ -73,22 +73,20 @@ def _middle(moments: list[Moment]) -> Moment:
     return min(moments, key=lambda moment: abs(moment.time % 1.0 - 0.5))
 
 
-def _painted(masks: Path) -> Iterator[tuple[str, Moment]]:
-    """The PNG masks: video, moment."""
+def _from_masks(masks: Path) -> Iterator[tuple[str, Moment]]:
+    """Yield video and moment of each PNG mask."""
     for path in sorted(masks.rglob("*.png")):
         if not path.stem.isdecimal():
-            raise DataError(f"{path}: a mask is named after its second, such as 3.png for the picture at 3.5 s")
+            raise DataError(f"{path}: a mask is named after its second, such as 3.png for the frame at 3.5 s")
         yield path.parent.relative_to(masks).as_posix(), Moment(int(path.stem) + 0.5, path)
 
 
-def _drawn(files: Mapping[str, Coco]) -> Iterator[tuple[str, Moment]]:
-    """The drawings of COCO files: video, moment."""
+def _from_coco(files: Mapping[str, Coco]) -> Iterator[tuple[str, Moment]]:
+    """Yield video and moment of each image in COCO files."""
     for video, coco in files.items():
-        for drawing in coco.drawings:
-            place = Path(drawing.name)
-            if drawing.time is None and not place.stem.isdecimal():
-                raise DataError(
-                    f'{drawing.file}: image {drawing.name!r} needs a "time", or the name <video>/<second>.png'
-                )
-            time = int(place.stem) + 0.5 if drawing.time is None else drawing.time
-            yield video or place.parent.as_posix(), Moment(time, drawing)
+        for image in coco.images:
+            place = Path(image.name)
+            if image.time is None and not place.stem.isdecimal():
+                raise DataError(f'{image.file}: image {image.name!r} needs a "time", or the name <video>/<second>.png')
+            time = int(place.stem) + 0.5 if image.time is None else image.time
+            yield video or place.parent.as_posix(), Moment(time, image)

@@ -1,4 +1,4 @@
-"""What a data set is: numbered samples of one ``Clip`` and its ``Target``, and the names of its classes."""
+"""Base class of data sets: indexed samples of one ``Clip`` and its ``Target``, and class names."""
 
 from abc import abstractmethod
 from typing import ClassVar, NamedTuple
@@ -16,8 +16,8 @@ class Sample(NamedTuple):
     """One clip (B = 1) or a batch of them.
 
     Attributes:
-        clip: What the model gets.
-        target: What it should say.
+        clip: Input of the model.
+        target: Ground truth.
         names: One unique, stable name per clip.
     """
 
@@ -31,11 +31,11 @@ class AVSDataset(Dataset[Sample]):
 
     Attributes:
         class_names: Label → name. ``("background", "sounding")`` for one-class tasks.
-        classes: K of a model for this data: 1 when there are two names, else one per name.
-        category_names: Label → name of the labels in the masks. ``class_names``, unless a one-class task's masks tell
-            what it is that sounds.
-        categories: How many things these labels tell apart, background not counted.
-        phase: When in its second a frame was taken: frame k is at k + ``phase`` s.
+        classes: K of a model for this data: 1 if there are two names, else one per name.
+        category_names: Label → name of the labels in the masks; ``class_names``, unless the masks of a one-class task
+            hold the category of the sounding object.
+        categories: Number of categories in the masks, without the background.
+        phase: Offset of a frame within its second: frame k is at k + ``phase`` s.
     """
 
     class_names: tuple[str, ...]
@@ -43,36 +43,36 @@ class AVSDataset(Dataset[Sample]):
 
     @property
     def classes(self) -> int:
-        """K, the output channels a model needs for this data."""
+        """Return K, the number of output channels of a model for this data."""
         return 1 if len(self.class_names) == 2 else len(self.class_names)
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """Label → name of the labels in the masks."""
+        """Return label → name of the labels in the masks."""
         return self.class_names
 
     @property
     def categories(self) -> int:
-        """How many things the labels in the masks tell apart, background not counted."""
+        """Return the number of categories in the masks, without the background."""
         return len(self.category_names) - 1
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Clip ``index``, with B = 1. The same index gives the same sample, in every process."""
+        """Return clip ``index``, with B = 1; the same sample for the same index, in every process."""
 
 
 def collate(samples: list[Sample]) -> Sample:
-    """One batch from samples of equal size; shorter clips are padded with invalid, unlabelled frames.
+    """Collate samples of equal size into a batch; shorter clips are padded with invalid, unlabelled frames.
 
     Raises:
         DataError: When heights and widths differ.
     """
-    _agree("clips", {s.clip.frames.shape[-2:]: s.names[0] for s in samples}, "set a size, or batch_size 1")
-    _agree("masks", {s.target.masks.shape[-2:]: s.names[0] for s in samples}, "set batch_size 1")
+    _check_sizes("clips", {s.clip.frames.shape[-2:]: s.names[0] for s in samples}, "set a size, or batch_size 1")
+    _check_sizes("masks", {s.target.masks.shape[-2:]: s.names[0] for s in samples}, "set batch_size 1")
     longest = max(s.clip.frames.shape[1] for s in samples)
     samples = [lengthen(s, longest) for s in samples]
     clip = Clip(
@@ -85,7 +85,10 @@ def collate(samples: list[Sample]) -> Sample:
 
 
 def lengthen(sample: Sample, frames: int) -> Sample:
-    """A sample of ``frames`` frames or more: those added are grey, unheard, invalid, unlabelled, with label 0."""
+    """Pad a sample to at least ``frames`` frames.
+
+    Padding frames are 0 in frames and log-mel (mean grey; not silence), invalid, unlabelled, and have label 0.
+    """
 
     def longer(x: Tensor) -> Tensor:
         return pad(x, (0, 0) * (x.ndim - 2) + (0, max(frames - x.shape[1], 0)))
@@ -98,8 +101,8 @@ def lengthen(sample: Sample, frames: int) -> Sample:
     )
 
 
-def _agree(what: str, sizes: dict[torch.Size, str], remedy: str) -> None:
-    """Refuse unequal sizes, naming one clip of each."""
+def _check_sizes(what: str, sizes: dict[torch.Size, str], remedy: str) -> None:
+    """Raise DataError for unequal sizes, naming one clip of each size."""
     if len(sizes) > 1:
         found = ", ".join(f"{name} {tuple(size)}" for size, name in sizes.items())
         raise DataError(f"{what} of one batch must agree in height and width, got {found}: {remedy}")

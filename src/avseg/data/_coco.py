@@ -1,6 +1,6 @@
-"""COCO's JSON of labelled pictures → labels: polygons, and run lengths compressed or not.
+"""Rasterise COCO JSON annotations to labels: polygons, and compressed or uncompressed run lengths.
 
-A picture that is listed is labelled, also when nothing is drawn in it. What is drawn later covers what was before.
+A listed image is labelled even if it has no annotation. Later annotations cover earlier ones.
 """
 
 import json
@@ -17,15 +17,15 @@ from avseg.media import rle
 Labels = NDArray[np.int64]
 
 
-class Drawing(NamedTuple):
-    """The labels of one picture, as they are drawn.
+class CocoImage(NamedTuple):
+    """One image of a COCO file, with its annotations.
 
     Attributes:
-        file: Where they are listed.
+        file: The COCO file.
         name: COCO's ``file_name``.
         size: (H, W).
-        time: Seconds since the start of the video, where the file says.
-        shapes: Class and segmentation of each thing, in order.
+        time: Seconds since the start of the video, if the file gives it.
+        shapes: Class and segmentation of each object, in order.
     """
 
     file: Path
@@ -35,77 +35,75 @@ class Drawing(NamedTuple):
     shapes: tuple[tuple[str, Any], ...]
 
     def labels(self, class_names: Sequence[str]) -> Labels:
-        """(H, W) int64.
+        """Rasterise the annotations to (H, W) int64 labels.
 
         Args:
             class_names: Label → name.
 
         Raises:
-            DataError: When a segmentation cannot be drawn.
+            DataError: When a segmentation is not valid.
         """
         labels = np.zeros(self.size, np.int64)
         try:
             for name, segmentation in self.shapes:
                 labels[mask_of(segmentation, self.size)] = class_names.index(name)
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{self.file}: the {name} in {self.name} cannot be drawn: {error}") from None
+            raise DataError(f"{self.file}: the segmentation of {name} in {self.name} is not valid: {error}") from None
         return labels
 
 
 class Coco(NamedTuple):
-    """What a file holds.
+    """Content of a COCO file.
 
     Attributes:
-        class_names: In the order of their ids, without the background.
-        drawings: One for each picture.
+        class_names: Names in the order of their ids, without the background.
+        images: The images.
     """
 
     class_names: tuple[str, ...]
-    drawings: tuple[Drawing, ...]
+    images: tuple[CocoImage, ...]
 
 
 def read_coco(path: Path) -> Coco:
-    """The pictures of a COCO file.
+    """Read a COCO file.
 
     Raises:
-        DataError: When it cannot be read or lacks something.
+        DataError: When it cannot be read or a field is missing.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         names = {c["id"]: str(c["name"]) for c in sorted(tree["categories"], key=lambda c: int(c["id"]))}
         shapes: dict[Any, list[tuple[str, Any]]] = {image["id"]: [] for image in tree["images"]}
-        for thing in tree["annotations"]:
-            shapes[thing["image_id"]].append((names[thing["category_id"]], thing["segmentation"]))
-        return Coco(
-            tuple(names.values()), tuple(_drawing(path, image, shapes[image["id"]]) for image in tree["images"])
-        )
+        for annotation in tree["annotations"]:
+            shapes[annotation["image_id"]].append((names[annotation["category_id"]], annotation["segmentation"]))
+        return Coco(tuple(names.values()), tuple(_image(path, image, shapes[image["id"]]) for image in tree["images"]))
     except KeyError as error:
-        raise DataError(f"{path} is not COCO's JSON of instances: {error} is missing") from None
+        raise DataError(f"{path} is not a COCO instances file: {error} is missing") from None
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read {path} as COCO's JSON of instances: {error}") from None
+        raise DataError(f"cannot read {path} as a COCO instances file: {error}") from None
 
 
-def _drawing(file: Path, image: Mapping[str, Any], shapes: Sequence[tuple[str, Any]]) -> Drawing:
+def _image(file: Path, image: Mapping[str, Any], shapes: Sequence[tuple[str, Any]]) -> CocoImage:
     time = image.get("time")
     if time is not None and not float(time) >= 0.0:
-        raise ValueError(f"the time of {image['file_name']!r} is {time} s")
+        raise ValueError(f"the time of {image['file_name']!r} must be 0 s or more, got {time}")
     size = int(image["height"]), int(image["width"])
-    return Drawing(file, str(image["file_name"]), size, None if time is None else float(time), tuple(shapes))
+    return CocoImage(file, str(image["file_name"]), size, None if time is None else float(time), tuple(shapes))
 
 
 def mask_of(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W): where a COCO segmentation is.
+    """Rasterise a COCO segmentation to an (H, W) mask.
 
     Args:
         segmentation: A list of polygons ``[x, y, x, y, ...]``, or a dictionary of ``size`` and ``counts``.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
 
     Raises:
-        ValueError: When it does not fit the picture, or is neither.
+        ValueError: When it does not fit the image, or has another form.
     """
     if isinstance(segmentation, Mapping):
         if tuple(segmentation["size"]) != size:
-            raise ValueError(f"its run lengths are of {segmentation['size']} pixels, the picture has {list(size)}")
+            raise ValueError(f"its run lengths are of {segmentation['size']} pixels, the image has {list(size)}")
         counts = segmentation["counts"]
         return rle.decode(rle.RLE(size, counts.encode())) if isinstance(counts, str) else _runs(counts, size)
     if not isinstance(segmentation, list):
@@ -117,18 +115,18 @@ def mask_of(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _runs(counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Uncompressed run lengths, column by column, the first of them background."""
+    """Decode uncompressed run lengths, which go down the columns and begin with background."""
     height, width = size
     if sum(counts) != height * width:
-        raise ValueError(f"its run lengths fill {sum(counts)} pixels, not {list(size)}")
+        raise ValueError(f"its run lengths add up to {sum(counts)} pixels, not {list(size)}")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(width, height).T
 
 
 def _inside(corners: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The pixels whose middle is inside a polygon.
+    """Return the pixels with their centre inside a polygon.
 
-    Going right along a row of middles, each edge that is crossed switches between outside and inside.
+    Even-odd rule: along a row of pixel centres, each crossed edge switches between outside and inside.
     """
     height, width = size
     switches = np.zeros((height, width + 1), np.int64)

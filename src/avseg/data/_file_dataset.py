@@ -1,8 +1,8 @@
-"""What data sets made of files share: a list of clips, and pictures, labels and sounds that become a ``Sample``.
+"""Base class of data sets on disk: reads frames, masks and audio of listed clips into a ``Sample``.
 
-A data set says where its files lie (:meth:`FileDataset.find`) and what a mask means (:meth:`FileDataset.labels`);
-reading, fitting, normalising, hearing and padding are here. One whose clips are no files of their own (videos, mixed
-sounds) answers :meth:`FileDataset.shots` or :meth:`FileDataset.log_mel_of` in its own way.
+A subclass lists its files (:meth:`FileDataset.find`) and maps a mask file to labels (:meth:`FileDataset.labels`);
+reading, resizing, normalisation, log-mel and padding are implemented here. Data sets without one file per frame or
+sound (videos, mixed sounds) override :meth:`FileDataset.shots` or :meth:`FileDataset.log_mel_of`.
 """
 
 from abc import abstractmethod
@@ -31,18 +31,18 @@ Labels = NDArray[np.int64]
 
 
 class NoClipsError(DataError):
-    """A split that is empty, or that a data set does not have: the others can be used all the same."""
+    """A split that is empty or missing, while the others can be used."""
 
 
 class Entry(NamedTuple):
     """One clip on disk.
 
     Attributes:
-        name: Unique and stable; ``"category/name"`` where there are categories, for scores per category.
-        frames: The pictures, in order.
-        masks: Theirs, as many; None where a frame is not labelled.
-        sounds: The sound, or the several that are mixed.
-        notes: What else the data set wants to remember about the clip.
+        name: Unique, stable name; ``"category/name"`` if there are categories, for scores per category.
+        frames: Frame files, in order.
+        masks: One mask file per frame; None for a frame without labels.
+        sounds: The audio file, or several that are mixed.
+        notes: Further data of the clip, defined by the data set.
     """
 
     name: str
@@ -56,8 +56,8 @@ class Shot(NamedTuple):
     """One frame as stored.
 
     Attributes:
-        picture: RGB.
-        labels: (H, W), or None when the frame is not labelled.
+        picture: RGB image.
+        labels: (H, W), or None if the frame is not labelled.
     """
 
     picture: Image.Image
@@ -68,12 +68,12 @@ AudioPatches = Literal["wav", "wav_centred", "pkl"]
 
 
 class Part(NamedTuple):
-    """One file of a clip, and how to find out whether it can be used.
+    """One file of a clip, with a function that checks it.
 
     Attributes:
         kind: ``"frames"``, ``"masks"`` or ``"sounds"``.
         path: The file.
-        read: Reads it, or raises ``DataError``; width and height of a picture, else None.
+        read: Reads the file and returns width and height of an image, None for audio; raises ``DataError``.
     """
 
     kind: str
@@ -83,19 +83,19 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class FileConfig:
-    """Settings of every data set made of files.
+    """Settings of every data set on disk.
 
     Attributes:
-        root: The folder the data set lies in.
-        size: Height and width the frames are brought to, or (height, width); 0 leaves them as stored.
-        resize: "squash": the whole frame, whatever becomes of its proportions. "crop": the middle of it, in its
-            proportions. "native": as stored, whatever the size says.
-        original_masks: In val and test, masks stay as stored while frames are resized, so that scores are those of the
-            original resolution. In train they always fit the frames.
-        audio: "wav": consecutive patches of 0.96 s from the start of the sound, as AVSBench's code has them, so that
-            the sound runs ahead of the pictures by 40 ms a second. "wav_centred": the patch around the moment of
-            each frame. "pkl": the released log-mel pickles of S4 and MS3, read without running them.
-        cache: Folder in which log-mel patches are kept once they were computed; null keeps none.
+        root: Folder of the data set.
+        size: Side of the resized, square frames, or (height, width); 0 keeps the stored size.
+        resize: "squash": resize the whole frame, changing its aspect ratio. "crop": resize the centre crop of the
+            target's aspect ratio. "native": keep the stored size, independent of ``size``.
+        original_masks: In val and test, keep masks as stored while frames are resized, so that scores are at the
+            original resolution. In train masks always have the size of the frames.
+        audio: "wav": consecutive patches of 0.96 s from the start of the audio, as in AVSBench's code, so that the
+            audio runs ahead of the frames by 40 ms per second. "wav_centred": the patch centred on the time of each
+            frame. "pkl": the released log-mel pickles of S4 and MS3, read without executing code in them.
+        cache: Folder to cache log-mel patches in; null for no cache.
     """
 
     root: str = ""
@@ -117,21 +117,21 @@ class FileConfig:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width; 0 as stored."""
+        """Return height and width; 0 for the stored size."""
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
 
 
 class FileDataset(AVSDataset):
-    """Base of the data sets made of files. Subclasses are final; files are read when they are asked for.
+    """Base class of the data sets on disk. Subclasses are final; files are read on access.
 
     Args:
         config: Settings, a :class:`FileConfig`.
         split: ``"train"``, ``"val"`` or ``"test"``.
 
     Attributes:
-        root: The folder.
-        short: What frames hear after the end of the sound, see :func:`avseg.data._sound.consecutive`.
-        mark: The file a folder is recognised by, for messages.
+        root: Folder of the data set.
+        short: Padding of audio that is shorter than the clip, see :func:`avseg.data._sound.consecutive`.
+        mark: File by which a folder is recognised, for messages.
         besides: Names of files and folders that belong to the layout and are not read.
     """
 
@@ -145,60 +145,60 @@ class FileDataset(AVSDataset):
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """Settings that open what lies in a folder, one for each data set there; empty for another layout."""
+        """Return the settings of each data set of this layout in a folder; empty for another layout."""
         return []
 
     @property
     def published(self) -> int | None:
-        """Clips that this split has as published; None for data of one's own."""
+        """Return the published number of clips of this split; None for the user's own data."""
         return None
 
     @property
     def resize(self) -> Resize:
-        """How frames are resized in this split."""
+        """Return the resize mode of this split."""
         resize: Resize = self.config.resize
         return resize
 
     @property
     def padded_to(self) -> int:
-        """T that shorter clips are filled up to with invalid frames; 0 leaves them as they are."""
+        """Return the T to which shorter clips are padded with invalid frames; 0 for no padding."""
         return 0
 
     @property
     def masks_fit(self) -> bool:
-        """Whether masks are stored at the size of the frames, so that another size is a fault."""
+        """Return whether masks are stored at the size of the frames, so that another size is a fault."""
         return True
 
     @property
     def root(self) -> Path:
-        """The folder."""
+        """Return the folder of the data set."""
         if not self.config.root:
-            raise DataError("which folder? Set root (--data.root) to the one the data set lies in")
+            raise DataError("no folder given. Set root (--data.root) to the folder of the data set")
         return Path(self.config.root)
 
     @abstractmethod
     def find(self) -> list[Entry]:
-        """The clips of the split, in a stable order; opens no picture and no sound.
+        """List the clips of the split, in a stable order, without opening images or audio.
 
         Raises:
-            DataError: When their list is missing or wrong.
+            DataError: When the list is missing or not valid.
         """
 
     @abstractmethod
     def labels(self, path: Path) -> Labels:
-        """(H, W) labels of a mask file: 0 background, 255 not scored.
+        """Read the (H, W) labels of a mask file: 0 background, 255 not scored.
 
         Raises:
-            DataError: When it is missing, cannot be read, or holds something else.
+            DataError: When it is missing, cannot be read, or has labels without a class.
         """
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """The clips of the split.
+        """Return the clips of the split.
 
         Raises:
             NoClipsError: When there are none.
-            DataError: When their list is missing or wrong.
+            DataError: When the list is missing or not valid.
         """
         found = self.find()
         if not found:
@@ -222,7 +222,7 @@ class FileDataset(AVSDataset):
         return lengthen(Sample(Clip(frames[None], self.log_mel_of(entry)[None]), target, [entry.name]), self.padded_to)
 
     def shots(self, entry: Entry) -> list[Shot]:
-        """The frames of a clip and their labels, as stored.
+        """Read the frames of a clip and their labels, as stored.
 
         Raises:
             DataError: When a file is missing or cannot be read, or a mask does not fit its frame.
@@ -230,31 +230,31 @@ class FileDataset(AVSDataset):
         return [self._shot(*files) for files in zip(entry.frames, entry.masks, strict=True)]
 
     def picture(self, path: Path) -> Image.Image:
-        """A frame, RGB."""
-        return read_picture(existing(path, "every frame needs a picture"))
+        """Read a frame as RGB image."""
+        return read_picture(existing(path, "every frame needs an image"))
 
     def sound(self, path: Path) -> Tensor:
-        """A sound, (n,) float32 at 16 kHz.
+        """Read an audio file, (n,) float32 at 16 kHz.
 
         Raises:
             DataError: When it is missing, cannot be read, or has no samples.
         """
-        waveform = torch.from_numpy(read_sound(existing(path, "every clip needs a sound")))
+        waveform = torch.from_numpy(read_sound(existing(path, "every clip needs an audio file")))
         if not waveform.numel():
-            raise DataError(f"{path} holds no samples: give the sound of the clip")
+            raise DataError(f"{path} has no samples: give the audio of the clip")
         return waveform
 
     def log_mel_of(self, entry: Entry) -> Tensor:
-        """What the frames of a clip hear: log-mel (T, 1, 96, 64), or (T, 2, 96, 64) of stereo.
+        """Return the log-mel patches of a clip: (T, 1, 96, 64), or (T, 2, 96, 64) for stereo.
 
         Raises:
-            DataError: When a sound cannot be used.
+            DataError: When an audio file cannot be used.
         """
         how = f"{self.config.audio} {len(entry.frames)} {self.phase} {self.short}"
         return remembered(self.config.cache, entry.sounds, how, lambda: self._read_log_mel(entry))
 
     def parts(self, entry: Entry) -> Iterator[Part]:
-        """The files of a clip one by one, for ``avseg data check``; the first frame first."""
+        """Yield the files of a clip, beginning with the first frame, for ``avseg data check``."""
 
         def picture(path: Path) -> tuple[int, int]:
             return self.picture(path).size
@@ -291,7 +291,7 @@ class FileDataset(AVSDataset):
         return fitted(picture, self.config.shape, self.resize, Image.Resampling.BILINEAR)
 
     def _fit_labels(self, labels: Labels, picture: Image.Image) -> Labels:
-        """Labels at the size of the frame the model sees, or as stored if that is asked for."""
+        """Resize labels to the model's input, or keep the stored size with ``original_masks``."""
         if self.config.original_masks and self.split != "train":
             return labels
         stored = Image.fromarray(labels.astype(np.uint8))
@@ -302,10 +302,10 @@ class FileDataset(AVSDataset):
 
 
 def existing(path: Path, rule: str) -> Path:
-    """The path.
+    """Return the path of an existing file.
 
     Raises:
-        DataError: When there is no such file; ``rule`` says why there should be.
+        DataError: When there is no such file; ``rule`` is the reason why it is needed.
     """
     if not path.is_file():
         raise DataError(f"no {path}: {rule}")
@@ -313,16 +313,16 @@ def existing(path: Path, rule: str) -> Path:
 
 
 def check_labels(labels: Labels, path: Path, classes: int, source: str) -> Labels:
-    """The labels, none of which is beyond the classes.
+    """Return the labels after checking that each has a class.
 
     Args:
         labels: (H, W).
-        path: The mask, named in the error.
-        classes: How many there are, background included.
-        source: What says so.
+        path: The mask file, named in the error.
+        classes: Number of classes, background included.
+        source: Source of the class names, named in the error.
 
     Raises:
-        DataError: When there is another label than 0 … ``classes`` - 1 and 255.
+        DataError: When a label is neither in 0 … ``classes`` - 1 nor 255.
     """
     top = labels.max(initial=0, where=labels != IGNORE)
     if top >= classes:

@@ -1,4 +1,4 @@
-"""Which video of a user's folder is in which split: by lists, or by a rule."""
+"""Assign the videos of a folder to splits: by lists, or by a checksum of their names."""
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -9,37 +9,38 @@ from avseg.errors import DataError, did_you_mean
 
 _SPLITS = ("train", "val", "test")
 _SHARE = 10
-"""Without a list, one video of so many is in val, and one in test."""
+"""Without lists, one of ten videos is in val, and one in test."""
 
 
 def splits_of(root: Path, labelled: Collection[str], videos: Collection[str]) -> dict[str, str]:
-    """Name of each labelled video → its split.
+    """Return the split of each labelled video, by name.
 
     Args:
-        root: Holds ``split.csv`` (video,split), or ``train.txt``, ``val.txt`` and ``test.txt``, or neither.
+        root: Folder with ``split.csv`` (video,split), or ``train.txt``, ``val.txt`` and ``test.txt``, or neither.
         labelled: Names of videos that have masks.
         videos: Names of all videos.
 
     Raises:
-        DataError: When a list names no video, or a labelled video is in no list or in two.
+        DataError: When a listed name is not a video, or a labelled video is in no list or in two.
     """
     listed = list(_listed(root))
     if not listed:
         return _by_rule(labelled)
     splits = dict(listed)
-    if strange := [name for name in splits if name not in videos and name not in labelled]:
+    if unknown := [name for name in splits if name not in videos and name not in labelled]:
         raise DataError(
-            f"the lists of splits in {root} name no video of it: {strange[0]!r}. {did_you_mean(strange[0], videos)}"
+            f"the split lists of {root} name {unknown[0]!r}, which is not a video there. "
+            f"{did_you_mean(unknown[0], videos)}"
         )
     if twice := [name for name, split in listed if splits[name] != split]:
-        raise DataError(f"the lists of splits in {root} have {twice[0]!r} in two splits: keep it in one")
+        raise DataError(f"the split lists of {root} have {twice[0]!r} in two splits: keep it in one")
     if missing := [name for name in labelled if name not in splits]:
-        raise DataError(f"{missing[0]!r} has masks, but no list of splits in {root} names it: add it to one")
+        raise DataError(f"{missing[0]!r} has masks, but is in no split list of {root}: add it to one")
     return {name: splits[name] for name in labelled}
 
 
 def lines_of(path: Path) -> list[str] | None:
-    """The lines of a text that are not empty; None when there is no such file.
+    """Return the lines of a text file that are not empty; None if there is no such file.
 
     Raises:
         DataError: When it cannot be read.
@@ -61,7 +62,7 @@ def _listed(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _by_rule(names: Iterable[str]) -> dict[str, str]:
-    """In the order of a checksum the first tenth is test, the second val, each one video at least."""
+    """Sort by checksum: the first tenth is test, the second tenth val, at least one video each."""
     order = sorted(names, key=lambda name: (crc32(name.encode()), name))
     share = max(1, len(order) // _SHARE)
     return {name: "test" if i < share else "val" if i < 2 * share else "train" for i, name in enumerate(order)}

@@ -1,4 +1,4 @@
-"""The CSV file in which a released data set lists its clips."""
+"""Read the CSV file that lists the clips of a released data set."""
 
 import csv
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ class Row(dict[str, str]):
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Its rows, column → value, in the order of the file: the first value of a row is that of the first column.
+    """Read the rows as column → value, in the order of the file: the first value of a row is that of the first column.
 
     Args:
         path: The file.
-        columns: What the rows must have.
+        columns: Required columns.
 
     Raises:
-        DataError: When it is missing, cannot be read, lacks a column or a value, names an unknown split, or a file
-            outside the data set.
+        DataError: When it is missing, cannot be read, has no such column or no value, or names an unknown split or a
+            file outside the data set.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -53,15 +53,15 @@ def _check(row: Row, columns: Sequence[str], path: Path) -> None:
     for column in (next(iter(row)), *columns):
         value = row[column]
         if not value:
-            raise DataError(f"{row.place}: nothing in column {column!r}")
+            raise DataError(f"{row.place}: column {column!r} is empty")
         if Path(value).is_absolute() or ".." in Path(value).parts:
-            raise DataError(f"{row.place}: {value!r} is no name of a file in the data set")
+            raise DataError(f"{row.place}: {value!r} is not the name of a file in the data set")
     if row.get("split", "test") not in ("train", "val", "test"):
         raise DataError(f"{row.place}: split must be train, val or test, got {row['split']!r}")
 
 
-def _no_column(column: str, there: list[str], path: Path) -> NoReturn:
-    other = next((mark for mark in (";", "\t", "|") if len(there) == 1 and mark in there[0]), None)
+def _no_column(column: str, found: list[str], path: Path) -> NoReturn:
+    other = next((mark for mark in (";", "\t", "|") if len(found) == 1 and mark in found[0]), None)
     if other:
         raise DataError(f"{path} separates its columns by {other!r}: separate them by ','")
-    raise DataError(f"{path} has no column {column!r}. {did_you_mean(column, there)}")
+    raise DataError(f"{path} has no column {column!r}. {did_you_mean(column, found)}")

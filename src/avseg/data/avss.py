@@ -1,23 +1,23 @@
-"""AVSBench-semantic: what sounds, and what it is; 11356 clips of 5 or 10 s, 70 classes (arXiv 2301.13190).
+"""AVSBench-semantic: sounding objects and their classes; 11356 clips of 5 or 10 s, 70 classes (arXiv 2301.13190).
 
 ::
 
     ROOT/metadata.csv                                  columns uid, split, label: v1s, v1m or v2; others are not read
-    ROOT/label2idx.json                                {"background": 0, "accordion": 1, …}; counted from 1 does as well
+    ROOT/label2idx.json                                {"background": 0, "accordion": 1, …}, or numbered from 1
     ROOT/<label>/<uid>/frames/0.jpg                    … 4 (v1s, v1m) or … 9 (v2), at the videos' resolution
-                      /labels_semantic/0.png           grey or palette, number = class, 255 is never scored
-                      /labels_rgb/0.png                the same as colours of the PASCAL VOC palette
+                      /labels_semantic/0.png           grey or palette, value = class, 255 is never scored
+                      /labels_rgb/0.png                the same labels as colours of the PASCAL VOC palette
                       /audio.wav
 
 v1s and v1m are the clips of S4 and MS3, v2 is new. A v1s clip has one mask in train, five in val and test.
 
-Which frames are labelled: those with a mask. TPAVI, PCMANet and AVSegFormer flag the first frame alone of v1s clips in
-val and test too; but their flag goes into the loss, which they do not compute there, and their scores are of all
-frames, as those of CAVP and COMBO. So the five masks are scored here, in every protocol; what the protocols do
-differ in are the frames that fill a clip up to ten, see :mod:`avseg.metrics`.
+All frames with a mask are labelled. TPAVI, PCMANet and AVSegFormer flag only the first frame of v1s clips in val and
+test too; but the flag is used by the loss alone, which they do not compute there, and their scores include all frames,
+as do those of CAVP and COMBO. Therefore the five masks are scored here in every protocol. The protocols differ in the
+padding frames that extend a clip to ten, see :mod:`avseg.metrics`.
 
-MS3 as released does not say what sounds. With ``subsets: [v1m]``, ``task: binary``, ``pad: 0`` its clips do, for what
-trains on categories; but AVSBench-semantic relabelled them, so scores are not those of MS3.
+MS3 as released has no categories. ``subsets: [v1m]``, ``task: binary``, ``pad: 0`` gives its clips with categories, for
+models that train on them; but AVSBench-semantic relabelled the clips, so scores are not comparable with MS3.
 """
 
 import json
@@ -42,11 +42,11 @@ _PUBLISHED = {
     "v1m": {"train": 296, "val": 64, "test": 64},
     "v2": {"train": 4750, "val": 500, "test": 750},
 }
-"""Clips; their sums are the loaders' 8498, 1304 and 1554."""
+"""Numbers of clips; their sums are the 8498, 1304 and 1554 of the released loaders."""
 
 
 class AVSS(FileDataset):
-    """AVSBench-semantic: which of 70 kinds of things sounds where.
+    """AVSBench-semantic: segmentation of sounding objects of 70 classes.
 
     Args:
         config: Settings.
@@ -62,15 +62,16 @@ class AVSS(FileDataset):
         """Settings of :class:`AVSS`; root is the folder that holds ``metadata.csv``.
 
         Attributes:
-            resize: "as_released": crop in train, squash in val and test. Or one of them, or native, for all splits.
-            subsets: Which clips: v1s (one source, 5 s), v1m (several, 5 s), v2 (10 s).
-            masks: Which of the two kinds of mask files; both give the same labels.
-            unknown_colours: What a colour of no class means in labels_rgb: an error, or background as in the released
-                code.
-            pad: Frames that shorter clips are filled up to, with grey, silent, invalid frames, as the released
-                protocol has it; 0 leaves clips as they are.
-            task: "semantic": tell the classes apart. "binary": mark what sounds, one class; the masks name it all the
-                same.
+            resize: "as_released": crop in train, squash in val and test. "squash", "crop" or "native": the same for
+                all splits.
+            subsets: Subsets to use: v1s (one source, 5 s), v1m (several, 5 s), v2 (10 s).
+            masks: Kind of mask files; both give the same labels.
+            unknown_colours: Whether a colour without a class in labels_rgb raises an error, or is background as in the
+                released code.
+            pad: Number of frames to which shorter clips are padded, with invalid frames that are 0 in frames and
+                log-mel, as in the released protocol; 0 for no padding.
+            task: "semantic": one output channel per class. "binary": one class, "sounding"; the masks still hold the
+                categories.
         """
 
         root: str = "data/AVSBench-semantic"
@@ -93,12 +94,12 @@ class AVSS(FileDataset):
     mark: ClassVar[str] = _TABLE
     besides: ClassVar[frozenset[str]] = frozenset({
         _TABLE, _NAMES, "labels_rgb", "labels_semantic", *_FRAMES,
-        "processed_frames", "processed_labels_semantic", "audio.pkl",  # which COMBO makes
+        "processed_frames", "processed_labels_semantic", "audio.pkl",  # written by COMBO
     })  # fmt: skip
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """One data set, where its table and one of its subsets are, with the kind of masks that is there."""
+        """Return one data set if its table and a subset exist, with the kind of masks found."""
         clips = [root / label for label in _FRAMES if (root / label).is_dir()]
         if not (root / _TABLE).is_file() or not clips:
             return []
@@ -109,30 +110,30 @@ class AVSS(FileDataset):
 
     @property
     def published(self) -> int:
-        """Clips in the release of the chosen subsets."""
+        """Return the published number of clips of the chosen subsets."""
         return sum(_PUBLISHED[subset][self.split] for subset in self.config.subsets)
 
     @property
     def resize(self) -> Resize:
-        """How frames are resized in this split."""
+        """Return the resize mode of this split."""
         if self.config.resize == "as_released":
             return "crop" if self.split == "train" else "squash"
         return super().resize
 
     @property
     def padded_to(self) -> int:
-        """T that shorter clips are filled up to with invalid frames."""
+        """Return the T to which shorter clips are padded with invalid frames."""
         return int(self.config.pad)
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Label → name; of the binary task, what sounds."""
+        """Return label → name; background and sounding for the binary task."""
         return ("background", "sounding") if self.config.task == "binary" else self.category_names
 
     @cached_property
     def category_names(self) -> tuple[str, ...]:
-        """Label → name of the labels in the masks, in the order of ``label2idx.json``."""
-        path = existing(self.root / _NAMES, "it names the classes, and comes with AVSBench-semantic")
+        """Return label → name of the labels in the masks, in the order of ``label2idx.json``."""
+        path = existing(self.root / _NAMES, "it names the classes, and is part of AVSBench-semantic")
         try:
             stored = json.loads(path.read_text("utf-8"))
             if not isinstance(stored, dict):
@@ -148,11 +149,11 @@ class AVSS(FileDataset):
         return tuple(name for _, name in numbered)
 
     def find(self) -> list[Entry]:
-        """The rows of the table that are of this split and of the chosen subsets."""
+        """List the rows of the table that belong to this split and the chosen subsets."""
         rows = read_rows(self.root / _TABLE, ("uid", "split", "label"))
-        strange = next((row for row in rows if row["label"] not in _FRAMES), None)
-        if strange is not None:
-            raise DataError(f"{strange.place}: label must be v1s, v1m or v2, got {strange['label']!r}")
+        unknown = next((row for row in rows if row["label"] not in _FRAMES), None)
+        if unknown is not None:
+            raise DataError(f"{unknown.place}: label must be v1s, v1m or v2, got {unknown['label']!r}")
         return [self._entry(r) for r in rows if r["split"] == self.split and r["label"] in self.config.subsets]
 
     def _entry(self, row: Row) -> Entry:
@@ -167,7 +168,7 @@ class AVSS(FileDataset):
         )
 
     def labels(self, path: Path) -> Labels:
-        """The classes, the same from either kind of mask."""
+        """Read the class labels, which are the same from both kinds of masks."""
         if self.config.masks == "labels_rgb":
             labels = read_colours(path, self.config.unknown_colours)
         else:

@@ -37,7 +37,7 @@ _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
 class Composed(NamedTuple):
-    """A composed clip with everything that decided it.
+    """A composed clip with its objects, their states and the files used.
 
     Attributes:
         frames: (T, H, W, 3) uint8.
@@ -91,13 +91,14 @@ class ComposedClips(AVSDataset):
             kind: Compose clips of this kind alone: one photograph, two, two to four, or cut-outs before one.
             size: Height and width of the frames, or (height, width).
             frames: T, seconds per clip.
-            train: Clips in the split of that name.
-            val: Clips in the split of that name.
-            test: Clips in the split of that name.
+            train: Number of clips in the training split.
+            val: Number of clips in the validation split.
+            test: Number of clips in the test split.
             negatives: Probability that nothing visible sounds in the whole clip.
             class_weights: Class name → factor of its probability to be shown.
+            picture_weights: Beginning of a file's name → factor of its probability among the pictures of its class.
             broken: Raise at a file that cannot be read, or skip such files and name them.
-            seed: Another seed, other clips.
+            seed: Seed of the clips.
         """
 
         root: str = ""
@@ -113,6 +114,7 @@ class ComposedClips(AVSDataset):
         test: int = 500
         negatives: float = 0.28
         class_weights: dict[str, float] = field(default_factory=dict)
+        picture_weights: dict[str, float] = field(default_factory=dict)
         broken: Broken = "error"
         seed: int = 0
 
@@ -135,12 +137,12 @@ class ComposedClips(AVSDataset):
 
         @property
         def height(self) -> int:
-            """H in pixels."""
+            """Return H in pixels."""
             return self.size if isinstance(self.size, int) else self.size[0]
 
         @property
         def width(self) -> int:
-            """W in pixels."""
+            """Return W in pixels."""
             return self.size if isinstance(self.size, int) else self.size[1]
 
     def __init__(self, config: Config, split: str) -> None:
@@ -150,10 +152,11 @@ class ComposedClips(AVSDataset):
         names = [self.stock.classes[n].name for n in sorted(self.stock.classes)]
         unknown = sorted(set(config.class_weights) - set(names))
         if unknown:
-            raise ConfigError(f"class_weights names {unknown[0]!r}, which is no class of the stock")
+            raise ConfigError(f"class_weights names {unknown[0]!r}, which is not a class of the stock")
         self._names = ("background", *names)
         self.class_names = self._names if config.task == "semantic" else ("background", "sounding")
-        self._composer = Composer(self.stock, (config.width, config.height), config.class_weights)
+        size = config.width, config.height
+        self._composer = Composer(self.stock, size, config.class_weights, config.picture_weights)
         if gaps := self.stock.gaps():
             warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
         if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):
@@ -161,7 +164,7 @@ class ComposedClips(AVSDataset):
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """Label → name of the labels in the masks."""
+        """Return label → name of the labels in the masks."""
         return self._names if self.config.categories else self.class_names
 
     def __len__(self) -> int:
@@ -178,13 +181,13 @@ class ComposedClips(AVSDataset):
         return Sample(clip, target, [f"{self._sounding(scene)}/{self.split}-{index:06d}"])
 
     def _sounding(self, scene: Composed) -> str:
-        """Return the class of what sounds in a clip, ``"several"`` or ``"nothing"``."""
+        """Return the class of the sounding object of a clip, ``"several"`` or ``"nothing"``."""
         states = scene.states == soundtrack.SOUNDING
         found = {c for c, row in zip(scene.classes, states, strict=True) if row.any()}
         return "several" if len(found) > 1 else self._names[found.pop()] if found else "nothing"
 
     def compose(self, index: int) -> Composed:
-        """Return clip ``index`` with everything known about it.
+        """Return clip ``index`` with its objects, their states and the files used.
 
         Raises:
             IndexError: When there is no such clip.

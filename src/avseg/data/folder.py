@@ -1,14 +1,14 @@
-"""A data set in a folder: what ``avseg data compose`` writes, and the way to bring your own.
+"""A data set in a folder: written by ``avseg data compose`` and ``prepare``, or by the user.
 
 ::
 
     ROOT/dataset.json                    {"class_names": ["background", "dog", ...], "variant": "avss"}
-    ROOT/<split>/<clip>/frames/0.jpg     frame k, at k + 0.5 s; .png does as well; one for every second
-    ROOT/<split>/<clip>/masks/0.png      palette or grey, label = place in class_names, 255 is never scored
+    ROOT/<split>/<clip>/frames/0.jpg     frame k, at k + 0.5 s; .jpg or .png; one per second
+    ROOT/<split>/<clip>/masks/0.png      palette or grey, label = index in class_names, 255 is never scored
     ROOT/<split>/<clip>/audio.wav        any rate and number of channels
 
 Splits are ``train``, ``val``, ``test``. A frame without a mask is unlabelled. With ``"variant": "ms3"`` or ``"s4"``
-the task has one class, whatever the names: everything but 0 (and 255) sounds.
+the task has one class, independent of the names: every label but 0 and 255 is sounding.
 """
 
 import json
@@ -30,7 +30,7 @@ _CARD = "dataset.json"
 
 
 class Folder(FileDataset):
-    """Your own clips: frames, masks and sound in a folder each, as avseg data compose writes them.
+    """Your own clips: one folder per clip with frames, masks and audio, as written by avseg data compose.
 
     Args:
         config: Settings.
@@ -47,7 +47,7 @@ class Folder(FileDataset):
 
         Attributes:
             variant: ``"s4"``: one class, in train only the first frame is labelled. ``"ms3"``: one class. ``"avss"``:
-                all classes. Left out, as ``dataset.json`` says.
+                all classes. null for the variant in ``dataset.json``.
         """
 
         audio: Literal["wav", "wav_centred"] = "wav_centred"
@@ -63,12 +63,12 @@ class Folder(FileDataset):
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """One data set, where there is a ``dataset.json``."""
+        """Return one data set if there is a ``dataset.json``."""
         return [{"root": str(root)}] if (root / _CARD).is_file() else []
 
     @cached_property
     def _card(self) -> dict[str, Any]:
-        """``dataset.json``, checked."""
+        """Read and check ``dataset.json``."""
         path = self.root / _CARD
         try:
             card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -85,17 +85,17 @@ class Folder(FileDataset):
 
     @cached_property
     def variant(self) -> str:
-        """The variant asked for, or the one ``dataset.json`` names."""
+        """Return the variant of the settings, or that of ``dataset.json``."""
         return self.config.variant or str(self._card.get("variant", "avss"))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Label → name."""
+        """Return label → name."""
         return tuple(self._card["class_names"]) if self.variant == "avss" else ("background", "sounding")
 
     def find(self) -> list[Entry]:
-        """The folders of the split that hold frames."""
-        self._card  # noqa: B018 - a folder without dataset.json is refused first
+        """List the folders of the split that have frames."""
+        self._card  # noqa: B018 - raises if dataset.json is missing
         folder = self.root / self.split
         found = sorted(p for p in folder.iterdir() if (p / "frames").is_dir()) if folder.is_dir() else []
         found = [p for p in found if not p.name.startswith(".")]
@@ -104,7 +104,7 @@ class Folder(FileDataset):
         return [self._entry(clip) for clip in found]
 
     def picture(self, path: Path) -> Image.Image:
-        """A frame, RGB."""
+        """Read a frame as RGB image."""
         return read_picture(existing(path, "frames are numbered from 0 on"))
 
     def _entry(self, clip: Path) -> Entry:
@@ -120,7 +120,7 @@ class Folder(FileDataset):
         )
 
     def labels(self, path: Path) -> Labels:
-        """Labels as stored; for one class everything but 0 and 255 is 1."""
+        """Read labels as stored; for one class, all but 0 and 255 become 1."""
         labels = read_labels(existing(path, "every labelled frame needs a mask")).astype(np.int64)
         if self.variant != "avss":
             return np.where(labels == IGNORE, IGNORE, (labels > 0).astype(np.int64))
@@ -128,7 +128,7 @@ class Folder(FileDataset):
 
 
 def _frames(clip: Path) -> tuple[Path, ...]:
-    """The pictures 0, 1, 2, ... of a clip, as many as there are; a gap is a file that is not there."""
+    """Return as many of the frames 0, 1, 2, ... as there are images; a gap becomes the path of a missing file."""
     found = {p.stem: p for p in (clip / "frames").iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")}
     numbers = [str(k) for k in range(max(len(found), 1))]
     return tuple(found.get(number, clip / "frames" / f"{number}.jpg") for number in numbers)

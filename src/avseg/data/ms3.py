@@ -1,14 +1,14 @@
-"""AVSBench-object MS3: several things may sound; 424 clips of 5 s, all frames labelled (arXiv 2207.05042).
+"""AVSBench-object MS3: multiple sound sources; 424 clips of 5 s, all frames labelled (arXiv 2207.05042).
 
 ::
 
     ROOT/ms3_meta_data.csv                                 name, split
-    ROOT/ms3_data/visual_frames/<name>/<name>.mp4_1.png    … 5; 224 x 224; no folder for the split
+    ROOT/ms3_data/visual_frames/<name>/<name>.mp4_1.png    … 5; 224 x 224; no folder per split
                  /gt_masks/<split>/<name>/<name>_1.png     … 5
                  /audio_wav/<split>/<name>.wav
-                 /audio_log_mel/<split>/<name>.pkl         read with audio: pkl alone
+                 /audio_log_mel/<split>/<name>.pkl         read only with audio: pkl
 
-Frame k (from 1) shows k - 1/16 s. Anything but 0 in a mask sounds.
+Frame k (from 1) is at k - 1/16 s. All values but 0 in a mask are sounding.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _FRAMES = range(1, 6)
 
 
 class MS3(FileDataset):
-    """AVSBench-object, multiple sources: what sounds changes within a clip.
+    """AVSBench-object, multiple sources: the sounding objects change within a clip.
 
     Args:
         config: Settings.
@@ -47,16 +47,16 @@ class MS3(FileDataset):
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """One data set, where its table is."""
+        """Return one data set if its table exists."""
         return [{"root": str(root)}] if (root / _TABLE).is_file() else []
 
     @property
     def published(self) -> int:
-        """Clips in the release (arXiv 2207.05042, Table 1)."""
+        """Return the published number of clips (arXiv 2207.05042, Table 1)."""
         return {"train": 296, "val": 64, "test": 64}[self.split]
 
     def find(self) -> list[Entry]:
-        """The rows of the table that are of this split."""
+        """List the rows of the table that belong to this split."""
         rows = read_rows(self.root / _TABLE, ("split",))
         return [self._entry(next(iter(row.values()))) for row in rows if row["split"] == self.split]
 
@@ -71,5 +71,5 @@ class MS3(FileDataset):
         )
 
     def labels(self, path: Path) -> Labels:
-        """1 where the mask is not 0."""
+        """Read labels: 1 where the mask is not 0."""
         return read_binary(path)

@@ -1,15 +1,15 @@
-"""AVSBench-object S4: one thing sounds; 4932 clips of 5 s in 23 categories (arXiv 2207.05042).
+"""AVSBench-object S4: a single sound source; 4932 clips of 5 s in 23 categories (arXiv 2207.05042).
 
 ::
 
     ROOT/s4_meta_data.csv                                  name, start second, category, split
     ROOT/s4_data/visual_frames/<split>/<category>/<name>/<name>_1.png     … 5; 224 x 224
-                /gt_masks/<split>/<category>/<name>/<name>_1.png          … 5; in train the first alone
+                /gt_masks/<split>/<category>/<name>/<name>_1.png          … 5; in train only the first
                 /audio_wav/<split>/<category>/<name>.wav
-                /audio_log_mel/<split>/<category>/<name>.pkl              read with audio: pkl alone
+                /audio_log_mel/<split>/<category>/<name>.pkl              read only with audio: pkl
 
-Frame k (from 1) shows k - 1/16 s. Anything but 0 in a mask sounds. The training masks are those of the first frame:
-the other four do not train.
+Frame k (from 1) is at k - 1/16 s. All values but 0 in a mask are sounding. In train only the first frame has a mask;
+the other four are unlabelled.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _FRAMES = range(1, 6)
 
 
 class S4(FileDataset):
-    """AVSBench-object, single source: one thing sounds throughout.
+    """AVSBench-object, single source: one object sounds throughout the clip.
 
     Args:
         config: Settings.
@@ -41,9 +41,9 @@ class S4(FileDataset):
         """Settings of :class:`S4`; root is the folder that holds ``s4_meta_data.csv``.
 
         Attributes:
-            frames: Which frames: squashed to 224 x 224, or of the original resolution, where a release has them. The
-                masks are the same for both.
-            categories: Masks hold the number of the clip's category instead of 1: its place, from 1, among the sorted
+            frames: Folder of the frames: squashed to 224 x 224, or in original resolution, which not every release
+                has. The masks are the same for both.
+            categories: Masks hold the number of the clip's category instead of 1: its index, from 1, in the sorted
                 categories of all splits.
         """
 
@@ -60,32 +60,32 @@ class S4(FileDataset):
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """One data set, where its table is."""
+        """Return one data set if its table exists."""
         return [{"root": str(root)}] if (root / _TABLE).is_file() else []
 
     @property
     def published(self) -> int:
-        """Clips in the release (arXiv 2207.05042, Table 1)."""
+        """Return the published number of clips (arXiv 2207.05042, Table 1)."""
         return {"train": 3452, "val": 740, "test": 740}[self.split]
 
     @property
     def masks_fit(self) -> bool:
-        """Masks are as large as the squashed frames."""
+        """Return whether the squashed frames are used: only they have the size of the masks."""
         return bool(self.config.frames == "visual_frames")
 
     @cached_property
     def category_names(self) -> tuple[str, ...]:
-        """Label → name of the labels in the masks, the categories where they are told."""
+        """Return label → name of the labels in the masks: the categories with the setting of that name."""
         if not self.config.categories:
             return self.class_names
         return ("background", *sorted({row["category"] for row in self._rows()}))
 
     def _rows(self) -> list[Row]:
-        """The table, all splits of it."""
+        """Read the table of all splits."""
         return read_rows(self.root / _TABLE, ("category", "split"))
 
     def find(self) -> list[Entry]:
-        """The rows of the table that are of this split."""
+        """List the rows of the table that belong to this split."""
         return [self._entry(next(iter(r.values())), r["category"]) for r in self._rows() if r["split"] == self.split]
 
     def _entry(self, name: str, category: str) -> Entry:
@@ -103,10 +103,10 @@ class S4(FileDataset):
         )
 
     def shots(self, entry: Entry) -> list[Shot]:
-        """The frames of a clip; where it is labelled, 1 or the number of its category."""
+        """Read the frames of a clip; labels are 1, or the number of its category."""
         label = self.category_names.index(entry.notes) if self.config.categories else 1
         return [Shot(s.picture, None if s.labels is None else s.labels * label) for s in super().shots(entry)]
 
     def labels(self, path: Path) -> Labels:
-        """1 where the mask is not 0."""
+        """Read labels: 1 where the mask is not 0."""
         return read_binary(path)

@@ -1,20 +1,20 @@
-"""A benchmark that draws itself: twelve kinds of things that sound, nothing to download.
+"""A synthetic benchmark: rendered objects of twelve classes with synthesised sounds, no download needed.
 
-Each clip shows one to four things of different kinds before a varied background, with camera and object motion and
-occlusion. Some sound, some are silent, some are heard without being seen; the masks mark the visible pixels of
-what sounds in the second around a frame. Frame k is at k + 0.5 s, sounds switch at whole seconds.
+Each clip shows one to four objects of different classes before a varied background, with camera and object motion and
+occlusion. Objects are sounding, silent, or off screen but audible; the masks mark the visible pixels of the objects
+that sound in the second around a frame. Frame k is at k + 0.5 s, sounds switch at whole seconds.
 
-The splits differ in appearance and sound: the range of each parameter (hue, proportion, pitch, tempo, ...) is cut
-into cells, and within every cell train, val and test own separate parts
+The splits differ in appearance and sound: the range of each parameter (hue, proportion, pitch, tempo, ...) is divided
+into cells, and within every cell train, val and test use disjoint parts
 (:data:`avseg.synthesis.sprites.traits.REGIONS`).
 
-Kinds: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked strings), drum (strokes), bell
+Classes: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked strings), drum (strokes), bell
 (inharmonic ringing), clock (ticks), ambulance (siren), tractor (engine), helicopter (rotor), chainsaw (buzz).
 
-Two subsets (``ambiguity``) ask for what is hard in audio-visual segmentation (arXiv 2503.12847). *Spatial*: two things
-that look alike, one of which sounds; which does a model mark? They are of two kinds, :data:`LOOKALIKES`, told apart by
-how each kind sounds: two of one kind could not be told apart by anyone, since looks and voice of a thing are drawn
-independently of each other. *Temporal*: sounds that start and stop all the time.
+Two subsets (``ambiguity``) test hard cases of audio-visual segmentation (arXiv 2503.12847). *Spatial*: two visually
+similar objects, of which only one is sounding. They are of two classes, :data:`LOOKALIKES`, which the sound
+distinguishes: two objects of one class could not be distinguished, because appearance and sound of an object are
+sampled independently. *Temporal*: sounds with frequent onsets and offsets.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,21 +70,21 @@ def _pair(one: str, other: str) -> tuple[int, int]:
 
 
 LOOKALIKES = (_pair("dog", "cat"), _pair("drum", "clock"), _pair("ambulance", "tractor"), _pair("guitar", "chainsaw"))
-"""Labels of kinds that look alike: animals with fur, something round and pale in a frame of colour, vehicles from the
-side, a body with a long neck at any angle. Drawn alike, the two of a pair have more :func:`likeness` (on average 0.57 …
-0.74 in the four pairs) than two things of one kind have (0.48)."""
+"""Label pairs of visually similar classes: animals with fur, a pale disc in a coloured frame, vehicles from the side, a
+body with a long neck at any angle. Selected for similarity, the two objects of a pair have a higher :func:`likeness`
+(on average 0.57 … 0.74 in the four pairs) than two objects of one class (0.48)."""
 _DRAFTS = 12
-"""Of this many drawings of each of the two, the pair most alike is shown."""
+"""Number of candidates per object, of which the most similar pair is shown."""
 _DRAFT = 32
-"""Pixels of these drawings."""
+"""Size of the candidates in pixels."""
 
 
-class Drawn:
-    """The stock of drawn things, with one split's appearance and sound.
+class SpriteStock:
+    """Stock of rendered objects and synthesised sounds, with the appearance and sound of one split.
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
-        looks: Label → seed of how it looks, for labels that shall not look different every time.
+        looks: Label → seed of its appearance, for labels with a fixed appearance.
     """
 
     def __init__(self, split: str, looks: Mapping[int, int] | None = None) -> None:
@@ -92,39 +92,39 @@ class Drawn:
         self._looks = looks or {}
 
     def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
-        """A drawn thing of that class."""
+        """Render an object of that class."""
         if label in self._looks:
             rng = np.random.default_rng(self._looks[label])
         return KINDS[label - 1].draw(Traits(rng, self.split), px)
 
     def sound(self, label: int, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """A made sound of that class."""
+        """Synthesise a sound of that class."""
         return KINDS[label - 1].sound(Traits(rng, self.split), count)
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-        """A drawn background."""
+        """Render a background."""
         return scenery.background(Traits(rng, self.split), width, height)
 
     def clutter(self, rng: np.random.Generator, px: int) -> Image.Image:
-        """A drawn thing that never sounds."""
+        """Render an object that never sounds."""
         return scenery.clutter(Traits(rng, self.split), px)
 
     def finish(self, rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Exposure, tint and noise."""
+        """Apply exposure, tint and noise."""
         return scenery.through_camera(rng, frames)
 
 
 def looks_alike(split: str, labels: tuple[int, int], rng: np.random.Generator) -> dict[int, int]:
-    """Looks for two labels, for :class:`Drawn`: of a few drawings of each, the two with the greatest likeness.
+    """Return appearance seeds of two labels, for :class:`SpriteStock`: the most similar pair of several candidates.
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
-        labels: The two.
-        rng: Source of chance.
+        labels: The two labels.
+        rng: Random generator.
     """
     seeds = rng.integers(2**32, size=(2, _DRAFTS)).tolist()
     drafts = [
-        [Drawn(split, {label: seed}).cut_out(label, rng, _DRAFT) for seed in row]
+        [SpriteStock(split, {label: seed}).cut_out(label, rng, _DRAFT) for seed in row]
         for label, row in zip(labels, seeds, strict=True)
     ]
     one, other = divmod(int(likeness(*drafts).argmax()), _DRAFTS)
@@ -132,7 +132,7 @@ def looks_alike(split: str, labels: tuple[int, int], rng: np.random.Generator) -
 
 
 class Synthetic(AVSDataset):
-    """Drawn things with made sounds; clip ``index`` is a function of seed, split, index and settings alone.
+    """Rendered objects with synthesised sounds; clip ``index`` depends only on seed, split, index and settings.
 
     Args:
         config: Settings.
@@ -147,20 +147,20 @@ class Synthetic(AVSDataset):
         """Settings of :class:`Synthetic`.
 
         Attributes:
-            variant: ``"s4"``: one thing sounds throughout; in train only the first frame is labelled.
+            variant: ``"s4"``: one object sounds throughout; in train only the first frame is labelled.
                 ``"ms3"``: several start and stop; all frames labelled. ``"avss"``: like ms3, with class labels.
             size: Height and width of the frames, or (height, width).
             frames: T, seconds per clip.
-            train: Clips in the split of that name.
-            val: Clips in the split of that name.
-            test: Clips in the split of that name.
-            seed: Another seed, another data set.
-            categories: Masks of s4 and ms3 hold the kind of what sounds instead of 1; pictures, sounds and classes stay
-                as they are. The masks of avss do so anyway.
-            ambiguity: ``"spatial"``: every clip shows two things of :data:`LOOKALIKES`, drawn alike and equally large:
-                thing 0 of the :class:`~avseg.synthesis.scene.Scene` sounds, at times or throughout, thing 1 never does.
-                ``"temporal"``, not for s4: something that is seen sounds in every clip, and all sounds start or stop
-                at about half of the seconds, at least once. ``"none"``: neither is sought.
+            train: Number of clips in the training split.
+            val: Number of clips in the validation split.
+            test: Number of clips in the test split.
+            seed: Seed of the data set.
+            categories: Masks of s4 and ms3 hold the class of the sounding object instead of 1; frames, audio and K do
+                not change. The masks of avss always do.
+            ambiguity: ``"spatial"``: every clip shows a pair of :data:`LOOKALIKES`, similar and equally large:
+                object 0 of the :class:`~avseg.synthesis.scene.Scene` sounds, at times or throughout, object 1 never.
+                ``"temporal"``, not for s4: a visible object sounds in every clip, and all sounds start or stop
+                at about half of the seconds, at least once. ``"none"``: neither.
         """
 
         variant: Variant = "ms3"
@@ -192,12 +192,12 @@ class Synthetic(AVSDataset):
 
         @property
         def height(self) -> int:
-            """H in pixels."""
+            """Return H in pixels."""
             return self.size if isinstance(self.size, int) else self.size[0]
 
         @property
         def width(self) -> int:
-            """W in pixels."""
+            """Return W in pixels."""
             return self.size if isinstance(self.size, int) else self.size[1]
 
     def __init__(self, config: Config, split: str) -> None:
@@ -207,31 +207,31 @@ class Synthetic(AVSDataset):
 
     @property
     def category_names(self) -> tuple[str, ...]:
-        """Label → name of the labels in the masks: the kinds, where they are told."""
+        """Return label → name of the labels in the masks: the classes with ``categories``."""
         return _NAMES if self.config.categories else self.class_names
 
     def __len__(self) -> int:
         return {"train": self.config.train, "val": self.config.val, "test": self.config.test}[self.split]
 
     def scene(self, index: int) -> Scene:
-        """Clip ``index`` with everything known about it: pictures, sound, who sounds when."""
+        """Return the scene of clip ``index``: frames, waveform, objects, and when each sounds."""
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         config = self.config
         rng = np.random.default_rng([config.seed, _SPLITS[self.split], index])
-        everyone = range(1, len(KINDS) + 1)
+        labels = range(1, len(KINDS) + 1)
         pairs = LOOKALIKES if config.ambiguity == "spatial" else ()
         roles = write_script(
-            rng, config.variant, everyone, everyone, config.frames, ambiguity=config.ambiguity, alike=pairs
+            rng, config.variant, labels, labels, config.frames, ambiguity=config.ambiguity, alike=pairs
         )
         looks = looks_alike(self.split, (roles[0].label, roles[1].label), rng) if pairs else {}
-        return stage(Drawn(self.split, looks), roles, rng, config.height, config.width, twins=bool(pairs))
+        return stage(SpriteStock(self.split, looks), roles, rng, config.height, config.width, twins=bool(pairs))
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample_with_scene(index)[0]
 
     def sample_with_scene(self, index: int) -> tuple[Sample, Scene]:
-        """Clip ``index``, and everything known about it."""
+        """Return clip ``index`` and its scene."""
         scene = self.scene(index)
         frames, labels = len(scene.frames), torch.from_numpy(scene.masks)
         labelled = torch.ones(1, frames, dtype=torch.bool)

@@ -2,27 +2,27 @@
 
 ::
 
-    ROOT/VPO/VPO-SS/vpo_ss_data_stereo.csv            one row for each image and source
-                   /data/<category>/<image>.jpg       one thing sounds; numbers have twelve digits
+    ROOT/VPO/VPO-SS/vpo_ss_data_stereo.csv            one row per image and source
+                   /data/<category>/<image>.jpg       one source; numbers have twelve digits
                    /mask/<category>/<image>_<annotation>.png
-    ROOT/VPO/VPO-MS/vpo_ms_data_stereo.csv            several things sound
+    ROOT/VPO/VPO-MS/vpo_ms_data_stereo.csv            several sources
                    /data/<image>.jpg   /mask/<image>.png
-    ROOT/VPO/VPO-MSMI/vpo_msmi_data_stereo.csv        also several of one class; rows whose multi_instance is 0
-                     /data/…  /mask/…                 have their files in VPO-MS
+    ROOT/VPO/VPO-MSMI/vpo_msmi_data_stereo.csv        also several of one class; the files of rows with
+                     /data/…  /mask/…                 multi_instance = 0 are in VPO-MS
     ROOT/vggsound_bench/VGGSound/audios/<vgg_file>.wav
 
-A clip is one picture (T = 1). Its sound is 3 s from the middle of each recording, repeated where that is shorter, all
-of them added without scaling; in stereo a source at position p (0 left, 1 right) is 1 - p times in the left channel
-and p times in the right. Of these 3 s a model hears the patch of 0.96 s that ``patch`` names.
+A clip is one image (T = 1). Its audio is the sum, without scaling, of the middle 3 s of each recording, repeated if it
+is shorter; in stereo a source at position p (0 left, 1 right) is scaled by 1 - p in the left channel and by p in the
+right. The model's input is the patch of 0.96 s selected by ``patch``.
 
-VPO calls its second split ``val`` and uses it as test. There is no third one: ``validation`` says what to do.
+VPO calls its second split ``val`` and uses it as test set. There is no third split; ``validation`` chooses one.
 
 Differs from CAVP's own loader:
 
-1. Recordings under 3 s are repeated whole: there a negative index leaves a piece of their end.
-2. Categories are renumbered through a table: there one after the other in place, so that cars next to an aeroplane
-   become aeroplanes.
-3. Its training augmentation (random scale, crop, colour and mirrored ears) is left out.
+1. Recordings under 3 s are repeated from their start: in CAVP a negative index leaves only a piece of their end.
+2. Categories are renumbered through a table: CAVP renumbers one after the other in place, so that cars in an image
+   with an aeroplane become aeroplanes.
+3. CAVP's training augmentation (random scale, crop, colour, flip with swapped channels) is left out.
 """
 
 from dataclasses import dataclass
@@ -67,20 +67,20 @@ CATEGORIES = {
     43: "tennis racket",
     24: "zebra",
 }
-"""COCO's number of each class, and three that VPO adds; label k is the k-th of them."""
+"""COCO's category ids, and three that VPO adds; label k is the k-th of them."""
 
 _PUBLISHED: dict[Subset, dict[str, int]] = {
     "ss": {"train": 11_312, "test": 890},
     "ms": {"train": 8_380, "test": 1_437},
     "msmi": {"train": 11_080, "test": 1_775},
 }
-"""Clips of each part's splits."""
+"""Numbers of clips of each subset's splits."""
 _SECONDS = 3
-"""Of sound."""
+"""Seconds of audio."""
 _HELD_OUT = 10
-"""Every tenth training image, by a checksum of its number, validates when asked for; at least one does."""
+"""With "holdout", every tenth training image, by a checksum of its number, is in val; at least one."""
 _NO = ("0", "0.0", "False")
-"""How a table may say that only one thing of a class is in an image."""
+"""Values of multi_instance in a table for at most one object per class."""
 _UNKNOWN = -1
 
 
@@ -100,14 +100,14 @@ class VPO(FileDataset):
         """Settings of :class:`VPO`; root is the folder that holds ``VPO`` and ``vggsound_bench``.
 
         Attributes:
-            subset: "ss": one thing sounds. "ms": several, of different classes. "msmi": several, also of one class.
-            audio: "mono": the recordings added. "stereo": each panned to where its thing is.
-            patch: Which 0.96 s of the 3 s a model hears: those around 0.5 ("first"), 1.5 ("middle") or 2.5 s ("last").
-            validation: VPO has no split to select models on. "none": refuse val. "holdout": a tenth of the training
-                images leaves train for val. "test": val is the test split, as CAVP's code has it.
+            subset: "ss": one source. "ms": several, of different classes. "msmi": several, also of one class.
+            audio: "mono": sum of the recordings. "stereo": each panned to the position of its object.
+            patch: Patch of 0.96 s in the 3 s of audio: centred on 0.5 ("first"), 1.5 ("middle") or 2.5 s ("last").
+            validation: VPO has no validation split. "none": val raises an error. "holdout": a tenth of the training
+                images is moved to val. "test": val is the test split, as in CAVP's code.
             sounds: Folder of the recordings; null for vggsound_bench/VGGSound/audios in root.
-            task: "semantic": tell the classes apart. "binary": mark what sounds, one class; the masks name it all the
-                same.
+            task: "semantic": one output channel per class. "binary": one class, "sounding"; the masks still hold the
+                categories.
         """
 
         root: str = "data/audio_visual"
@@ -124,45 +124,45 @@ class VPO(FileDataset):
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """Each part of VPO whose table is there, given the folder of root or ``VPO`` itself."""
+        """Return each subset of VPO with a table, given the folder above ``VPO`` or ``VPO`` itself."""
         bases = [root] + [root.parent] * (root.name == "VPO")
         found = [(base, subset) for base in bases for subset in _PUBLISHED if _table(base, subset).is_file()]
         return [{"root": str(base), "subset": subset} for base, subset in found]
 
     @property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Label → name; of the binary task, what sounds."""
+        """Return label → name; background and sounding for the binary task."""
         return ("background", "sounding") if self.config.task == "binary" else self.category_names
 
     @property
     def published(self) -> int | None:
-        """Clips in the release; None where ``validation`` makes other splits."""
+        """Return the published number of clips; None if ``validation`` changes the split."""
         if self.split == "val" or (self.split == "train" and self.config.validation == "holdout"):
             return None
         return _PUBLISHED[self.config.subset][self.split]
 
     def find(self) -> list[Entry]:
-        """The images of the split, of VPO-SS their annotations, in the order of the table.
+        """List the images of the split, for VPO-SS their annotations, in the order of the table.
 
         Raises:
-            NoClipsError: When the split is ``val`` and ``validation`` does not say what that is.
-            DataError: When the table is missing or wrong.
+            NoClipsError: When the split is ``val`` and ``validation`` is "none".
+            DataError: When the table is missing or not valid.
         """
         if self.split == "val" and self.config.validation == "none":
             raise NoClipsError(
-                "VPO has no val split (what its table calls val is its test split): set validation (--data.validation) "
+                "VPO has no val split (val in its table is the test split): set validation (--data.validation) "
                 "to holdout, a tenth of train, or to test"
             )
         path, single = _table(self.root, self.config.subset), self.config.subset == "ss"
         columns = ["img_Id", "ann_Ids", "cateName", "vgg_file", "split", "audio_pos"]
         rows = read_rows(path, columns + ["multi_instance"] * (self.config.subset == "msmi"))
         images: dict[str, list[Row]] = {}
-        for row in self._mine(rows):
+        for row in self._in_split(rows):
             images.setdefault(f"{row['img_Id']}_{row['ann_Ids']}" if single else row["img_Id"], []).append(row)
         return [self._entry(sources) for sources in images.values()]
 
-    def _mine(self, rows: list[Row]) -> list[Row]:
-        """The rows of this split."""
+    def _in_split(self, rows: list[Row]) -> list[Row]:
+        """Return the rows of this split."""
         validation, train = self.config.validation, [row for row in rows if row["split"] == "train"]
         if self.split == "test" or (self.split == "val" and validation == "test"):
             return [row for row in rows if row["split"] != "train"]
@@ -194,24 +194,24 @@ class VPO(FileDataset):
         except ValueError:
             position = -1.0
         if not 0.0 <= position <= 1.0:
-            raise DataError(f"{row.place}: audio_pos is 0 (left) to 1 (right), got {row['audio_pos']!r}")
+            raise DataError(f"{row.place}: audio_pos must be 0 (left) to 1 (right), got {row['audio_pos']!r}")
         return position
 
     def labels(self, path: Path) -> Labels:
-        """Labels from COCO's numbers of categories.
+        """Read labels from a mask of COCO's category ids.
 
         Raises:
-            DataError: When a number is none of VPO's.
+            DataError: When an id is not one of VPO's.
         """
-        stored = read_labels(existing(path, "every picture needs a mask"))
+        stored = read_labels(existing(path, "every image needs a mask"))
         labels = _LABEL_OF[stored]
         if (labels == _UNKNOWN).any():
             number = stored[labels == _UNKNOWN][0]
-            raise DataError(f"{path} holds category {number}, which VPO does not have: is it a mask of VPO?")
+            raise DataError(f"{path} holds category {number}, which VPO does not have: restore the mask")
         return labels
 
     def log_mel_of(self, entry: Entry) -> Tensor:
-        """The sources together: log-mel (1, 1, 96, 64), or (1, 2, 96, 64) in stereo."""
+        """Return log-mel of the mixed sources: (1, 1, 96, 64), or (1, 2, 96, 64) in stereo."""
         how = f"vpo {self.config.audio} {self.config.patch} {entry.notes}"
         return remembered(self.config.cache, entry.sounds, how, lambda: self._mixed(entry))
 
@@ -224,7 +224,7 @@ class VPO(FileDataset):
 
 
 def _label_of() -> Labels:
-    """(256,): stored number → label."""
+    """Return the table stored number → label, (256,)."""
     labels = np.full(256, _UNKNOWN, np.int64)
     labels[[0, IGNORE]] = 0, IGNORE
     labels[list(CATEGORIES)] = range(1, len(CATEGORIES) + 1)
@@ -235,18 +235,18 @@ _LABEL_OF = _label_of()
 
 
 def _held_out(images: set[str]) -> set[str]:
-    """The training images that validate; where none is a tenth's, the one with the lowest checksum."""
+    """Return the training images moved to val: a tenth by checksum, or the one with the lowest checksum."""
     order = sorted(images, key=lambda image: (crc32(image.encode()), image))
     return {image for image in order if crc32(image.encode()) % _HELD_OUT == 0} or set(order[:1])
 
 
 def _table(root: Path, subset: Subset) -> Path:
-    """The list of a part of VPO."""
+    """Return the path of a subset's table."""
     return root / "VPO" / f"VPO-{subset.upper()}" / f"vpo_{subset}_data_stereo.csv"
 
 
 def middle(waveform: Tensor) -> Tensor:
-    """The middle 3 s of a recording at 16 kHz; a shorter one is repeated.
+    """Return the middle 3 s of a recording at 16 kHz; a shorter one is repeated.
 
     Args:
         waveform: (n,), not empty.

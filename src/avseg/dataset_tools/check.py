@@ -1,7 +1,6 @@
-"""``avseg data check``: is a data set on disk complete, can every file be read, and how is it used?
+"""``avseg data check``: check that a data set on disk is complete and readable, and print the settings that load it.
 
-All that is wrong is named, not only the first; what lies there and is in no list is named too, but keeps nobody from
-training.
+All faults are listed, not only the first. Files that are in no list are listed too, but are not faults.
 """
 
 from collections.abc import Sequence
@@ -17,23 +16,23 @@ from avseg.errors import ConfigError, DataError
 from avseg.files import write_text
 
 _SHOWN = 20
-"""Lines on the screen; a file has room for all."""
+"""Lines printed on the screen; the output file has all."""
 _KINDS = ("frames", "masks", "sounds")
 
 
 def check(path: Path, *, out: Path | None = None, progress: bool = True) -> str:
-    """Read every file of a data set; say what is wrong, and how to use it.
+    """Read every file of a data set; list all faults and the settings that load it.
 
     Args:
-        path: Folder of a data set, or the one above several.
-        out: Text file to write, with a line for everything that is wrong; the screen shows the first ones.
-        progress: Show a bar on the terminal.
+        path: Folder of a data set, or the folder above several.
+        out: Text file to write, one line per fault; the screen shows the first ones.
+        progress: Show a progress bar.
 
     Returns:
-        The line that says it can be used.
+        One line with the settings that load the data set.
 
     Raises:
-        DataError: When no data set is recognised, or one of those there cannot be used.
+        DataError: When no data set is recognised, or one of those found cannot be used.
         ConfigError: When ``out`` cannot be written.
     """
     reports = examine(path, progress=progress)
@@ -55,7 +54,7 @@ def check(path: Path, *, out: Path | None = None, progress: bool = True) -> str:
 
 
 def table(report: Report, title: str) -> Table:
-    """A row for each split, with the sizes that were published."""
+    """Return a table of files per split, with the published sizes."""
     shown = Table(title=escape(title))
     for heading in ("split", "clips", "published", *_KINDS, "faults"):
         shown.add_column(heading, justify="left" if heading == "split" else "right")
@@ -67,19 +66,19 @@ def table(report: Report, title: str) -> Table:
 
 
 def _lines(report: Report) -> list[str]:
-    """Faults first, then what only should be known."""
+    """Return faults first, then empty splits and strays."""
     faults = report.faults
     absent = [split.absent for split in report.splits.values() if split.absent]
     return [*faults, *absent, *(f"{path} is in no list" for path in report.strays)]
 
 
 def _titles(found: Sequence[Settings]) -> list[str]:
-    """The name of each data set, and of several by one name the words in which their settings differ."""
+    """Return the name of each data set, with the settings that differ if several have the same name."""
 
     def title(settings: Settings) -> str:
         same = [other for other in found if other["name"] == settings["name"]]
-        telling = [v for k, v in settings.items() if isinstance(v, str) and any(o.get(k) != v for o in same)]
-        return " ".join([settings["name"], *telling])
+        distinct = [v for k, v in settings.items() if isinstance(v, str) and any(o.get(k) != v for o in same)]
+        return " ".join([settings["name"], *distinct])
 
     return [title(settings) for settings in found]
 
@@ -99,7 +98,7 @@ def _write(out: Path, lines: Sequence[str]) -> None:
     try:
         write_text(out, "".join(f"{line}\n" for line in lines))
     except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror}, name another file") from error
+        raise ConfigError(f"cannot write {out}: {error.strerror}, give another file") from error
 
 
 def _part(some: int, of: int) -> str:

@@ -1,8 +1,8 @@
-"""Compose a data set from your own pictures, masks and sounds (``avseg data compose``).
+"""Compose a data set from your own images, masks and sounds (``avseg data compose``).
 
-Cut-outs of the pictures are staged like the drawn things of the built-in benchmark, each with a recording of its
-class: things that start and stop, silent ones, sounds from off screen; the masks follow from the staging. Pairing
-pictures and sounds by class alone is the idea of VPO (Chen et al., arXiv 2304.02970).
+Cut-outs of the images are arranged like the rendered objects of the built-in benchmark, each with a recording of its
+class: objects that start and stop, silent objects, sounds from off screen; the masks follow from the arrangement.
+Pairing images and sounds by class alone is the method of VPO (Chen et al., arXiv 2304.02970).
 """
 
 import dataclasses
@@ -36,26 +36,26 @@ class Composition:
     """Settings of :func:`compose`.
 
     Attributes:
-        images: Folder of pictures; with ``classes`` in any order, else ``<class>/<any name>.jpg``.
+        images: Folder of images; with ``classes`` in any order, else ``<class>/<any name>.jpg``.
         masks: Folder of masks, ``x.png`` for ``x.jpg``: palette or grey, values are classes (without ``classes`` any
-            but 0), 255 is left out.
+            but 0), 255 is ignored.
         sounds: Folder of recordings, ``<class>/<any name>.wav`` (or flac, ogg, mp3, ...).
-        out: Folder to write; one that was interrupted is gone on with.
+        out: Folder to write; an interrupted composition is resumed.
         classes: CSV with the columns ``mask_value`` and ``class``.
-        pairs: Which folder of sounds belongs to which class where names differ: ``person=crying_baby,bird=rooster``.
-        backgrounds: Folder of pictures to stand before; left out, pictures of ``images`` that show nothing that
-            sounds. Half of the backgrounds are drawn.
-        whole: Share of clips that show a picture as it is, as VPO does, its own things sounding; the others paste
-            cut-outs. Set 0 when the masks do not mark everything that could sound.
-        sound_source: Regular expression whose group is what takes of one recording have in common in their names, so
-            that they stay in one split.
-        variant: What sounds when, see the data set ``synthetic``.
+        pairs: Folders of sounds for classes of another name: ``person=crying_baby,bird=rooster``.
+        backgrounds: Folder of background images; null for the images in ``images`` without sounding objects. Half of
+            the backgrounds are rendered.
+        whole: Share of clips that show a whole image with its own objects, as in VPO; the others show cut-outs. Set 0
+            if the masks do not mark every object that could sound.
+        sound_source: Regular expression with a group that matches the common part in the names of takes of one
+            recording, which are then kept in one split.
+        variant: Sounding seconds and labels, see the data set ``synthetic``.
         size: Height and width of the frames in pixels, or (height, width).
         frames: Seconds, and frames, per clip.
-        train: Clips in that split; 0 leaves the split out.
-        val: Clips in that split.
-        test: Clips in that split.
-        seed: Another seed, another data set.
+        train: Number of clips in the training split; 0 for no such split.
+        val: Number of clips in the validation split.
+        test: Number of clips in the test split.
+        seed: Seed of the data set.
     """
 
     images: str
@@ -87,37 +87,37 @@ class Composition:
         try:
             groups = re.compile(self.sound_source or "()").groups
         except re.error as error:
-            raise ConfigError(f"sound_source {self.sound_source!r} is no regular expression: {error}") from None
+            raise ConfigError(f"sound_source {self.sound_source!r} is not a regular expression: {error}") from None
         if groups < 1:
             raise ConfigError(f"sound_source {self.sound_source!r} needs a group: put the common part in parentheses")
 
     @property
     def shape(self) -> tuple[int, int]:
-        """H and W."""
+        """Return H and W."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
     @property
     def counts(self) -> dict[str, int]:
-        """Split → clips."""
+        """Return split → number of clips."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
 def compose(settings: Composition, *, progress: bool = True) -> Path:
-    """Write the data set; read it with the data set ``folder``.
+    """Write a data set that is read by ``folder``.
 
-    A clip appears when it is complete, ``dataset.json`` when all clips are: the same command goes on after an
-    interruption.
+    Clips are written atomically, and ``dataset.json`` when all clips are complete: the same command resumes an
+    interrupted composition.
 
     Args:
-        settings: From what, to where.
-        progress: Show bars.
+        settings: Settings of the composition.
+        progress: Show progress bars.
 
     Returns:
         The folder, ``settings.out``.
 
     Raises:
         ConfigError: When a setting cannot work.
-        DataError: When a file is missing, cannot be read or written, or does not fit the others (names it).
+        DataError: When a file is missing, cannot be read or written, or does not fit the others.
     """
     out = Path(settings.out)
     splits = [split for split in SPLITS if settings.counts[split]]
@@ -141,12 +141,12 @@ def compose(settings: Composition, *, progress: bool = True) -> Path:
 
 
 _LARGE = 0.02
-"""Part of a picture from which on a thing in it may sound."""
+"""Smallest part of the image that a sounding object covers."""
 _FINISHED, _UNFINISHED = "dataset.json", ".dataset.json"
 
 
 def _card(settings: Composition, material: Material) -> dict[str, Any]:
-    """``dataset.json``: what the data set is, and from what it was made."""
+    """Return the content of ``dataset.json``: class names, variant, sizes and settings."""
     made = {k: v for k, v in asdict(settings).items() if k not in ("out", "variant", "frames", "size", "seed")}
     sizes = "\n".join(f"{path.as_posix()} {path.stat().st_size}" for path in material.files)
     return {
@@ -160,10 +160,10 @@ def _card(settings: Composition, material: Material) -> dict[str, Any]:
 
 
 def _begin(out: Path, card: dict[str, Any]) -> bool:
-    """Prepare the folder; False when it is already complete.
+    """Prepare the folder; return False if it is already complete.
 
     Raises:
-        DataError: When it holds something else.
+        DataError: When it has other content.
     """
     text = json.dumps(card, indent=2) + "\n"
     recover(out / _UNFINISHED)
@@ -173,13 +173,13 @@ def _begin(out: Path, card: dict[str, Any]) -> bool:
                 raise DataError(f"{out} holds a data set of other settings or files: give another -o, or remove it")
             return name == _UNFINISHED
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is no data set: give a new folder")
+        raise DataError(f"{out} exists and is not a data set: give a new folder")
     write_text(out / _UNFINISHED, text)
     return True
 
 
 def _make(settings: Composition, material: Material, stock: Collected, folder: Path, index: int) -> None:
-    """Stage and write one clip, unless it is there."""
+    """Compose and write one clip, unless it exists."""
     if folder.exists():
         return
     stock = dataclasses.replace(stock, used=[])
@@ -198,26 +198,26 @@ def _make(settings: Composition, material: Material, stock: Collected, folder: P
 
 
 def _scene(settings: Composition, stock: Collected, rng: np.random.Generator) -> Scene:
-    """A picture as it is, when that is the clip's turn and something large enough in it can sound; else cut-outs."""
-    (height, width), heard = settings.shape, sorted(stock.sounds)
+    """Compose a whole image with probability ``whole``, if a large enough object in it has sounds; else cut-outs."""
+    (height, width), audible = settings.shape, sorted(stock.sounds)
     if stock.pictures and rng.random() < settings.whole:
         image, labels = stock.whole(rng, *setting_size((width, height)))
-        top, left = len(labels) // 6, len(labels[0]) // 6  # the camera may not see what is further out
+        top, left = len(labels) // 6, len(labels[0]) // 6  # the camera may not show the margin
         shares = np.bincount(labels[top:-top, left:-left].reshape(-1), minlength=256) / labels.size
         large = [label for label in range(1, IGNORE) if shares[label] >= _LARGE]
-        if set(large) & set(heard):
+        if set(large) & set(audible):
             cast = [label for label in range(1, IGNORE) if (labels == label).any()]
-            roles = write_script(rng, settings.variant, large, heard, settings.frames, cast)
+            roles = write_script(rng, settings.variant, large, audible, settings.frames, cast)
             numbers = np.zeros(256, dtype=np.uint8)
             numbers[[role.label for role in roles if role.seen]] = [k for k, r in enumerate(roles, 1) if r.seen]
             numbers[IGNORE] = IGNORE
             return stage(stock, roles, rng, height, width, Setting(image, Image.fromarray(numbers[labels])))
-    roles = write_script(rng, settings.variant, sorted(stock.things), heard, settings.frames)
+    roles = write_script(rng, settings.variant, sorted(stock.things), audible, settings.frames)
     return stage(stock, roles, rng, height, width)
 
 
 def _write(folder: Path, scene: Scene, story: dict[str, Any]) -> None:
-    """One clip as files; ``clip.json`` says what is in it and whose files it was made of."""
+    """Write the files of one clip; ``clip.json`` lists its objects and source files."""
     for name in ("frames", "masks"):
         (folder / name).mkdir(parents=True)
     for k, (frame, mask) in enumerate(zip(scene.frames, scene.masks.astype(np.uint8), strict=True)):

@@ -1,4 +1,4 @@
-"""Every file of a data set, read as training would, and all that is wrong with them."""
+"""Read every file of a data set as in training, and collect all faults."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +20,15 @@ Size = tuple[int, int]
 
 @dataclass
 class SplitReport:
-    """What was found of one split.
+    """Files and faults of one split.
 
     Attributes:
-        clips: How many the data set lists.
-        published: How many it has as published; None if it is nobody's publication.
-        listed: Kind of file → how many there should be.
-        readable: Kind of file → how many there are, and can be read.
-        faults: One line for each file that is missing, cannot be read, or does not fit; none that an earlier split has.
-        absent: Why there are no clips, though the list of them can be read; empty when there are.
+        clips: Number of listed clips.
+        published: Published number of clips; None for the user's own data.
+        listed: Kind of file → number of files that are listed.
+        readable: Kind of file → number of files that exist and can be read.
+        faults: One line per file that is missing, cannot be read, or does not fit; without faults of earlier splits.
+        absent: Reason why there are no clips although the list can be read; empty if there are clips.
         broken: Whether the list cannot be used, which is a fault.
     """
 
@@ -43,12 +43,12 @@ class SplitReport:
 
 @dataclass
 class Report:
-    """What was found of one data set.
+    """Files and faults of one data set.
 
     Attributes:
-        settings: ``name`` and the settings that open it.
-        splits: Its splits.
-        strays: Files and folders beside it that are in no list; none are sought where a list is broken.
+        settings: ``name`` and the settings that load it.
+        splits: Split name → report.
+        strays: Files and folders in its folder that are in no list; not searched if a list is broken.
     """
 
     settings: Settings
@@ -57,14 +57,14 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What keeps it from being used: every fault once; when no split has clips, that."""
+        """Return every fault once; or a single fault if no split has clips."""
         if all(split.absent for split in self.splits.values()):
             return [f"{self.settings['root']} has no clips in any split"]
         return [fault for split in self.splits.values() for fault in split.faults]
 
 
 def examine(path: Path, *, progress: bool = True) -> list[Report]:
-    """Read every file of every data set in a folder, or in the folders right below it.
+    """Read every file of every data set in a folder, or in its direct subfolders.
 
     Raises:
         DataError: When no data set is recognised.
@@ -77,24 +77,24 @@ def examine(path: Path, *, progress: bool = True) -> list[Report]:
             reports.append(Report(settings, _splits(sets, files, bar)))
     layout = layouts()
     for root, files in known.items():
-        there = [report for report in reports if Path(report.settings["root"]) == root]
-        besides = frozenset[str]().union(*(layout[report.settings["name"]].besides for report in there))
-        if files and not any(split.broken for report in there for split in report.splits.values()):
-            there[0].strays = list(strays(root, files, besides))
+        in_root = [report for report in reports if Path(report.settings["root"]) == root]
+        besides = frozenset[str]().union(*(layout[report.settings["name"]].besides for report in in_root))
+        if files and not any(split.broken for report in in_root for split in report.splits.values()):
+            in_root[0].strays = list(strays(root, files, besides))
     return reports
 
 
 def layouts() -> dict[str, type[FileDataset]]:
-    """The data sets that are made of files, by name."""
+    """Return the classes of the data sets on disk, by name."""
     found = {name: dataset_class(name) for name in list_datasets()}
     return {name: kind for name, kind in found.items() if issubclass(kind, FileDataset)}
 
 
 def recognised(path: Path) -> list[Settings]:
-    """``name`` and settings of each data set in a folder; if there is none, in the folders right below.
+    """Return ``name`` and settings of each data set in a folder, or if there are none, in its direct subfolders.
 
     Raises:
-        DataError: When there is none.
+        DataError: When no data set is recognised.
     """
     if not path.is_dir():
         raise DataError(f"no folder {path}: give the folder of a data set")
@@ -106,19 +106,19 @@ def recognised(path: Path) -> list[Settings]:
     content = sorted(p for p in path.iterdir() if not p.name.startswith("."))
     found = inside(path) or [settings for p in content if p.is_dir() for settings in inside(p)]
     if not found:
-        there = ", ".join(p.name for p in content[:8]) + ", …" * (len(content) > 8) or "nothing"
+        names = ", ".join(p.name for p in content[:8]) + ", …" * (len(content) > 8) or "nothing"
         marks = ", ".join(f"{name} ({kind.mark})" if kind.mark else name for name, kind in kinds.items())
-        raise DataError(f"{path} holds no data set avseg knows: expected one of {marks}; found {there}")
+        raise DataError(f"{path} holds no supported data set: expected one of {marks}; found {names}")
     return found
 
 
 def strays(root: Path, known: set[Path], besides: frozenset[str]) -> Iterator[Path]:
-    """What lies in a folder and is not known: a folder without any known file as a whole, else file by file.
+    """Yield files that are not known; a folder without any known file is yielded as a whole.
 
     Args:
-        root: The folder.
+        root: Folder to search.
         known: Files that are read.
-        besides: Names that are left out wherever they are; so are those that begin with a dot.
+        besides: Names that are ignored in all folders, in addition to those that begin with a dot.
     """
     nearest = {path.parent for path in known}
     folders = nearest.union(*(folder.parents for folder in nearest))
@@ -139,16 +139,16 @@ def _build(settings: Settings, split: str) -> FileDataset:
 
 
 def _splits(sets: dict[str, FileDataset], known: set[Path], bar: Progress) -> dict[str, SplitReport]:
-    """The splits, with a fault of several, as in the list of all their clips, at the first of them alone."""
-    reports, told = {name: _split(dataset, known, bar) for name, dataset in sets.items()}, set[str]()
+    """Read all splits; a fault of several splits, such as a broken list, is reported at the first of them only."""
+    reports, reported = {name: _split(dataset, known, bar) for name, dataset in sets.items()}, set[str]()
     for report in reports.values():
-        report.faults = [fault for fault in dict.fromkeys(report.faults) if fault not in told]
-        told.update(report.faults)
+        report.faults = [fault for fault in dict.fromkeys(report.faults) if fault not in reported]
+        reported.update(report.faults)
     return reports
 
 
 def _split(dataset: FileDataset, known: set[Path], bar: Progress) -> SplitReport:
-    """A split, its files added to ``known``."""
+    """Read a split, and add its files to ``known``."""
     report = SplitReport(published=dataset.published)
     try:
         entries = dataset.entries
@@ -161,17 +161,17 @@ def _split(dataset: FileDataset, known: set[Path], bar: Progress) -> SplitReport
     report.clips = len(entries)
     names = Counter(entry.name for entry in entries)
     report.faults += [f"{name} is listed {count} times" for name, count in names.items() if count > 1]
-    heard: set[Path] = set()
+    sounds: set[Path] = set()
     for entry in bar.track(entries, description=dataset.split):
-        parts = [part for part in dataset.parts(entry) if part.path not in heard]
+        parts = [part for part in dataset.parts(entry) if part.kind != "sounds" or part.path not in sounds]
         report.faults += _clip(dataset, entry, parts, report)
-        heard.update(part.path for part in parts if part.kind == "sounds")
+        sounds.update(part.path for part in parts if part.kind == "sounds")
         known.update(part.path for part in parts)
     return report
 
 
 def _clip(dataset: FileDataset, entry: Entry, parts: list[Part], report: SplitReport) -> Iterator[str]:
-    """What is wrong with the files of a clip; counts them."""
+    """Count the files of a clip, and yield their faults."""
     sizes: list[tuple[Part, Size]] = []
     for part in parts:
         report.listed[part.kind] += 1
@@ -192,7 +192,7 @@ def _clip(dataset: FileDataset, entry: Entry, parts: list[Part], report: SplitRe
 
 
 def _odd(sizes: list[tuple[Part, Size]]) -> Iterator[tuple[Part, Size, Size]]:
-    """Each picture of another size than most frames, its size and theirs; a tie is won by the first."""
+    """Yield each file of another size than most frames, with its size and theirs; of equal counts the first wins."""
     frames = Counter(size for part, size in sizes if part.kind == "frames")
     for usual, _ in frames.most_common(1):
         yield from ((part, size, usual) for part, size in sizes if size != usual)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """One job.
+    """One resumable job.
 
     Attributes:
-        done: Return whether the output exists.
-        make: Write the output.
+        done: Returns whether the output exists.
+        make: Writes the output.
     """
 
     done: Callable[[], bool]

@@ -1,8 +1,8 @@
-"""Your own videos and masks → the data set ``folder``, which training reads without decoding video.
+"""Convert your own videos and masks to the data set ``folder``, which is read without decoding video.
 
-``clip.json`` in the folder of each clip says what it was made from, so that a clip whose video or mask has changed
-is made again; ``dataset.json`` is there when all clips are. Frames are JPEG of quality 95, as large as the video.
-The sound of second k is that from 0.5 s before its picture to 0.5 s after: what a frame hears stays what it was.
+``clip.json`` in the folder of each clip lists its source files, so that a clip is rewritten if its video or mask has
+changed; ``dataset.json`` is written when all clips are complete. Frames are JPEG of quality 95 in the size of the
+video. The audio of second k extends from 0.5 s before its frame to 0.5 s after, so that log-mel patches are unchanged.
 """
 
 import json
@@ -33,9 +33,9 @@ class _Clip(NamedTuple):
     """One clip to write.
 
     Attributes:
-        data: The data set it is from.
-        entry: Which one of it.
-        folder: Where to.
+        data: Data set of the clip.
+        entry: Its entry there.
+        folder: Folder to write.
     """
 
     data: Videos
@@ -44,19 +44,19 @@ class _Clip(NamedTuple):
 
     @property
     def story(self) -> str:
-        """What the clip is made from, with sizes and times of change."""
+        """Return the source files of the clip, with sizes and modification times, as JSON."""
         parts = sorted({part.path for part in self.data.parts(self.entry)})
         facts = {path.relative_to(self.data.root).as_posix(): _facts(path) for path in parts}
         times = [moment.time for moment in self.entry.notes]
         return json.dumps({"files": facts, "times": times, "class_names": list(self.data.class_names)}) + "\n"
 
     def done(self) -> bool:
-        """Whether it is there, made from these files."""
+        """Return whether the clip exists and was made from these files."""
         story = self.folder / _STORY
         return story.is_file() and story.read_text(encoding="utf-8") == self.story
 
     def write(self, sound: Tensor) -> None:
-        """Frames, masks, and the sound, cut from that of the whole video."""
+        """Write frames, masks, and the clip's part of ``sound``, the audio of the whole video."""
         with replacing(self.folder) as temporary:
             for kind in ("frames", "masks"):
                 (temporary / kind).mkdir(parents=True)
@@ -71,14 +71,14 @@ class _Clip(NamedTuple):
 
 
 class OwnVideos:
-    """The making of a data set ``folder``.
+    """Conversion of a data set ``videos`` to a data set ``folder``.
 
     Args:
         config: Settings of the data set ``videos`` to read.
         out: Folder to write.
 
     Raises:
-        DataError: When the masks cannot be used, or ``out`` is something else's folder.
+        DataError: When the masks cannot be used, or ``out`` has other content.
     """
 
     def __init__(self, config: Videos.Config, out: Path) -> None:
@@ -93,15 +93,15 @@ class OwnVideos:
         self._check()
 
     def jobs(self) -> list[Job]:
-        """One for each video."""
+        """Return one job per video."""
         return [self._job(list(clips)) for _, clips in groupby(self.clips, lambda clip: clip.entry.sounds)]
 
     def begin(self) -> None:
-        """Take away what says that the data set is complete."""
+        """Remove the file that marks the data set as complete."""
         (self.out / _CARD).unlink(missing_ok=True)
 
     def finish(self) -> None:
-        """Say that the data set is complete."""
+        """Mark the data set as complete."""
         card = {"class_names": list(self.class_names), "variant": "avss"}
         write_text(self.out / _CARD, json.dumps(card, indent=2) + "\n")
 
@@ -115,29 +115,29 @@ class OwnVideos:
         return Job(lambda: all(clip.done() for clip in clips), make)
 
     def _check(self) -> None:
-        """Refuse a folder with anything in it that is not going to be there."""
+        """Raise DataError if the folder has content that is not part of the data set."""
         expected = {clip.folder for clip in self.clips}
         if len(expected) < len(self.clips):
-            raise DataError("two videos differ in '/' and '__' alone: rename one of them")
+            raise DataError("the names of two videos differ only in '/' and '__': rename one of them")
         for path in _content(self.out):
             if path not in expected and path.name not in (_CARD, *SPLITS):
-                raise DataError(f"{path} is no part of this data set: remove it, or give another -o")
+                raise DataError(f"{path} is not part of this data set: remove it, or give another -o")
 
 
 def _content(out: Path) -> Iterator[Path]:
-    """What is in a folder and in those of its splits, but for what begins with a dot."""
+    """Yield the content of a folder and of its split folders, except names that begin with a dot."""
     for folder in (out, *(out / split for split in SPLITS)):
         found = sorted(folder.iterdir()) if folder.is_dir() else []
         yield from (path for path in found if not path.name.startswith("."))
 
 
 def _second(sound: Tensor, moment: float) -> Tensor:
-    """(16000,): the second around a moment; beyond the ends there is silence."""
+    """Return the second centred on a time, (16000,), with silence beyond the ends."""
     first = round(moment * SAMPLE_RATE) - SAMPLE_RATE // 2
     piece = sound[max(first, 0) : first + SAMPLE_RATE]
     return torch.nn.functional.pad(piece, (max(-first, 0), SAMPLE_RATE - max(-first, 0) - len(piece)))
 
 
 def _facts(path: Path) -> list[int]:
-    """Size and time of change; nothing for a file that is missing, which making the clip will name."""
+    """Return size and modification time; empty for a missing file, for which writing the clip raises an error."""
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []

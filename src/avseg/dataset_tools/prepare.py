@@ -1,8 +1,7 @@
-"""``avseg data prepare``: videos in, a data set out that training reads without decoding video.
+"""``avseg data prepare``: convert videos to a data set that is read without decoding video.
 
-What it is given decides what it makes: AVSBench's lists and raw videos become the released layout of S4 and MS3
-(:mod:`avseg.dataset_tools.raw_avsbench`), your own videos and masks a data set ``folder``
-(:mod:`avseg.dataset_tools.own_videos`).
+AVSBench's lists and raw videos become the released layout of S4 and MS3 (:mod:`avseg.dataset_tools.raw_avsbench`),
+your own videos and masks a data set ``folder`` (:mod:`avseg.dataset_tools.own_videos`).
 """
 
 from pathlib import Path
@@ -19,13 +18,13 @@ from avseg.errors import AvsegError, ConfigError, DataError
 
 
 class Prepared(NamedTuple):
-    """What was done.
+    """Result of :func:`prepare`.
 
     Attributes:
-        folder: Where the data set is.
-        made: Videos prepared.
-        kept: Videos that were prepared before.
-        failed: One line for each of the others.
+        folder: Folder of the data set.
+        made: Number of videos prepared.
+        kept: Number of videos that were prepared before.
+        failed: One line for each of the other videos.
     """
 
     folder: Path
@@ -42,26 +41,26 @@ def prepare(
     classes: Literal["all", "one"] = "all",
     progress: bool = True,
 ) -> Prepared:
-    """Make a data set of videos: AVSBench's raw ones, or your own with masks.
+    """Prepare a data set from videos: AVSBench's raw videos, or your own with masks.
 
-    A clip appears in the data set when all of it is written; the same call goes on after an interruption. A video that
-    cannot be used does not keep the others from being prepared.
+    Clips are written atomically; the same call resumes after an interruption. A video that cannot be used does not
+    stop the others.
 
     Args:
-        source: Folder of s4_meta_data.csv or ms3_meta_data.csv, or the one that holds Single-source and Multi-sources;
+        source: Folder of s4_meta_data.csv or ms3_meta_data.csv, or the folder of Single-source and Multi-sources;
             or the root of a data set videos.
-        out: Folder to write your own videos to; AVSBench's are prepared where they lie.
-        seconds: Length of the clips that your own videos are cut into; 0 leaves them whole.
-        classes: "all": those your masks have. "one": whatever is labelled sounds.
-        progress: Show a bar.
+        out: Folder for your own videos; AVSBench is always prepared in its own folder.
+        seconds: Length of the clips that your own videos are cut into; 0 makes each video one clip.
+        classes: "all": the classes of your masks. "one": a single class, "sounding", for all labels.
+        progress: Show a progress bar.
 
     Raises:
-        ConfigError: When ``out`` is missing, or given where there is no choice.
-        DataError: When the folder holds nothing that can be prepared.
+        ConfigError: When ``out`` is missing for your own videos, or given for AVSBench.
+        DataError: When the folder has no videos that can be prepared.
     """
     if tables := find_tables(source):
         if out is not None:
-            raise ConfigError(f"AVSBench is prepared where it lies, beside its masks in {source}: leave -o out")
+            raise ConfigError(f"AVSBench is prepared in its own folder, {source}, with its masks: omit -o")
         return _run([job for table in tables for job in jobs_of(table)], source, progress)
     if not Videos.recognise(source):
         raise DataError(
@@ -69,7 +68,7 @@ def prepare(
             "give the folder of AVSBench, or of your own videos"
         )
     if out is None:
-        raise ConfigError("your own videos become a data set of their own: name its folder with -o")
+        raise ConfigError("your own videos are written to a new data set: give its folder with -o")
     own = OwnVideos(Videos.Config(root=str(source), seconds=seconds, classes=classes), out)
     own.begin()
     prepared = _run(own.jobs(), out, progress)
@@ -81,13 +80,13 @@ def prepare(
 def _run(jobs: list[Job], folder: Path, progress: bool) -> Prepared:
     left = [job for job in jobs if not job.done()]
     bar = track(left, "preparing", console=Console(stderr=True), transient=True, disable=not progress)
-    complaints = [_complaint(job) for job in bar]
-    failed = tuple(complaint for complaint in complaints if complaint is not None)
+    errors = [_error(job) for job in bar]
+    failed = tuple(error for error in errors if error is not None)
     return Prepared(folder, len(left) - len(failed), len(jobs) - len(left), failed)
 
 
-def _complaint(job: Job) -> str | None:
-    """Do the job; what keeps it from being done in one line."""
+def _error(job: Job) -> str | None:
+    """Run the job; return its error in one line, or None."""
     try:
         job.make()
     except AvsegError as error:

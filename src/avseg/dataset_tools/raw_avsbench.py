@@ -1,4 +1,4 @@
-"""AVSBench's raw videos → the layout its authors released, in the same folder: frames and sound beside the masks.
+"""Convert AVSBench's raw videos to the released layout, in the same folder: frames and audio in addition to the masks.
 
 ::
 
@@ -7,9 +7,9 @@
            /visual_frames/<split>/<category>/<name>/<name>_1.png             /visual_frames/<name>/<name>.mp4_1.png
            /audio_wav/<split>/<category>/<name>.wav                          /audio_wav/<split>/<name>.wav
 
-Which pictures become frames is told in :mod:`avseg.dataset_tools.avsbench_frames`. The sound is that of the same
-seconds, all of it or as much as there is, at 16 kHz in 16 bits; its channels are averaged, as every loader does
-afterwards. Log-mel patches are not written: the loaders of avseg compute them.
+The sampling of frames is described in :mod:`avseg.dataset_tools.avsbench_frames`. The audio covers the same seconds, or
+as many as the video has, at 16 kHz in 16 bits; its channels are averaged, as every loader does afterwards. Log-mel
+patches are not written: the loaders of avseg compute them.
 """
 
 from collections.abc import Callable
@@ -26,20 +26,20 @@ from avseg.files import replacing
 from avseg.media.sound import sound_until, write_wave
 
 _SECONDS = 5
-"""Of a clip."""
+"""Length of a clip."""
 _SOURCE_SECONDS = 10
-"""Of the recordings of VGGSound that S4's clips were cut from."""
+"""Length of the VGGSound recordings that S4's clips were cut from."""
 
 
 class _Raw(NamedTuple):
-    """One video and what becomes of it.
+    """One raw video and its output files.
 
     Attributes:
-        video: The file.
-        seconds: Its length, and number of its frames.
-        frames: The folder to write.
-        frame: Name of a frame but for number and suffix.
-        sound: The file to write.
+        video: The video file.
+        seconds: Length of the clip, and number of its frames.
+        frames: Folder of frames to write.
+        frame: Name of a frame without number and suffix.
+        sound: Audio file to write.
     """
 
     video: Path
@@ -49,15 +49,15 @@ class _Raw(NamedTuple):
     sound: Path
 
     def pictures(self, folder: Path) -> list[Path]:
-        """The frames' files, in that folder."""
+        """Return the paths of the frames in a folder."""
         return [folder / f"{self.frame}_{k}.png" for k in range(1, self.seconds + 1)]
 
     def done(self) -> bool:
-        """Whether all is there."""
+        """Return whether all files exist."""
         return self.sound.is_file() and all(path.is_file() for path in self.pictures(self.frames))
 
     def make(self) -> None:
-        """Write sound and frames."""
+        """Write audio and frames."""
         with replacing(self.sound) as temporary:
             write_wave(temporary, sound_until(self.video, self.seconds))
         with replacing(self.frames) as temporary:
@@ -67,14 +67,14 @@ class _Raw(NamedTuple):
 
 
 def find_tables(source: Path) -> list[Path]:
-    """The lists of S4 and MS3 in a folder, or in the two folders AVSBench has for them."""
+    """Return the lists of S4 and MS3 in a folder, or in AVSBench's subfolders for them."""
     places = (".", "Single-source", "Multi-sources")
     found = [source / place / table for place in places for table in _READERS]
     return [path for path in found if path.is_file()]
 
 
 def jobs_of(table: Path) -> list[Job]:
-    """One job for each row of a list.
+    """Return one job per row of a list.
 
     Raises:
         DataError: When the list cannot be used.
@@ -93,19 +93,19 @@ def _read(table: Path, number: int, row: Row, read: Callable[[Path, Row], _Raw])
         raise DataError(f"{table}, line {number}: {error}") from None
 
 
-def _plain(word: str) -> str:
-    """The word, which cannot lead out of the folder."""
+def _checked_name(word: str) -> str:
+    """Return a file name; raise ValueError if it is a path."""
     if Path(word).name != word:
-        raise ValueError(f"{word!r} is no name of a file")
+        raise ValueError(f"{word!r} is not a file name")
     return word
 
 
 def _s4(root: Path, row: Row) -> _Raw:
-    name, start = _plain(next(iter(row.values()))), list(row.values())[1]
+    name, start = _checked_name(next(iter(row.values()))), list(row.values())[1]
     seconds = min(_SECONDS, _SOURCE_SECONDS - int(start))
     if seconds < 1:
         raise ValueError(f"a clip of {_SOURCE_SECONDS} s cannot start at second {start}")
-    data, place = root / "s4_data", Path(row["split"], _plain(row["category"]))
+    data, place = root / "s4_data", Path(row["split"], _checked_name(row["category"]))
     return _Raw(
         data / "raw_videos" / place / f"{name}.mp4",
         seconds,
@@ -116,7 +116,7 @@ def _s4(root: Path, row: Row) -> _Raw:
 
 
 def _ms3(root: Path, row: Row) -> _Raw:
-    name, data = _plain(next(iter(row.values()))), root / "ms3_data"
+    name, data = _checked_name(next(iter(row.values()))), root / "ms3_data"
     return _Raw(
         data / "raw_videos" / f"{name}.mp4",
         _SECONDS,
@@ -130,4 +130,5 @@ _READERS: dict[str, tuple[tuple[str, ...], Callable[[Path, Row], _Raw]]] = {
     "s4_meta_data.csv": (("category", "split"), _s4),
     "ms3_meta_data.csv": (("split",), _ms3),
 }
-"""List → columns it must have, and what reads a row. Names come first and S4's seconds second, whatever their title."""
+"""List → required columns, and function that reads a row. The first column holds names, S4's second one start seconds,
+independent of the headings."""

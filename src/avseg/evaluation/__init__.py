@@ -1,1 +1,1 @@
-"""Scoring a checkpoint on a data set, with its own audio and with negative audio."""
+"""Evaluation of a model on a data set, with its audio and with negative audio."""

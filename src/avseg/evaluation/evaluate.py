@@ -1,8 +1,8 @@
-"""``avseg eval``: every score of a model, and what the same model draws when it hears the wrong thing.
+"""``avseg eval``: all scores of a model, with the audio of the clip and with negative audio.
 
-A model that draws the same mask whatever it hears is no AVS model, however high its scores. So each clip is answered
-again with ``silence``, with white ``noise``, and with the audio of another clip (``swap``), and scored against the
-same masks: a model that listens falls, and its masks change.
+A model whose masks do not depend on the audio can have high scores. Therefore each clip is also predicted with
+``silence``, with white ``noise``, and with the audio of another clip (``swap``), and scored against the same ground
+truth: the scores of a model that uses the audio fall, and its masks change.
 """
 
 import shlex
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, build_dataset
+from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
 from avseg.files import check_writable
@@ -29,7 +30,7 @@ from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide
 from avseg.provenance import provenance, write_result
 
 RIGHT = "right"
-"""The audio that belongs to the clip, beside ``silence``, ``noise`` and ``swap``."""
+"""Name of the audio of the clip, next to ``silence``, ``noise`` and ``swap``."""
 
 
 def evaluate(
@@ -42,32 +43,32 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """All protocols for a model on a data set; labelled frames are scored, at the size of their masks.
+    """Compute all protocols for a model on a data set. Labelled frames are scored, at the size of their masks.
 
     Args:
-        model: Is moved to ``device``; its training modes are put back at the end.
-        dataset: The clips.
-        batch_size: Clips answered at once; changes no score.
-        device: Where to compute.
-        negatives: Answer each clip again with silence (log-mel ln 0.01), white noise (-20 dB) and the audio of another
-            clip. When a data set gives embeddings, only the last can be made.
-        progress: Show a bar on the terminal.
-        workers: Processes that prepare clips.
+        model: Model; it is moved to ``device``, and its training modes are restored at the end.
+        dataset: Clips to score.
+        batch_size: Clips per forward pass; does not affect scores.
+        device: Device of the computation; ``"auto"`` for the fastest device.
+        negatives: Also score each clip with silence (log-mel ln 0.01), white noise (-20 dB) and the audio of another
+            clip. For a data set of embeddings, only with the last.
+        progress: Show a progress bar on the terminal.
+        workers: Number of processes that load clips.
 
     Returns:
-        JSON-able; a score that is not defined (no such frame) is None.
-        ``clips``, ``frames``: how many were scored. ``headline``: the score that ``drop`` is about.
-        ``scores``: protocol → name → value, see :mod:`avseg.metrics`. ``marked``: share of pixels marked.
-        ``negatives``: kind of audio → its ``scores`` and ``marked``; ``drop``, how much lower the headline is than
-        with the right audio; ``overlap``, mean IoU of the mask with the one drawn for the right audio, over the frames
-        where either marks anything; ``changed``, share of pixels with another label than for the right audio.
-        ``per_class`` for several classes; ``per_category`` for one, of clips named ``category/name``.
-        ``per_clip``: name → kind of audio → two scores of this clip alone.
+        Report for JSON; an undefined score (no such frame) is None.
+        ``clips``, ``frames``: numbers of scored clips and frames. ``headline``: the score of ``drop``.
+        ``scores``: protocol → name → value, see :mod:`avseg.metrics`. ``marked``: share of foreground pixels.
+        ``negatives``: kind of audio → its ``scores`` and ``marked``; ``drop``, decrease of the headline against the
+        right audio; ``overlap``, mean IoU with the mask for the right audio, over the frames where either has
+        foreground; ``changed``, share of pixels with another label than for the right audio.
+        ``per_class`` for several classes; ``per_category`` for one class, if clips are named ``category/name``.
+        ``per_clip``: name → kind of audio → two scores of this clip.
 
     Raises:
-        ConfigError: When the model answers other classes than the data set has, or there is no such device.
-        DataError: When there is no clip, or no other clip whose audio could be heard.
-        CheckpointError: When the model answers NaN.
+        ConfigError: When model and data set have different classes, or the device does not exist.
+        DataError: When there is no clip, or no other clip for negative audio.
+        CheckpointError: When the model predicts NaN.
     """
     check_classes(model, dataset)
     if batch_size < 1 or workers < 0:
@@ -75,25 +76,24 @@ def evaluate(
     if len(dataset) < 1 + negatives:
         raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
     # The loader's own generator leaves the global random state as it was.
-    negatives = DataLoader(
-        NegativeAudioDataset(dataset, wrong=negatives),
+    loader = DataLoader(
+        NegativeAudioDataset(dataset, negatives=negatives),
         batch_size,
         num_workers=workers,
         collate_fn=collate_negatives,
         generator=torch.Generator(),
     )
     tallies: dict[str, _Tally] = {}
-    _move(model, device)
+    device = find_device(device)
+    move(model, device)
     with evaluating(model), torch.inference_mode():
-        for negative in track(
-            negatives, "evaluating", console=Console(stderr=True), transient=True, disable=not progress
-        ):
+        for negative in track(loader, "evaluating", console=Console(stderr=True), transient=True, disable=not progress):
             _score_sample(model, negative, device, tallies)
     return _report(dataset, tallies)
 
 
 def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
-    """Refuse a model whose channels mean something else than the labels.
+    """Raise if the classes of model and data set differ.
 
     Raises:
         ConfigError: When their number or their names differ.
@@ -106,20 +106,14 @@ def check_classes(model: AVSModel, dataset: AVSDataset) -> None:
     names = getattr(model, "card", {}).get("class_names")
     if model.classes > 1 and names is not None and tuple(names) != dataset.class_names:
         ours, theirs = next((a, b) for a, b in zip(names, dataset.class_names, strict=True) if a != b)
-        raise ConfigError(f"the model's classes are others than the data set's: it has {ours!r} where {theirs!r} is")
-
-
-def _move(model: AVSModel, device: torch.device | str) -> None:
-    try:
-        model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {str(device)!r} cannot be used ({reason}): try cpu") from error
+        raise ConfigError(
+            f"the classes of model and data set differ: the model has {ours!r} where the data set has {theirs!r}"
+        )
 
 
 @contextmanager
 def evaluating(model: AVSModel) -> Iterator[None]:
-    """Evaluation mode, and afterwards each module in the mode it had: a frozen encoder stays frozen."""
+    """Set evaluation mode, and restore the mode of every module at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -132,7 +126,7 @@ def evaluating(model: AVSModel) -> Iterator[None]:
 def _score_sample(
     model: AVSModel, negative: NegativeSample, device: torch.device | str, tallies: "dict[str, _Tally]"
 ) -> None:
-    """Answer clips with each kind of audio, the right one first, and count."""
+    """Predict clips with each kind of audio, the right one first, and add them to the tallies."""
     clip, target = negative.sample.clip.to(device), negative.sample.target.to(device)
     own, names = negative.own.to(device), negative.sample.names
     right: Tensor | None = None
@@ -141,7 +135,7 @@ def _score_sample(
         broken = (prediction.logits.isnan().flatten(2).any(2) & (target.labelled | ~own)).any(1)
         if broken.any():
             name = names[int(broken.nonzero()[0])]
-            raise CheckpointError(f"the model answers NaN to clip {name!r} ({kind} audio): its weights are broken")
+            raise CheckpointError(f"the model predicts NaN for clip {name!r} ({kind} audio): its weights are broken")
         masks = decide(prediction)
         right = masks if right is None else right
         tally = tallies.setdefault(kind, _Tally(model.classes))
@@ -150,13 +144,13 @@ def _score_sample(
 
 
 class _Tally:
-    """All that is counted for one kind of audio."""
+    """Sums over clips for one kind of audio."""
 
     def __init__(self, classes: int) -> None:
         self.protocols = protocols(classes)
         self.per_class = PerClass(classes)
         self.per_clip: dict[str, dict[str, float | None]] = {}
-        self.frames = self.drawn = 0
+        self.frames = self.non_empty = 0
         self.pixels = self.marked = self.changed = 0
         self.overlap = 0.0
         self._one_clip: Protocol = AVSBench() if classes == 1 else AVSBenchSemantic(classes)
@@ -168,31 +162,31 @@ class _Tally:
             metric.update(prediction, target, own)
         for i, name in enumerate(names):
             one = slice(i, i + 1)
-            answer, truth = Prediction(prediction.logits[one]), Target(target.masks[one], target.labelled[one])
+            predicted, truth = Prediction(prediction.logits[one]), Target(target.masks[one], target.labelled[one])
             self._one_clip.reset()
-            self._one_clip.update(answer, truth, own[one])
+            self._one_clip.update(predicted, truth, own[one])
             scores = _plain(self._one_clip.compute())
             self.per_clip[name] = {key: scores[key] for key in self._of_clip}
 
     def compare(self, masks: Tensor, right: Tensor) -> None:
-        """Add frames, (N, H, W) labels, and what was drawn there for the right audio."""
+        """Add frames, (N, H, W) predicted labels, and those predicted for the right audio."""
         both = ((masks != 0) & (masks == right)).sum((1, 2)).cpu()
         either = ((masks != 0) | (right != 0)).sum((1, 2)).cpu()
         self.frames += len(masks)
         self.pixels += masks.numel()
         self.marked += int((masks != 0).sum())
         self.changed += int((masks != right).sum())
-        self.drawn += int((either > 0).sum())
+        self.non_empty += int((either > 0).sum())
         self.overlap += (both.double() / either.clamp(min=1)).sum().item()
 
     def scores(self) -> dict[str, Any]:
-        """What stands in the report for every kind of audio."""
+        """Return the report fields of every kind of audio."""
         scores = {name: _plain(metric.compute()) for name, metric in self.protocols.items()}
         return {"scores": scores, "marked": _share(self.marked, self.pixels)}
 
     def change(self) -> dict[str, Any]:
-        """What stands there for wrong audio besides."""
-        return {"overlap": _share(self.overlap, self.drawn), "changed": _share(self.changed, self.pixels)}
+        """Return the extra report fields of negative audio."""
+        return {"overlap": _share(self.overlap, self.non_empty), "changed": _share(self.changed, self.pixels)}
 
 
 def _plain(scores: Mapping[str, Tensor]) -> dict[str, float | None]:
@@ -233,7 +227,7 @@ def _per_class(tally: _Tally, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _per_category(tally: _Tally) -> dict[str, Any]:
-    """AVSBench's J and F of the clips of each category: over all clips their means are the protocol's."""
+    """Return J and F of AVSBench per category, averaged over the clips of the category."""
     members: dict[str, list[dict[str, float | None]]] = {}
     for name, scores in tally.per_clip.items():
         if "/" in name and None not in scores.values():
@@ -245,7 +239,7 @@ def _per_category(tally: _Tally) -> dict[str, Any]:
 
 
 def table(report: Mapping[str, Any]) -> Table:
-    """A report of :func:`evaluate`: one row per score, one column per kind of audio."""
+    """Return a report of :func:`evaluate` as a table: one row per score, one column per kind of audio."""
     negatives = report["negatives"]
     shown = Table(title=f"{report['clips']} clips, {report['frames']} frames")
     for heading in ("protocol", "score"):
@@ -265,7 +259,7 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def parts_table(report: Mapping[str, Any]) -> Table | None:
-    """The scores of each class or category; None when the data names neither."""
+    """Return a table of the scores of each class or category; None if the data has neither."""
     kind = next((k for k in ("class", "category") if f"per_{k}" in report), None)
     if kind is None:
         return None
@@ -296,31 +290,32 @@ def evaluate_checkpoint(
     progress: bool = True,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Score a model on a data set, also with audio that is not the clip's; print tables and write JSON.
+    """Score a model on a data set, with its audio and with negative audio; print tables and write JSON.
 
     Args:
-        checkpoint: A bundled name, a folder that avseg train or convert wrote, or a Hub id.
-        data: ``name`` and fields of the data set's ``Config``, laid over those the checkpoint was trained on when it is
-            the same data set.
+        checkpoint: A bundled name, a folder written by avseg train or convert, or a Hub id.
+        data: ``name`` and fields of the data set's ``Config``. They override the settings that the checkpoint was
+            trained with, if the data set is the same.
         split: train, val or test.
-        out: JSON file to write, in one step.
-        batch_size: Clips answered at once; changes no score.
-        device: Where to compute: cpu, cuda, mps.
-        negatives: Answer each clip again with silence, noise and the audio of another clip.
-        progress: Show a bar on the terminal.
-        workers: Processes that prepare clips.
+        out: JSON file to write.
+        batch_size: Clips per forward pass; does not affect scores.
+        device: Device of the computation: cpu, cuda, mps, or auto for the fastest one.
+        negatives: Also score each clip with silence, noise and the audio of another clip.
+        progress: Show a progress bar on the terminal.
+        workers: Number of processes that load clips.
 
     Returns:
-        What is written: where the numbers come from, ``config`` (checkpoint, model, data), ``numbers`` (the report of
+        The contents of the file: provenance, ``config`` (checkpoint, model, data), ``numbers`` (the report of
         :func:`evaluate`).
 
     Raises:
-        ConfigError: When a setting is wrong, the classes do not match, or ``out`` cannot be written.
+        ConfigError: When a setting is invalid, the classes do not match, or ``out`` cannot be written.
         CheckpointError: When the checkpoint cannot be loaded.
         DataError: When there is no data.
     """
     if out is not None:
         check_writable(out)
+    device = str(find_device(device))
     model = load(checkpoint)
     settings = data_settings(model.card, dict(data or {}), checkpoint)
     dataset = build_dataset(split=split, **settings)
@@ -347,12 +342,12 @@ def evaluate_checkpoint(
 
 
 def data_settings(card: Mapping[str, Any], data: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
-    """Name and settings of the data a model is to answer.
+    """Return name and settings of the data set to evaluate on.
 
     Args:
-        card: Of the model; says what it was trained on.
-        data: What was asked for, laid over that when it is the same data set.
-        checkpoint: Named in the error.
+        card: Card of the model, with the settings of its training data.
+        data: Requested settings, which override those of the card if the data set is the same.
+        checkpoint: Name of the model for the error message.
 
     Raises:
         ConfigError: When neither names a data set.
@@ -360,6 +355,6 @@ def data_settings(card: Mapping[str, Any], data: Mapping[str, Any], checkpoint: 
     trained = card.get("data") or {}
     name = data.get("name", trained.get("name"))
     if name is None:
-        raise ConfigError(f"{checkpoint} does not say what data it was trained on: name a data set with --data.name")
+        raise ConfigError(f"{checkpoint} has no record of its training data: name a data set with --data.name")
     merged = {**(trained if trained.get("name") == name else {}), **data, "name": name}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in merged.items()}

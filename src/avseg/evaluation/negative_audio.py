@@ -1,4 +1,4 @@
-"""Clips together with audio that does not belong to them: silence, noise, and the sound of another clip."""
+"""Clips with negative audio: silence, noise, and the audio of another clip."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from avseg.interface import Clip
 from avseg.mel import OFFSET, SAMPLE_RATE, log_mel_at
 
 _LOUDNESS = 0.1
-"""Deviation of the white noise, whose full scale is 1: -20 dB."""
+"""Standard deviation of the white noise at full scale 1: -20 dB."""
 
 
 def partners(clips: int) -> list[int]:
-    """For each clip the one whose audio it is given: a single cycle through all of them, in a fixed random order."""
+    """Return for each clip the index of the clip with its negative audio, a fixed random cycle through all clips."""
     order = torch.randperm(clips, generator=torch.Generator().manual_seed(0))
     partner = torch.empty_like(order)
     partner[order] = order.roll(1)
@@ -26,12 +26,12 @@ def partners(clips: int) -> list[int]:
 
 
 class NegativeSample(NamedTuple):
-    """Clips, and the audio to play instead.
+    """Clips with their negative audio.
 
     Attributes:
         sample: The clips.
-        audio: Kind of wrong audio → the same form as ``sample.clip.audio``; frames that are padding keep theirs.
-        own: (B, T) bool; False marks padding by the data set. Frames that merely fill this batch are True.
+        audio: Kind of negative audio → audio in the form of ``sample.clip.audio``; padding frames are unchanged.
+        own: (B, T) bool; False marks padding frames of the data set. Frames that pad this batch are True.
     """
 
     sample: Sample
@@ -40,16 +40,16 @@ class NegativeSample(NamedTuple):
 
 
 class NegativeAudioDataset(Dataset[NegativeSample]):
-    """A data set with audio to play instead, made clip by clip so that batches change nothing.
+    """A data set with negative audio, computed per clip so that it does not depend on batches.
 
     Args:
         dataset: The clips.
-        wrong: Whether to make wrong audio at all: ``silence`` and ``noise`` where audio is log-mel, and ``swap``.
+        negatives: Add negative audio: ``silence`` and ``noise`` for log-mel audio, and ``swap``.
     """
 
-    def __init__(self, dataset: AVSDataset, wrong: bool) -> None:
+    def __init__(self, dataset: AVSDataset, negatives: bool) -> None:
         self.dataset = dataset
-        self.partners = partners(len(dataset)) if wrong else None
+        self.partners = partners(len(dataset)) if negatives else None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -57,32 +57,32 @@ class NegativeAudioDataset(Dataset[NegativeSample]):
     def __getitem__(self, index: int) -> NegativeSample:
         sample = self.dataset[index]
         clip, audio = sample.clip, sample.clip.audio
-        wrong: dict[str, Tensor] = {}
+        negative: dict[str, Tensor] = {}
         if self.partners is not None and audio.ndim == 5:
-            wrong = {"silence": torch.full_like(audio, math.log(OFFSET)), "noise": _noise(index, audio)}
+            negative = {"silence": torch.full_like(audio, math.log(OFFSET)), "noise": _noise(index, audio)}
         if self.partners is not None:
-            wrong["swap"] = _heard(self.dataset[self.partners[index]].clip, audio.shape[1])
+            negative["swap"] = _audio_of(self.dataset[self.partners[index]].clip, audio.shape[1])
         valid = clip.valid.view(*clip.valid.shape, *[1] * (audio.ndim - 2))
         return NegativeSample(
-            sample, {kind: torch.where(valid, other, audio) for kind, other in wrong.items()}, clip.valid
+            sample, {kind: torch.where(valid, other, audio) for kind, other in negative.items()}, clip.valid
         )
 
 
 def _noise(seed: int, audio: Tensor) -> Tensor:
-    """White noise in the form of ``audio``, the same in both ears."""
+    """Return white noise in the form of ``audio``, equal in both channels of stereo."""
     frames = audio.shape[1]
     waveform = _LOUDNESS * torch.randn(frames * SAMPLE_RATE, generator=torch.Generator().manual_seed(seed))
     return log_mel_at(waveform, torch.arange(frames) + 0.5).to(audio).expand_as(audio)
 
 
-def _heard(clip: Clip, frames: int) -> Tensor:
-    """The audio of a clip, cut or repeated to so many frames."""
+def _audio_of(clip: Clip, frames: int) -> Tensor:
+    """Return the audio of a clip, truncated or repeated to a number of frames."""
     audio = clip.audio[:, clip.valid[0]]
     return audio[:, torch.arange(frames) % audio.shape[1]]
 
 
 def collate_negatives(negatives: list[NegativeSample]) -> NegativeSample:
-    """One batch from negatives of one clip each."""
+    """Combine samples of one clip each to a batch."""
 
     def stack(tensors: Sequence[Tensor], fill: float) -> Tensor:
         return pad_sequence([t[0] for t in tensors], batch_first=True, padding_value=fill)

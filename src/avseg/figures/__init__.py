@@ -1,1 +1,1 @@
-"""The figures of a paper from a trained model, one module and one command each: ``avseg figures``."""
+"""Figures of a paper from trained models, one module and one command each: ``avseg figures``."""

@@ -1,6 +1,6 @@
-"""Fig. 9: where each group of channels attends, stage by stage, on one scale.
+"""Fig. 9: attention maps of each group of channels and stage, on one colour scale.
 
-``avseg figures attention`` draws it for any model whose maps begin with ``attention/``.
+``avseg figures attention`` plots them for any model with maps named ``attention/...``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from PIL import Image
 from avseg.errors import ConfigError
 from avseg.figures.cells import fit
 from avseg.figures.files import check_figure
-from avseg.figures.masks import put_answer, put_truth
+from avseg.figures.masks import put_prediction, put_truth
 from avseg.figures.page import (
     EDGE,
     GAP,
@@ -31,15 +31,15 @@ from avseg.figures.page import (
     shortened,
     width_of,
 )
-from avseg.figures.scenes import Scene, Scenes, load_examples, need_maps
+from avseg.figures.scenes import Example, Examples, load_examples, need_maps
 
 KIND = "attention/"
-"""What the names of these maps begin with."""
+"""Prefix of the names of these maps."""
 _NARROWEST, _WIDEST = 28.0, 72.0
-"""Points of a cell."""
-_INPUTS = ("frame", "truth", "answer")
+"""Smallest and largest width of a cell in points."""
+_INPUTS = ("frame", "truth", "prediction")
 _BAR = 8.0
-"""Points the colour bar is wide."""
+"""Width of the colour bar in points."""
 
 
 def attention(
@@ -53,32 +53,32 @@ def attention(
     frame: int | None = None,
     dpi: int = 200,
 ) -> Path:
-    """Draw the attention maps of every group and stage for a frame of each clip (Fig. 9).
+    """Plot the attention maps of every group and stage for a frame of each clip (Fig. 9).
 
     Args:
-        model: A bundled name, a folder that avseg train or convert wrote, or a Hub id.
-        out: Picture to write: .png, .pdf, .svg or .jpg.
-        data: ``name`` and fields of the data set's ``Config``, laid over those the model was trained on when it is the
-            same data set.
+        model: A bundled name, a folder written by avseg train or convert, or a Hub id.
+        out: Image file to write: .png, .pdf, .svg or .jpg.
+        data: ``name`` and fields of the data set's ``Config``; they override those the model was trained on if it is
+            the same data set.
         split: train, val or test.
-        clips: How many clips, spread evenly over the split.
-        pick: These clips instead, by number.
-        frame: Number of the frame in its clip; the one in which most sounds when left out.
+        clips: Number of clips, spread evenly over the split.
+        pick: Indices of the clips, instead of ``clips``.
+        frame: Index of the frame in its clip; null for the frame with the largest sounding area.
         dpi: Dots per inch.
 
     Raises:
-        ConfigError: When a setting is wrong, the model has no such maps, or the picture cannot be written.
+        ConfigError: When a setting is wrong, the model has no such maps, or the file cannot be written.
         CheckpointError: When the model cannot be loaded.
         DataError: When there is no data.
     """
     check_figure(out, dpi)
-    scenes = load_examples([model], data, split=split, clips=clips, pick=pick)
-    stages = need_maps(scenes, KIND, "PCMANet makes them with avga on")
-    shown = replace(scenes, clips=[clip.only(_frame_of(clip, frame)) for clip in scenes.clips])
+    examples = load_examples([model], data, split=split, clips=clips, pick=pick)
+    stages = need_maps(examples, KIND, "PCMANet makes them with avga on")
+    shown = replace(examples, clips=[clip.only(_frame_of(clip, frame)) for clip in examples.clips])
     return _Layout(shown, stages).draw(dpi).save(out)
 
 
-def _frame_of(clip: Scene, frame: int | None) -> int:
+def _frame_of(clip: Example, frame: int | None) -> int:
     if frame is None:
         marked = (clip.truth != 0) & clip.labelled[:, None, None]
         return int(marked.sum((1, 2)).argmax())
@@ -88,10 +88,10 @@ def _frame_of(clip: Scene, frame: int | None) -> int:
 
 
 class Scale:
-    """One colour for each value, the same in all maps of a figure.
+    """Colour scale shared by all maps of a figure.
 
     Args:
-        maps: All of them. When a value is negative, zero is in the middle and white.
+        maps: All maps. If any value is negative, the scale is symmetric and zero is white.
     """
 
     def __init__(self, maps: Sequence[NDArray[np.float32]]) -> None:
@@ -102,25 +102,25 @@ class Scale:
 
     @property
     def ticks(self) -> list[str]:
-        """The values of the bar's top, middle and bottom."""
+        """Return the values at top, middle and bottom of the colour bar."""
         return [f"{value:.2g}" for value in (self._high, (self._low + self._high) / 2, self._low)]
 
     def paint(self, values: NDArray[np.float32]) -> Image.Image:
-        """(h, w) values as a picture of so many pixels."""
+        """Convert (h, w) values to an image of h x w pixels."""
         coloured = self._colours((values - self._low) / (self._high - self._low))
         return Image.fromarray((coloured[..., :3] * 255).round().astype(np.uint8))
 
     def bar(self) -> Image.Image:
-        """All colours, the highest above."""
+        """Return the colour bar, the highest value at the top."""
         return self.paint(np.linspace(self._high, self._low, 256, dtype=np.float32)[:, None])
 
 
 class _Layout:
-    """For each clip its one frame and masks, one under the other, and a grid of maps: stages down, groups across."""
+    """Layout: for each clip a column of frame and masks, and a grid of maps with stages as rows, groups as columns."""
 
-    def __init__(self, scenes: Scenes, stages: Sequence[str]) -> None:
-        self.scenes, self.stages = scenes, stages
-        maps = [(name, _maps(clip, name)) for clip in scenes.clips for name in stages]
+    def __init__(self, examples: Examples, stages: Sequence[str]) -> None:
+        self.examples, self.stages = examples, stages
+        maps = [(name, _maps(clip, name)) for clip in examples.clips for name in stages]
         titles = [words for name, values in maps for words in _title(name, values)]
         self.groups = max(len(values) for _, values in maps)
         self.scale = Scale([values for _, values in maps])
@@ -133,38 +133,38 @@ class _Layout:
         self.width = fixed + (self.groups + 1) * self.wide
 
     def draw(self, dpi: int) -> Page:
-        """The page with all clips."""
-        blocks = [self._head(clip) + self._body(clip) for clip in self.scenes.clips]
+        """Return the page with all clips."""
+        blocks = [self._head(clip) + self._body(clip) for clip in self.examples.clips]
         page = Page(self.width + 2 * EDGE, sum(blocks) + (len(blocks) - 1) * SPACE + 2 * EDGE, dpi)
         top = EDGE
-        for clip, tall in zip(self.scenes.clips, blocks, strict=True):
+        for clip, tall in zip(self.examples.clips, blocks, strict=True):
             page.write(shortened(f"{clip.name}, {clip.times[0]}", self.width), EDGE, top)
-            page.legend(self.scenes.legend(clip), EDGE, top + LINE, self.width)
+            page.legend(self.examples.legend(clip), EDGE, top + LINE, self.width)
             self._draw_inputs(page, clip, top + self._head(clip))
             self._draw_maps(page, clip, top + self._head(clip))
             top += tall + SPACE
         return page
 
-    def _head(self, clip: Scene) -> float:
-        return 2 * LINE + legend_height(self.scenes.legend(clip), self.width)
+    def _head(self, clip: Example) -> float:
+        return 2 * LINE + legend_height(self.examples.legend(clip), self.width)
 
-    def _row(self, clip: Scene) -> float:
-        """From one row to the next: a cell, and room for its two lines of text."""
+    def _row(self, clip: Example) -> float:
+        """Return the row height: a cell, or two lines of text."""
         return max(self.wide * clip.tallness, 2 * LINE) + GAP
 
-    def _body(self, clip: Scene) -> float:
+    def _body(self, clip: Example) -> float:
         return max(len(self.stages), len(_INPUTS)) * self._row(clip) - GAP
 
-    def _draw_inputs(self, page: Page, clip: Scene, top: float) -> None:
+    def _draw_inputs(self, page: Page, clip: Example, top: float) -> None:
         tall = self.wide * clip.tallness
         left, row = EDGE + self.inputs, self._row(clip)
         for line, words in enumerate(_INPUTS):
             page.write(words, left - GAP, top + line * row + (tall - LINE) / 2, size=SMALL, align="right")
         page.picture(fit(clip.frames[0], page.pixels(self.wide, tall)), left, top, self.wide, tall)
-        put_truth(page, self.scenes, clip, 0, left, top + row, self.wide)
-        put_answer(page, self.scenes, clip, 0, left, top + 2 * row, self.wide)
+        put_truth(page, self.examples, clip, 0, left, top + row, self.wide)
+        put_prediction(page, self.examples, clip, 0, left, top + 2 * row, self.wide)
 
-    def _draw_maps(self, page: Page, clip: Scene, top: float) -> None:
+    def _draw_maps(self, page: Page, clip: Example, top: float) -> None:
         tall = self.wide * clip.tallness
         for group in range(self.groups):
             middle = self.left + group * (self.wide + GAP) + self.wide / 2
@@ -185,12 +185,12 @@ class _Layout:
             page.write(words, left + _BAR + GAP, top + share * (tall - LINE), size=SMALL)
 
 
-def _maps(clip: Scene, name: str) -> NDArray[np.float32]:
-    """(G, h, w): one stage of a clip of one frame."""
-    values: NDArray[np.float32] = clip.answers[0].maps[name][0].numpy()
+def _maps(clip: Example, name: str) -> NDArray[np.float32]:
+    """Return the maps of one stage for a clip of one frame, (G, h, w)."""
+    values: NDArray[np.float32] = clip.predictions[0].maps[name][0].numpy()
     return values
 
 
 def _title(name: str, values: NDArray[np.float32]) -> tuple[str, str]:
-    """Two lines beside a row of maps (G, h, w)."""
+    """Return the two-line label of a row of maps (G, h, w)."""
     return name.removeprefix(KIND), grid(*values.shape[1:])

@@ -1,4 +1,4 @@
-"""The small pictures that figures and contact sheets are made of: a frame, labels over a frame, a second of sound."""
+"""Image cells of figures and contact sheets: a frame, labels over a frame, the spectrogram of a patch."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,26 @@ from avseg.mel import OFFSET
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Size = tuple[int, int]
-"""(width, height) in pixels, as Pillow has it."""
+"""(width, height) in pixels, as in Pillow."""
 
 _LOUD = 4.0
 """Upper end of the log-mel colour scale; the lower end is silence, ln 0.01."""
 
 
 def fit(frame: Pixels, size: Size) -> Image.Image:
-    """A frame (H, W, 3) at another size."""
+    """Resize a frame (H, W, 3)."""
     return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
 
 
 def overlay_labels(
     frame: Pixels, mask: NDArray[np.integer], size: Size, colour: Callable[[int], Colour]
 ) -> Image.Image:
-    """The frame in dim grey, labels in their colours with a light edge.
+    """Overlay labels in their colours, with a light edge, on the frame in dim grey.
 
     Args:
         frame: (H, W, 3) RGB.
-        mask: Labels of any height and width, laid over the whole frame; 0 stays grey.
-        size: Of the result.
+        mask: Labels of any height and width, stretched over the whole frame; 0 stays grey.
+        size: Size of the result.
         colour: Label → colour.
     """
     labels = _enlarged(mask, size)
@@ -44,7 +44,7 @@ def overlay_labels(
 
 
 def highlight(frame: Pixels, mask: NDArray[np.bool_], size: Size) -> Image.Image:
-    """The frame in its own colours where a mask of any height and width is True, in dim grey elsewhere."""
+    """Show the frame in colour where a mask of any height and width is True, in dim grey elsewhere."""
     labels = _enlarged(mask, size)
     out = _dim(_grey(frame, size))
     out[labels > 0] = np.asarray(fit(frame, size))[labels > 0]
@@ -52,7 +52,7 @@ def highlight(frame: Pixels, mask: NDArray[np.bool_], size: Size) -> Image.Image
 
 
 def _enlarged(mask: NDArray[np.integer] | NDArray[np.bool_], size: Size) -> Pixels:
-    """Labels at the size of a picture, by the nearest."""
+    """Resize labels by the nearest neighbour."""
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
@@ -65,7 +65,7 @@ def _dim(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _edged(picture: NDArray[np.float32], labels: Pixels) -> Image.Image:
-    """A picture with a light line wherever the label changes."""
+    """Add a light line along label boundaries."""
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
@@ -74,7 +74,7 @@ def _edged(picture: NDArray[np.float32], labels: Pixels) -> Image.Image:
 
 
 def spectrogram(patch: NDArray[np.float32], size: Size) -> Image.Image:
-    """(96, 64) log-mel, time to the right, pitch upwards."""
+    """Render (96, 64) log-mel, time to the right, frequency upwards."""
     low = float(np.log(OFFSET))
     scaled = ((patch.T[::-1] - low) / (_LOUD - low)).clip(0.0, 1.0)
     coloured = (matplotlib.colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""A contact sheet of a data set: pictures, masks and sound of some clips, one under the other, in step.
+"""Contact sheet of a data set: frames, masks and spectrograms of several clips, aligned in time.
 
-``avseg data show`` writes it. Look at one before training on anything.
+``avseg data show`` writes it. Inspect one before training on a new data set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from avseg.interface import IGNORE
 from avseg.media.images import denormalise
 
 _WIDTH, _WIDEST, _NARROWEST = 1000, 224, 48
-"""Pixels: a clip, about; a frame, at most and at least."""
+"""Pixels: approximate width of a clip, largest and smallest width of a frame."""
 _GAP, _EDGE, _LINE, _LETTER = 4, 20, 24, 14
-"""Pixels: between frames, around everything, a line of text, its letters."""
+"""Pixels: gap between frames, margin, height of a line of text, height of its letters."""
 _PAPER, _INK, _FAINT = (255, 255, 255), (33, 37, 41), (134, 142, 150)
 
 
@@ -33,12 +33,12 @@ def show(data: Mapping[str, Any], out: Path, *, split: str = "val", clips: int =
 
     Args:
         data: ``name`` and settings of the data set, as in the ``data:`` section of a config.
-        out: Picture to write, PNG or JPEG.
+        out: Image file to write, PNG or JPEG.
         split: ``"train"``, ``"val"`` or ``"test"``.
-        clips: How many clips, spread evenly over the split.
+        clips: Number of clips, spread evenly over the split.
 
     Raises:
-        ConfigError: When a setting is wrong or the picture cannot be written.
+        ConfigError: When a setting is wrong or the file cannot be written.
     """
     check_format(out, ("png", "jpg"))
     settings = dict(data)
@@ -47,10 +47,10 @@ def show(data: Mapping[str, Any], out: Path, *, split: str = "val", clips: int =
 
 
 def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
-    """The clips ``indices`` as one RGB picture.
+    """Return the clips ``indices`` as one RGB image.
 
-    For every clip: the frames; the frames in grey under their masks; the log-mel patch around each frame, low
-    notes below. Frames whose masks do not train are said to be unlabelled.
+    For every clip: the frames; the frames in grey with their masks; the log-mel patch of each frame, low frequencies at
+    the bottom. Frames without labels are marked as unlabelled.
     """
     strips = [_strip(dataset[index], dataset) for index in indices]
     width = max(s.width for s in strips) + 2 * _EDGE
@@ -63,7 +63,7 @@ def contact_sheet(dataset: AVSDataset, indices: Sequence[int]) -> Image.Image:
 
 
 def _strip(sample: Sample, dataset: AVSDataset) -> Image.Image:
-    """One clip without its padding: a line of text, three rows, a line of times."""
+    """Draw one clip without padding: a line of text, three rows, a line of times."""
     rows = _rows(sample)
     count, wide = len(rows[0]), rows[0][0].width + _GAP
     heights = [_LINE, *(row[0].height + _GAP for row in rows), _LINE]
@@ -79,7 +79,7 @@ def _strip(sample: Sample, dataset: AVSDataset) -> Image.Image:
 
 
 def _rows(sample: Sample) -> list[list[Image.Image]]:
-    """Pictures, masks and sound of a clip, one cell per frame."""
+    """Return frames, masks and spectrograms of a clip, one cell per frame."""
     real = sample.clip.valid[0]
     frames: Pixels = denormalise(sample.clip.frames[0, real]).numpy()
     masks: NDArray[np.int64] = sample.target.masks[0, real].numpy()
@@ -90,12 +90,12 @@ def _rows(sample: Sample) -> list[list[Image.Image]]:
     for k in torch.nonzero(~sample.target.labelled[0, real]).flatten().tolist():
         _write(marked[k], (6, 4), "unlabelled", _PAPER)
     patches = sample.clip.audio[0, real, 0].numpy()
-    heard = wide, max(48, wide // 2)
-    return [[fit(f, size) for f in frames], marked, [spectrogram(patch, heard) for patch in patches]]
+    audio_size = wide, max(48, wide // 2)
+    return [[fit(f, size) for f in frames], marked, [spectrogram(patch, audio_size) for patch in patches]]
 
 
 def _legend(strip: Image.Image, title: str, labels: Sequence[int], names: Sequence[str]) -> None:
-    """The clip's name, then what sounds in it in its colours."""
+    """Draw the clip's name and the colours of its labels."""
     left = _write(strip, (0, 2), title, _INK) + 18
     for label in labels:
         if label == 0:
@@ -106,7 +106,7 @@ def _legend(strip: Image.Image, title: str, labels: Sequence[int], names: Sequen
 
 
 def _write(picture: Image.Image, at: tuple[int, int], text: str, ink: tuple[int, int, int], anchor: str = "la") -> int:
-    """Text on a picture; returns where it ends."""
+    """Draw text on an image; return its right end."""
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     font, pen = ImageFont.truetype(file, _LETTER), ImageDraw.Draw(picture)
     pen.text(at, text, fill=ink, font=font, anchor=anchor)

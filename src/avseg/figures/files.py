@@ -1,4 +1,4 @@
-"""Writing a picture in one step: the old file or the new one, never half of it."""
+"""Write image files atomically."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,26 +12,26 @@ from avseg.errors import ConfigError
 from avseg.files import replacing
 
 FORMATS = ("png", "pdf", "svg", "jpg")
-"""What a figure can be written as."""
+"""File formats of figures."""
 FONT = "DejaVu Sans"
-"""Comes with matplotlib: the same letters, hence widths, everywhere."""
+"""Part of matplotlib, so that text has the same width on every machine."""
 _LEAST_DPI, _MOST_DPI = 36, 1200
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's defaults and ours, whatever the user's matplotlibrc says."""
-    # A dollar in a name is a dollar; publishers refuse fonts of Type 3.
+    """Use matplotlib's defaults with our changes, independent of the user's matplotlibrc."""
+    # No formulas, as names may contain dollar signs; publishers reject Type 3 fonts.
     ours = {"font.family": FONT, "font.size": 8.0, "text.parse_math": False, "pdf.fonttype": 42}
     with style.context(["default", ours]):
         yield
 
 
 def check_figure(out: Path, dpi: int) -> None:
-    """Find out before the work whether :func:`write_figure` can do it.
+    """Check suffix and resolution before the computation of a figure.
 
     Raises:
-        ConfigError: When the suffix is none of :data:`FORMATS`, or no picture has that many dots.
+        ConfigError: When the suffix is not in :data:`FORMATS`, or the resolution is out of range.
     """
     check_format(out, FORMATS)
     if not _LEAST_DPI <= dpi <= _MOST_DPI:
@@ -39,18 +39,18 @@ def check_figure(out: Path, dpi: int) -> None:
 
 
 def check_format(out: Path, formats: Sequence[str]) -> None:
-    """Refuse a suffix that is none of ``formats``; ``.jpeg`` is ``.jpg``.
+    """Check the suffix of a file; ``.jpeg`` counts as ``.jpg``.
 
     Raises:
-        ConfigError: When it is not.
+        ConfigError: When the suffix is not in ``formats``.
     """
     if out.suffix.lower().replace("jpeg", "jpg").removeprefix(".") not in formats:
         *some, last = (f".{name}" for name in formats)
-        raise ConfigError(f"cannot write a picture to {str(out)!r}, give a {', '.join(some)} or {last}")
+        raise ConfigError(f"cannot write an image to {str(out)!r}, give a {', '.join(some)} or {last}")
 
 
 def write_figure(figure: Figure, out: Path, dpi: int) -> Path:
-    """Write a figure of matplotlib.
+    """Write a matplotlib figure.
 
     Raises:
         ConfigError: When the file cannot be written.
@@ -66,11 +66,7 @@ def write_figure(figure: Figure, out: Path, dpi: int) -> Path:
 
 
 def write_picture(out: Path, save: Callable[[Path], object]) -> Path:
-    """Write a picture with ``save``, completely or not at all.
-
-    Args:
-        out: The file.
-        save: Writes the picture to the path it is called with.
+    """Write a file atomically: ``save`` writes a temporary file, which then replaces ``out``.
 
     Raises:
         ConfigError: When the file cannot be written.
@@ -79,5 +75,5 @@ def write_picture(out: Path, save: Callable[[Path], object]) -> Path:
         with replacing(out) as temporary:
             save(temporary)
     except OSError as error:
-        raise ConfigError(f"cannot write {str(out)!r} ({error.strerror or error}), name another file") from error
+        raise ConfigError(f"cannot write {str(out)!r} ({error.strerror or error}), give another file") from error
     return out

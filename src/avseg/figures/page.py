@@ -1,6 +1,6 @@
-"""A page on which pictures and words have places, in points of 1/72 inch from its upper left corner.
+"""A page of images and text at positions in points of 1/72 inch from its upper left corner.
 
-Words are measured before a page is made, so that its size follows from what stands on it and nothing overlaps.
+Text is measured before a page is created, so that the page size fits the content and nothing overlaps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,28 +18,28 @@ from avseg.figures.cells import Colour, Size
 from avseg.figures.files import FONT, write_figure
 
 WIDTH = 504.0
-"""Points across the two columns of a paper; a figure is wider only when its cells would be too small."""
+"""Width in points of two columns of a paper; a figure is wider only if its cells would be too small."""
 EDGE, GAP, SPACE = 4.0, 2.0, 8.0
-"""Points around everything, between cells, between groups of cells."""
+"""Points: margin, gap between cells, gap between groups of cells."""
 LINE, LETTER, SMALL = 11.0, 8.0, 7.0
-"""Points: a line of text, its letters, small letters."""
+"""Points: height of a line of text, font size, small font size."""
 PAPER, INK, FAINT = (255, 255, 255), (33, 37, 41), (95, 103, 111)
 _BASELINE = 0.74
-"""Where letters stand in their line, from above."""
+"""Position of the baseline in a line of text, from the top."""
 
 Legend = Sequence[tuple[str, Colour]]
-"""Names and their colours."""
+"""Names and colours."""
 
 
 def width_of(words: str, size: float = LETTER) -> float:
-    """Points a line of text is wide."""
+    """Return the width of a line of text in points."""
     font = FontProperties(family=FONT, size=size)
     wide, _, _ = text_to_path.get_text_width_height_descent(words, font, ismath=False)
     return float(wide)
 
 
 def shortened(words: str, width: float, size: float = LETTER) -> str:
-    """The words, without their middle when they are wider than ``width`` points."""
+    """Return the text, with its middle replaced by "…" if it is wider than ``width`` points."""
     kept = len(words)
     short = words
     while width_of(short, size) > width and kept > 1:
@@ -49,12 +49,12 @@ def shortened(words: str, width: float, size: float = LETTER) -> str:
 
 
 def clamped(value: float, low: float, high: float) -> float:
-    """The value, or the end of the range it lies beyond."""
+    """Return the value clamped to the range."""
     return min(max(value, low), high)
 
 
 def grid(height: int, width: int) -> str:
-    """How many cells a map has, in words."""
+    """Format the size of a map."""
     return f"{height} \N{MULTIPLICATION SIGN} {width}"
 
 
@@ -64,7 +64,7 @@ class Page:
     Args:
         width: In points.
         height: In points.
-        dpi: Dots per inch of its pictures.
+        dpi: Dots per inch of its images.
     """
 
     def __init__(self, width: float, height: float, dpi: int) -> None:
@@ -74,24 +74,24 @@ class Page:
         self._axes.set_axis_off()
 
     def pixels(self, width: float, height: float) -> Size:
-        """The dots of a picture so many points wide and high."""
+        """Return the size in pixels of an image of that size in points."""
         across, down = (max(1, round(points * self._dpi / 72)) for points in (width, height))
         return across, down
 
     def picture(self, image: Image.Image, left: float, top: float, width: float, height: float) -> None:
-        """Put a picture there, its pixels as sharp squares when they are few."""
+        """Draw an image, scaled by the nearest neighbour."""
         dots = image.resize(self.pixels(width, height), Image.Resampling.NEAREST)
         extent = (left, left + width, top + height, top)
         self._axes.imshow(np.asarray(dots), extent=extent, aspect="auto", interpolation="nearest")
-        # imshow turns the axes to its own picture.
+        # imshow changes the limits of the axes.
         self._axes.set(xlim=(0, self._figure.get_figwidth() * 72), ylim=(self._figure.get_figheight() * 72, 0))
 
     def frame(self, left: float, top: float, width: float, height: float) -> None:
-        """Draw a hairline around a picture that may be as white as the page."""
+        """Draw a thin frame, for an image that may be as white as the page."""
         self._axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=_rgb(FAINT), linewidth=0.4))
 
     def rule(self, left: float, top: float, width: float) -> None:
-        """Draw a hairline."""
+        """Draw a thin line."""
         self._axes.plot((left, left + width), (top, top), color=_rgb(FAINT), linewidth=0.4)
 
     def write(
@@ -104,12 +104,12 @@ class Page:
         ink: Colour = INK,
         align: Literal["left", "center", "right"] = "left",
     ) -> None:
-        """Put words on the line that begins ``top`` points below the edge; ``x`` is their left, centre or right."""
+        """Draw text in the line that begins ``top`` points below the edge; ``x`` is its left, centre or right."""
         style = {"family": FONT, "size": size, "color": _rgb(ink), "ha": align, "va": "baseline"}
         self._axes.text(x, top + _BASELINE * LINE, words, style, parse_math=False)
 
     def legend(self, legend: Legend, left: float, top: float, width: float) -> None:
-        """Swatches and names, on as many lines as :func:`legend_height` has counted."""
+        """Draw colours and names; the height is :func:`legend_height`."""
         for words, colour, x, y in _flow(legend, width):
             swatch = Rectangle((left + x, top + y + 2.0), LETTER, LETTER, facecolor=_rgb(colour), edgecolor="none")
             self._axes.add_patch(swatch)
@@ -121,12 +121,12 @@ class Page:
 
 
 def legend_height(legend: Legend, width: float) -> float:
-    """Points :meth:`Page.legend` needs."""
+    """Return the height of :meth:`Page.legend` in points."""
     return max((y + LINE for _, _, _, y in _flow(legend, width)), default=0.0)
 
 
 def _flow(legend: Legend, width: float) -> Iterator[tuple[str, Colour, float, float]]:
-    """Name, colour, x and y of each entry, one after the other in lines of that width."""
+    """Yield name, colour, x and y of each entry, in lines of that width."""
     x = y = 0.0
     for words, colour in legend:
         words = shortened(words, width - LETTER - 3.0)

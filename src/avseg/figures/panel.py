@@ -1,4 +1,4 @@
-"""Fig. 7: frames, sound, truth and what each model makes of them, clip beside clip."""
+"""Fig. 7: frames, spectrograms, ground truth and the prediction of each model, clips side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from avseg.figures.cells import fit, spectrogram
 from avseg.figures.files import check_figure
-from avseg.figures.masks import put_answer, put_truth
+from avseg.figures.masks import put_prediction, put_truth
 from avseg.figures.page import (
     EDGE,
     FAINT,
@@ -22,12 +22,12 @@ from avseg.figures.page import (
     shortened,
     width_of,
 )
-from avseg.figures.scenes import Scene, Scenes, load_examples
+from avseg.figures.scenes import Example, Examples, load_examples
 
 _NARROWEST, _WIDEST = 33.0, 96.0
-"""Points of a cell."""
+"""Smallest and largest width of a cell in points."""
 _WIDEST_NAME = 90.0
-"""Points that the name of a model may take; longer ones lose their middle."""
+"""Largest width of a model's name in points; longer names are shortened in the middle."""
 
 
 def panel(
@@ -40,20 +40,20 @@ def panel(
     pick: Sequence[int] | None = None,
     dpi: int = 200,
 ) -> Path:
-    """Draw frames, sound, truth and the answer of each model, with its score on each clip (Fig. 7).
+    """Plot frames, spectrograms, ground truth and the prediction of each model, with its score per clip (Fig. 7).
 
     Args:
-        models: Bundled names, folders that avseg train or convert wrote, or Hub ids.
-        out: Picture to write: .png, .pdf, .svg or .jpg.
-        data: ``name`` and fields of the data set's ``Config``, laid over those the first model was trained on when it
+        models: Bundled names, folders written by avseg train or convert, or Hub ids.
+        out: Image file to write: .png, .pdf, .svg or .jpg.
+        data: ``name`` and fields of the data set's ``Config``; they override those the first model was trained on if it
             is the same data set.
         split: train, val or test.
-        clips: How many clips, spread evenly over the split.
-        pick: These clips instead, by number.
+        clips: Number of clips, spread evenly over the split.
+        pick: Indices of the clips, instead of ``clips``.
         dpi: Dots per inch.
 
     Raises:
-        ConfigError: When a setting is wrong, classes do not match, or the picture cannot be written.
+        ConfigError: When a setting is wrong, classes do not match, or the file cannot be written.
         CheckpointError: When a model cannot be loaded.
         DataError: When there is no data.
     """
@@ -65,34 +65,34 @@ class _Row(NamedTuple):
     """One row of a clip.
 
     Attributes:
-        name: Stands to its left.
-        tall: Points.
+        name: Label at its left.
+        tall: Height in points.
         put: Draws frame k of a clip at (left, top).
     """
 
     name: str
     tall: float
-    put: Callable[[Page, Scene, int, float, float], None]
+    put: Callable[[Page, Example, int, float, float], None]
 
 
 class _Layout:
-    """Bands of clips beside each other, as many as fit; names of rows to their left, scores to the right of each."""
+    """Layout: bands of as many clips side by side as fit, row labels at the left, scores at the right of each clip."""
 
-    def __init__(self, scenes: Scenes) -> None:
-        self.scenes = scenes
-        self.models = [shortened(name, _WIDEST_NAME) for name in scenes.models]
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+        self.models = [shortened(name, _WIDEST_NAME) for name in examples.models]
         self.names = max(width_of(words) for words in ("frames", "sound", "truth", *self.models)) + SPACE
-        self.longest = max(len(clip.times) for clip in scenes.clips)
-        # Of a clip, all but its cells; the last one of a band has no clip to keep clear of.
-        apart = self.longest * GAP + width_of(max("0.00", scenes.score, key=len), SMALL) + SPACE
+        self.longest = max(len(clip.times) for clip in examples.clips)
+        # Width of a clip without its cells; the last clip of a band needs no gap.
+        apart = self.longest * GAP + width_of(max("0.00", examples.score, key=len), SMALL) + SPACE
         free = WIDTH - 2 * EDGE - self.names + SPACE
-        self.abreast = int(clamped(free // (self.longest * _NARROWEST + apart), 1, len(scenes.clips)))
+        self.abreast = int(clamped(free // (self.longest * _NARROWEST + apart), 1, len(examples.clips)))
         self.wide = clamped((free / self.abreast - apart) / self.longest, _NARROWEST, _WIDEST)
         self.pitch = self.longest * self.wide + apart
 
     def draw(self, dpi: int) -> Page:
-        """The page with all clips."""
-        clips = self.scenes.clips
+        """Return the page with all clips."""
+        clips = self.examples.clips
         bands = [clips[n : n + self.abreast] for n in range(0, len(clips), self.abreast)]
         heights = [self._head(band) + sum(row.tall + GAP for row in self._rows(band)) + LINE for band in bands]
         width = self.names + self.abreast * self.pitch - SPACE
@@ -103,22 +103,22 @@ class _Layout:
             top += tall + SPACE
         return page
 
-    def _head(self, band: Sequence[Scene]) -> float:
-        return LINE + max(legend_height(self.scenes.legend(clip), self.pitch - SPACE) for clip in band) + GAP
+    def _head(self, band: Sequence[Example]) -> float:
+        return LINE + max(legend_height(self.examples.legend(clip), self.pitch - SPACE) for clip in band) + GAP
 
-    def _rows(self, band: Sequence[Scene]) -> list[_Row]:
+    def _rows(self, band: Sequence[Example]) -> list[_Row]:
         tall = max(self.wide * max(clip.tallness for clip in band), 2 * LINE)
         rows = [_Row("frames", tall, self._put_frame), _Row("truth", tall, self._put_truth)]
         if any(clip.sound is not None for clip in band):
             rows.insert(1, _Row("sound", max(self.wide / 2, LINE), self._put_sound))
-        return rows + [_Row(name, tall, partial(self._put_answer, n)) for n, name in enumerate(self.models)]
+        return rows + [_Row(name, tall, partial(self._put_prediction, n)) for n, name in enumerate(self.models)]
 
-    def _draw_band(self, page: Page, band: Sequence[Scene], top: float) -> None:
+    def _draw_band(self, page: Page, band: Sequence[Example], top: float) -> None:
         rows = self._rows(band)
         lefts = [EDGE + self.names + n * self.pitch for n in range(len(band))]
         for clip, left in zip(band, lefts, strict=True):
             page.write(shortened(clip.name, self.pitch - SPACE), left, top)
-            page.legend(self.scenes.legend(clip), left, top + LINE, self.pitch - SPACE)
+            page.legend(self.examples.legend(clip), left, top + LINE, self.pitch - SPACE)
         top += self._head(band)
         for row in rows:
             page.write(row.name, EDGE, top + (row.tall - LINE) / 2)
@@ -132,26 +132,26 @@ class _Layout:
                 middle = left + k * (self.wide + GAP) + self.wide / 2
                 page.write(time, middle, top - GAP, size=SMALL, ink=FAINT, align="center")
 
-    def _draw_scores(self, page: Page, clip: Scene, left: float, bottom: float, tall: float) -> None:
-        """What is scored, over its value, beside each of the rows of the models, which end at ``bottom``."""
-        middle = bottom - len(clip.answers) * (tall + GAP) + tall / 2
-        for answer in clip.answers:
-            if answer.score is not None:
-                page.write(self.scenes.score, left, middle - LINE, size=SMALL, ink=FAINT)
-                page.write(f"{answer.score:.2f}", left, middle, size=SMALL)
+    def _draw_scores(self, page: Page, clip: Example, left: float, bottom: float, tall: float) -> None:
+        """Draw name and value of the score at each of the models' rows, which end at ``bottom``."""
+        middle = bottom - len(clip.predictions) * (tall + GAP) + tall / 2
+        for prediction in clip.predictions:
+            if prediction.score is not None:
+                page.write(self.examples.score, left, middle - LINE, size=SMALL, ink=FAINT)
+                page.write(f"{prediction.score:.2f}", left, middle, size=SMALL)
             middle += tall + GAP
 
-    def _put_frame(self, page: Page, clip: Scene, k: int, left: float, top: float) -> None:
+    def _put_frame(self, page: Page, clip: Example, k: int, left: float, top: float) -> None:
         tall = self.wide * clip.tallness
         page.picture(fit(clip.frames[k], page.pixels(self.wide, tall)), left, top, self.wide, tall)
 
-    def _put_sound(self, page: Page, clip: Scene, k: int, left: float, top: float) -> None:
+    def _put_sound(self, page: Page, clip: Example, k: int, left: float, top: float) -> None:
         if clip.sound is not None:
             tall = self.wide / 2
             page.picture(spectrogram(clip.sound[k], page.pixels(self.wide, tall)), left, top, self.wide, tall)
 
-    def _put_truth(self, page: Page, clip: Scene, k: int, left: float, top: float) -> None:
-        put_truth(page, self.scenes, clip, k, left, top, self.wide)
+    def _put_truth(self, page: Page, clip: Example, k: int, left: float, top: float) -> None:
+        put_truth(page, self.examples, clip, k, left, top, self.wide)
 
-    def _put_answer(self, model: int, page: Page, clip: Scene, k: int, left: float, top: float) -> None:
-        put_answer(page, self.scenes, clip, k, left, top, self.wide, model)
+    def _put_prediction(self, model: int, page: Page, clip: Example, k: int, left: float, top: float) -> None:
+        put_prediction(page, self.examples, clip, k, left, top, self.wide, model)

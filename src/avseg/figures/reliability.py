@@ -1,6 +1,6 @@
-"""Reliability diagrams: how often a model is right where it says that it is, for several models and groups of frames.
+"""Reliability diagrams: accuracy against confidence, for several models and groups of frames.
 
-``benchmarks/ambiguity.py`` draws them from what :mod:`avseg.metrics.calibration` has counted.
+``benchmarks/ambiguity.py`` plots them from the counts of :mod:`avseg.metrics.calibration`.
 """
 
 import math
@@ -20,15 +20,15 @@ from avseg.figures.trend import line_styles
 from avseg.metrics.calibration import Reliability
 
 _ABREAST = 4
-"""Diagrams beside each other."""
+"""Diagrams per row."""
 _WIDEST = 168.0
-"""Points of a diagram where there is room."""
+"""Largest width of a diagram in points."""
 _LEFT = 44.0
-"""Points for the words of an axis."""
+"""Points for the labels of an axis."""
 _LOW, _FOOT = 30.0, 40.0
-"""Points: a histogram, what stands below it."""
+"""Points: height of a histogram, and of its axis labels."""
 _RAREST = 1e-5
-"""The lower end of a histogram: one pixel in a hundred thousand."""
+"""Lower end of a histogram: one pixel in a hundred thousand."""
 
 
 def reliability(
@@ -36,24 +36,25 @@ def reliability(
     out: Path,
     *,
     number: str = "probability",
-    share: str = "share that sounds",
+    share: str = "share of sounding pixels",
     dpi: int = 150,
 ) -> Path:
-    """Draw reliability diagrams: one column for each label, one row for each group, all on one scale.
+    """Plot reliability diagrams: one column per label, one row per group, all on one scale.
 
-    A bar is what happened in a bin, a dot stands at the bin's mean: on the diagonal, both agree. Below it, how much of
-    everything lies in each bin, on a logarithmic scale. The heading has the expected calibration error.
+    A bar is the observed share in a bin, a dot is at the bin's mean prediction: on the diagonal, both agree. A
+    histogram below shows the share of pixels in each bin on a logarithmic scale. The heading has the expected
+    calibration error.
 
     Args:
-        diagrams: Label, such as a model → group, such as some of the frames → what was counted. All labels have the
-            same groups. A diagram of nothing counted is empty.
-        out: Picture to write: .png, .pdf, .svg or .jpg.
-        number: What the numbers are.
-        share: What happened.
+        diagrams: Label, such as a model → group, such as a subset of frames → counts. All labels have the same groups.
+            A diagram without counts is empty.
+        out: Image file to write: .png, .pdf, .svg or .jpg.
+        number: Name of the predicted quantity.
+        share: Name of the observed share.
         dpi: Dots per inch.
 
     Raises:
-        ConfigError: When there is nothing to draw, labels differ in their groups, or the picture cannot be written.
+        ConfigError: When there are no diagrams, labels differ in their groups, or the file cannot be written.
     """
     check_figure(out, dpi)
     groups = list(next(iter(diagrams.values()), ()))
@@ -66,7 +67,7 @@ def reliability(
 
 
 def _draw(diagrams: Mapping[str, Mapping[str, Reliability]], groups: Sequence[str], number: str, share: str) -> Figure:
-    """Labels beside each other and in bands, the groups of a band below each other, one legend above all."""
+    """Plot labels as columns, in bands, groups as rows of a band, and one legend at the top."""
     columns = min(len(diagrams), _ABREAST)
     side = min(_WIDEST, (WIDTH - _LEFT) / columns)
     rows, heights = math.ceil(len(diagrams) / columns) * len(groups), [side + 2 * LINE, _LOW + _FOOT]
@@ -114,7 +115,7 @@ def _draw_counts(axes: Axes, counted: Reliability, colour: str) -> None:
 
 
 def _draw_bars(axes: Axes, counted: Reliability, heights: Tensor, colour: str, alpha: float) -> None:
-    """One bar for each bin that is not empty."""
+    """Plot one bar for each bin that is not empty."""
     width = 1 / len(heights)
     (filled,) = counted.counts.nonzero(as_tuple=True)
     axes.bar(

@@ -1,4 +1,4 @@
-"""What the figures of a model show: some clips of a data set, and what models answer to them."""
+"""Examples for figures: clips of a data set with the predictions of models."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,13 @@ from avseg.interface import IGNORE, AVSModel, Prediction
 from avseg.media.images import denormalise
 from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide
 
-"""Grey, which no class has."""
 
-
-class Answer(NamedTuple):
-    """What one model makes of a clip.
+class ExamplePrediction(NamedTuple):
+    """Prediction of one model for a clip.
 
     Attributes:
         labels: (T, H, W) int64.
-        score: J, or the mIoU of the classes that are there, of this clip; None when none of its frames is labelled.
+        score: J, or the mIoU of the present classes, of this clip; None if none of its frames is labelled.
         maps: Name → (T, G, h, w), from ``Prediction.maps``.
     """
 
@@ -38,17 +36,17 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A clip, without the frames that are padding.
+class Example:
+    """A clip without padding frames, and its predictions.
 
     Attributes:
-        name: Of the clip.
+        name: Name of the clip.
         frames: (T, H, W, 3) RGB.
-        sound: (T, 96, 64) log-mel of the first channel; None when the data set gives embeddings.
-        times: Of the frames, such as ``"0.5 s"``.
-        truth: (T, H, W) int64 labels.
+        sound: (T, 96, 64) log-mel of the first channel; None if the data set gives embeddings.
+        times: Times of the frames, such as ``"0.5 s"``.
+        truth: (T, H, W) int64 labels, the ground truth.
         labelled: (T,) bool.
-        answers: One per model.
+        predictions: One prediction per model.
     """
 
     name: str
@@ -57,58 +55,61 @@ class Scene:
     times: list[str]
     truth: NDArray[np.int64]
     labelled: NDArray[np.bool_]
-    answers: list[Answer]
+    predictions: list[ExamplePrediction]
 
     @property
     def tallness(self) -> float:
-        """Height over width of the frames."""
+        """Return height over width of the frames."""
         height, width = self.frames.shape[1:3]
         return float(height / width)
 
-    def only(self, k: int) -> "Scene":
-        """The clip as if frame ``k`` were all of it; scores stay those of the whole."""
+    def only(self, k: int) -> "Example":
+        """Return the clip reduced to frame ``k``; scores are still those of the whole clip."""
         at = slice(k, k + 1)
-        return Scene(
+        return Example(
             self.name,
             self.frames[at],
             None if self.sound is None else self.sound[at],
             self.times[at],
             self.truth[at],
             self.labelled[at],
-            [Answer(a.labels[at], a.score, {name: m[at] for name, m in a.maps.items()}) for a in self.answers],
+            [
+                ExamplePrediction(a.labels[at], a.score, {name: m[at] for name, m in a.maps.items()})
+                for a in self.predictions
+            ],
         )
 
     def present(self) -> list[int]:
-        """The labels that the truth or an answer has, without background."""
-        parts = [self.truth[self.labelled], *(answer.labels for answer in self.answers)]
+        """Return the labels in the ground truth or a prediction, without background."""
+        parts = [self.truth[self.labelled], *(prediction.labels for prediction in self.predictions)]
         return sorted({int(label) for part in parts for label in np.unique(part)} - {0})
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """Clips and how to speak of them.
+class Examples:
+    """Clips of a figure, with names of models and classes.
 
     Attributes:
-        clips: At least one.
-        models: Short names of the models, in the order of ``Scene.answers``.
+        clips: At least one clip.
+        models: Short names of the models, in the order of ``Example.predictions``.
         names: Label → name.
     """
 
-    clips: list[Scene]
+    clips: list[Example]
     models: list[str]
     names: tuple[str, ...]
 
     @property
     def score(self) -> str:
-        """What ``Answer.score`` is."""
+        """Return the name of the score."""
         return "J" if len(self.names) == 2 else "mIoU"
 
     def colour(self, label: int) -> Colour:
-        """Return the colour of a label."""
+        """Return the colour of a label, safe for colour blindness; grey for the label that is not scored."""
         return colour(label)
 
-    def legend(self, clip: Scene) -> list[tuple[str, Colour]]:
-        """Name and colour of what sounds in a clip; nothing when there is but one class."""
+    def legend(self, clip: Example) -> list[tuple[str, Colour]]:
+        """Return name and colour of the labels in a clip; empty for one class."""
         if len(self.names) == 2:
             return []
         return [("not scored" if k == IGNORE else self.names[k], self.colour(k)) for k in clip.present()]
@@ -121,19 +122,20 @@ def load_examples(
     split: str,
     clips: int,
     pick: Sequence[int] | None,
-) -> Scenes:
-    """Load models and have them answer clips.
+) -> Examples:
+    """Load models and run them on clips.
 
     Args:
-        checkpoints: What :func:`avseg.load` takes.
-        data: ``name`` and fields of the data set, laid over those the first model was trained on, as in ``avseg eval``.
+        checkpoints: Arguments of :func:`avseg.load`.
+        data: ``name`` and fields of the data set; they override those the first model was trained on, as in
+            ``avseg eval``.
         split: train, val or test.
-        clips: How many, spread evenly over the split.
-        pick: These instead, by number.
+        clips: Number of clips, spread evenly over the split.
+        pick: Indices of the clips, instead of ``clips``.
 
     Raises:
         ConfigError: When a setting is wrong or the classes do not match.
-        CheckpointError: When a model cannot be loaded or answers NaN.
+        CheckpointError: When a model cannot be loaded or predicts NaN.
         DataError: When there is no data.
     """
     models = [load(checkpoint) for checkpoint in checkpoints]
@@ -142,21 +144,23 @@ def load_examples(
     for model in models:
         check_classes(model, dataset)
     chosen = choose(len(dataset), clips, pick)
-    return Scenes(
-        [_scene(dataset, index, models, checkpoints) for index in chosen], short_names(checkpoints), dataset.class_names
+    return Examples(
+        [_example(dataset, index, models, checkpoints) for index in chosen],
+        short_names(checkpoints),
+        dataset.class_names,
     )
 
 
 def choose(count: int, clips: int, pick: Sequence[int] | None = None) -> list[int]:
-    """Numbers of the clips to show.
+    """Return the indices of the clips to show.
 
     Args:
-        count: Clips there are.
-        clips: How many to show, spread evenly.
-        pick: These instead.
+        count: Number of clips in the split.
+        clips: Number of clips to show, spread evenly.
+        pick: Indices of the clips, instead of ``clips``.
 
     Raises:
-        ConfigError: When there is no such number, or ``clips`` is none.
+        ConfigError: When an index does not exist, or ``clips`` is less than 1.
         DataError: When there is no clip.
     """
     if count < 1:
@@ -173,12 +177,12 @@ def choose(count: int, clips: int, pick: Sequence[int] | None = None) -> list[in
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last part of each path that differs, or as many as tell them apart; ``best`` and ``last`` tell nothing."""
+    """Return the last distinct part of each path, or as many parts as needed; without ``best`` and ``last``."""
     whole = [PurePath(path).parts or (path,) for path in paths]
-    telling = [[part for part in parts if part not in ("best", "last")] or list(parts) for parts in whole]
-    while len(set(paths)) > 1 and len({p[-1] for p in telling}) == 1 and all(len(p) > 1 for p in telling):
-        telling = [parts[:-1] for parts in telling]
-    for parts, fewest in ((telling, 1), (whole, 2)):
+    distinct = [[part for part in parts if part not in ("best", "last")] or list(parts) for parts in whole]
+    while len(set(paths)) > 1 and len({p[-1] for p in distinct}) == 1 and all(len(p) > 1 for p in distinct):
+        distinct = [parts[:-1] for parts in distinct]
+    for parts, fewest in ((distinct, 1), (whole, 2)):
         for count in range(fewest, max(map(len, parts)) + 1):
             short = ["/".join(part[-count:]) for part in parts]
             if len(set(short)) == len(set(paths)):
@@ -186,51 +190,51 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def need_maps(scenes: Scenes, kind: str, advice: str) -> list[str]:
-    """Names of the first model's maps of a kind, in the order in which the model makes them.
+def need_maps(examples: Examples, kind: str, advice: str) -> list[str]:
+    """Return the names of the first model's maps of a kind, in the model's order.
 
     Args:
-        scenes: Clips with answers.
-        kind: What the names begin with, such as ``"mask/"``.
-        advice: Which models have such maps.
+        examples: Clips with predictions.
+        kind: Prefix of the names, such as ``"mask/"``.
+        advice: Hint at models with such maps, for the error.
 
     Raises:
         ConfigError: When the model has none.
     """
-    maps = scenes.clips[0].answers[0].maps
+    maps = examples.clips[0].predictions[0].maps
     found = [name for name in maps if name.startswith(kind)]
     if not found:
         has = f"maps {', '.join(maps)}" if maps else "no maps at all"
-        raise ConfigError(f"{scenes.models[0]} has no {kind!r} maps, it has {has}: {advice}")
+        raise ConfigError(f"{examples.models[0]} has no {kind!r} maps, it has {has}: {advice}")
     return found
 
 
-def _scene(dataset: AVSDataset, index: int, models: Sequence[AVSModel], checkpoints: Sequence[str]) -> Scene:
+def _example(dataset: AVSDataset, index: int, models: Sequence[AVSModel], checkpoints: Sequence[str]) -> Example:
     sample = dataset[index]
     clip, target, (name,) = sample
-    seen = clip.valid[0]
-    masks = target.masks[0, seen]
+    valid = clip.valid[0]
+    masks = target.masks[0, valid]
     if dataset.classes == 1:
         masks = torch.where(masks == IGNORE, masks, (masks != 0).long())
-    return Scene(
+    return Example(
         name,
-        denormalise(clip.frames[0, seen]).numpy(),
-        clip.audio[0, seen, 0].numpy() if clip.audio.ndim == 5 else None,
-        [f"{round(k + dataset.phase, 2):g} s" for k in seen.nonzero().flatten().tolist()],
+        denormalise(clip.frames[0, valid]).numpy(),
+        clip.audio[0, valid, 0].numpy() if clip.audio.ndim == 5 else None,
+        [f"{round(k + dataset.phase, 2):g} s" for k in valid.nonzero().flatten().tolist()],
         masks.numpy(),
-        target.labelled[0, seen].numpy(),
-        [_answer(model, sample, named) for model, named in zip(models, checkpoints, strict=True)],
+        target.labelled[0, valid].numpy(),
+        [_predict(model, sample, named) for model, named in zip(models, checkpoints, strict=True)],
     )
 
 
-def _answer(model: AVSModel, sample: Sample, named: str) -> Answer:
+def _predict(model: AVSModel, sample: Sample, named: str) -> ExamplePrediction:
     with evaluating(model), torch.inference_mode():
         prediction = model(sample.clip, maps=True).at(sample.target.masks.shape[-2:])
     if any(not tensor.isfinite().all() for tensor in (prediction.logits, *prediction.maps.values())):
-        raise CheckpointError(f"{named} does not answer clip {sample.names[0]!r} with numbers: its weights are broken")
-    seen = sample.clip.valid[0]
-    maps = {name: tensor[0, seen].float() for name, tensor in prediction.maps.items()}
-    return Answer(decide(prediction)[0, seen].numpy(), _score(model.classes, prediction, sample), maps)
+        raise CheckpointError(f"{named} predicts NaN or infinity for clip {sample.names[0]!r}: its weights are broken")
+    valid = sample.clip.valid[0]
+    maps = {name: tensor[0, valid].float() for name, tensor in prediction.maps.items()}
+    return ExamplePrediction(decide(prediction)[0, valid].numpy(), _score(model.classes, prediction, sample), maps)
 
 
 def _score(classes: int, prediction: Prediction, sample: Sample) -> float | None:

@@ -1,6 +1,6 @@
-"""Fig. 8: how a number changes while a model trains, by default the share of tokens that still ask.
+"""Fig. 8: training curves, by default the keep ratios, the share of tokens that still query the audio.
 
-``avseg figures trend`` draws it from the ``metrics.csv`` that ``avseg train`` writes.
+``avseg figures trend`` plots them from the ``metrics.csv`` that ``avseg train`` writes.
 """
 
 import csv
@@ -24,21 +24,21 @@ from avseg.figures.page import GAP, WIDTH, clamped, shortened, width_of
 from avseg.figures.scenes import short_names
 
 KEEP_RATIOS = "keep_ratio/*"
-"""Share of the pixels of O_i that ask in the next stage."""
+"""Share of the pixels of O_i that are queries in the next stage."""
 SCORES = {"val/avsbench/j": "val J", "val/avsbench_semantic/miou": "val mIoU"}
-"""The first of these that a run has stands below its curves, under this name."""
+"""Score → name; the first of these that a run has is plotted below its curves."""
 _ABREAST = 3
-"""Panels beside each other."""
+"""Panels per row."""
 _ALONE = 0.65
-"""Share of the page that one run alone takes."""
+"""Share of the page width for a single run."""
 _TALL, _LOW, _MARGIN = 140.0, 70.0, 40.0
-"""Points: a panel, the score below it, what stands beside the curves of a panel."""
+"""Points: height of a panel, height of the score below it, width of the axis labels."""
 _HANDLE, _ENTRY = 44.0, 13.0
-"""Points: what a legend needs beside a name, and from one line of it to the next."""
+"""Points: width of a legend entry without its name, and height of a line of the legend."""
 _FEW = 30
-"""A curve of fewer points is drawn as it is; a longer one is smoothed, over this share of its points to either side."""
+"""A curve of fewer points is not smoothed; a longer one is, over 1 / 30 of its points to either side."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-"""Okabe & Ito's, but for yellow, which a white page swallows."""
+"""Palette of Okabe & Ito without yellow, which is hard to see on white."""
 _Line = Literal["-", "--", ":", "-."]
 _LINES: tuple[_Line, ...] = get_args(_Line)
 
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
     """One scalar of one run.
 
     Attributes:
-        steps: (N,) optimizer steps, rising.
+        steps: (N,) optimizer steps, increasing.
         values: (N,)
     """
 
@@ -56,10 +56,10 @@ class Curve(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run has written.
+    """Curves of one run.
 
     Attributes:
-        name: Short.
+        name: Short name.
         curves: Scalar → its curve.
     """
 
@@ -68,7 +68,7 @@ class Run(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The last step of any curve."""
+        """Return the last step of any curve."""
         return max(int(curve.steps[-1]) for curve in self.curves.values())
 
 
@@ -80,29 +80,29 @@ def trend(
     chain: bool = False,
     dpi: int = 200,
 ) -> Path:
-    """Draw how many tokens still ask, or any other scalars, over the steps of training (Fig. 8).
+    """Plot the keep ratios, or any other scalars, against the optimizer steps (Fig. 8).
 
     Args:
-        runs: Folders of avseg train; each gets a panel of its own, with the score in validation below it.
-        out: Picture to write: .png, .pdf, .svg or .jpg.
-        scalars: Names in metrics.csv, with or without train/ in front; * stands for anything.
-        chain: The runs continue each other: draw them one after the other in one panel.
+        runs: Folders of avseg train; one panel each, with the validation score below.
+        out: Image file to write: .png, .pdf, .svg or .jpg.
+        scalars: Names in metrics.csv, with or without train/ in front; * matches any characters.
+        chain: Plot the runs one after the other in one panel, for runs that continue each other.
         dpi: Dots per inch.
 
     Raises:
-        ConfigError: When no run has such a scalar, or the picture cannot be written.
+        ConfigError: When no run has such a scalar, or the file cannot be written.
         DataError: When a folder has no readable ``metrics.csv``.
     """
     check_figure(out, dpi)
     read = [Run(name, read_curves(run)) for name, run in zip(short_names([str(r) for r in runs]), runs, strict=True)]
     names = _chosen(read, scalars)
     with styled():
-        figure = _draw([_one_after_the_other(read)] if chain else [[run] for run in read], names)
+        figure = _draw([_chained(read)] if chain else [[run] for run in read], names)
     return write_figure(figure, out, dpi)
 
 
 def read_curves(run: Path) -> dict[str, Curve]:
-    """All scalars of a run, without the values that are no numbers.
+    """Read all scalars of a run, without values that are not finite.
 
     Args:
         run: Folder of avseg train.
@@ -114,9 +114,9 @@ def read_curves(run: Path) -> dict[str, Curve]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise DataError(f"cannot read {path}: give a folder that avseg train has written") from error
+        raise DataError(f"cannot read {path}: give a folder written by avseg train") from error
     points: dict[str, list[tuple[int, float]]] = {}
-    # A run that is writing, or was killed, may end in half a line.
+    # The file of a running or killed run may end in half a line.
     _, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""])
     try:
         for step, name, value in rows:
@@ -130,7 +130,7 @@ def read_curves(run: Path) -> dict[str, Curve]:
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over a window around each point, cut off at the ends; nothing is delayed."""
+    """Return the mean over a centred window around each point, truncated at the ends."""
     half = len(values) // _FEW
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
@@ -145,7 +145,7 @@ def _curve(pairs: Sequence[tuple[int, float]]) -> Curve:
 
 
 def _chosen(runs: Sequence[Run], patterns: Sequence[str]) -> list[str]:
-    """Names of the scalars that fit, in the order in which they were written."""
+    """Return the names of the scalars that match, in the order of the file."""
     known = list(dict.fromkeys(name for run in runs for name in run.curves))
     found = []
     for pattern in patterns:
@@ -160,8 +160,8 @@ def _bare(name: str) -> str:
     return name.removeprefix("train/")
 
 
-def _one_after_the_other(runs: Sequence[Run]) -> list[Run]:
-    """The runs with their steps counted from the start of the first."""
+def _chained(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs with steps counted from the start of the first."""
     start, moved = 0, []
     for run in runs:
         moved.append(Run(run.name, {n: Curve(start + c.steps, c.values) for n, c in run.curves.items()}))
@@ -170,7 +170,7 @@ def _one_after_the_other(runs: Sequence[Run]) -> list[Run]:
 
 
 def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
-    """Panels beside each other and in bands, one legend above all."""
+    """Plot the panels side by side, in bands, with one legend at the top."""
     columns = min(len(panels), _ABREAST)
     bands = math.ceil(len(panels) / columns)
     wide = WIDTH * (_ALONE if len(panels) == len(panels[0]) == 1 else 1.0)
@@ -203,13 +203,13 @@ def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
 
 
 def _score(runs: Sequence[Run], names: Sequence[str]) -> str | None:
-    """The score to draw below a panel, unless scores are asked for themselves."""
-    asked = not set(names).isdisjoint(SCORES)
-    return None if asked else next((s for s in SCORES if any(s in run.curves for run in runs)), None)
+    """Return the score to plot below a panel; None if a score is among the plotted scalars."""
+    chosen = not set(names).isdisjoint(SCORES)
+    return None if chosen else next((s for s in SCORES if any(s in run.curves for run in runs)), None)
 
 
 def _draw_curves(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
-    """Each scalar in its own way."""
+    """Plot each scalar with its own colour and line style."""
     for name, (colour, line) in zip(names, line_styles(len(names)), strict=True):
         for run in runs:
             if name in run.curves:
@@ -227,9 +227,9 @@ def _draw_curves(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, line: _Line) -> None:
-    """All points, faint, and their trend; few points are the trend themselves."""
+    """Plot all points, faint, and the smoothed curve; a curve of few points is not smoothed."""
     if len(curve.steps) < _FEW:
-        # The last one lies on the edge and would be cut in half.
+        # The last marker lies on the edge and would be clipped.
         axes.plot(curve.steps, curve.values, line, color=colour, marker="o", markersize=3, clip_on=False)
     else:
         axes.plot(curve.steps, curve.values, color=colour, alpha=0.25, linewidth=0.6)
@@ -237,12 +237,12 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, line: _Line) -> None:
 
 
 def line_styles(count: int) -> list[tuple[str, _Line]]:
-    """Colours and lines that tell so many curves apart: when the colours are used up, other lines."""
+    """Return distinct combinations of colour and line style: all colours first, then other line styles."""
     return list(islice(cycle((colour, line) for line in _LINES for colour in _COLOURS), count))
 
 
 def _name_runs(axes: Axes, runs: Sequence[Run], width: float) -> None:
-    """The name of each run above its steps."""
+    """Write the name of each run above its steps."""
     ends = [run.last for run in runs]
     starts = [0, *ends[:-1]]
     axes.set_xlim(0, max(ends[-1], 1))
@@ -259,9 +259,9 @@ def _are_shares(names: Sequence[str]) -> bool:
 
 
 def _axis(names: Sequence[str]) -> str:
-    """What the values of these scalars are."""
+    """Return the label of the value axis."""
     if _are_shares(names):
-        return "tokens that still ask"
+        return "keep ratio of tokens"
     if len(names) == 1:
         return SCORES.get(names[0], _bare(names[0]))
     return " and ".join(dict.fromkeys(_bare(name).rpartition("/")[0] for name in names))

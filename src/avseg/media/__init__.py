@@ -1,1 +1,1 @@
-"""Video, sound and picture files, read and written; videos with PyAV on one clock, in seconds, in constant memory."""
+"""Read and write video, audio and image files; videos with PyAV on one clock in seconds and in constant memory."""

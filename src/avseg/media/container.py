@@ -1,10 +1,11 @@
-"""Opening and decoding a file: which streams, on which clock, and one line for whatever is wrong with it.
+"""Open and decode a media file: stream selection, clock, and one-line errors.
 
-All times in avseg are seconds since the start of the file, the moment at which a player shows 0:00: a stream's
-own time stamps times its own time base, minus the earliest of all streams. Sound and picture meet on this clock,
-never by counting.
+All times in avseg are seconds since the start of the file, which a player shows as 0:00: a stream's time stamps times
+its time base, minus the earliest time stamp of all streams. Audio and video are synchronised on this clock, never by
+counting frames or samples.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,21 +22,32 @@ from av.video.stream import VideoStream
 from avseg.errors import MediaError
 
 Complain = Callable[[str], None]
-"""Is told what is wrong with a file; raises, or notes it and returns."""
+"""Callback for damage in a file, called with a one-line message; raises, or records it and returns."""
+
+
+def video_path(video: object) -> Path:
+    """Return the path of a video file.
+
+    Raises:
+        MediaError: When ``video`` is neither a string nor a path, such as the bytes of a file.
+    """
+    if isinstance(video, str | os.PathLike) and isinstance(path := os.fspath(video), str):
+        return Path(path)
+    raise MediaError(f"a video must be the path of a file, as str or Path, got {type(video).__name__}")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """The file, ready to be read.
+    """Open a media file for reading.
 
     Args:
-        path: A file on this machine; addresses are not fetched.
+        path: A local file; URLs are not fetched.
 
     Raises:
-        MediaError: When it is no file, or nothing that FFmpeg reads.
+        MediaError: When it is not a file, or not in a format that FFmpeg reads.
     """
     if re.match(r"[A-Za-z][\w+.-]+:/", path.as_posix()):
-        address = path.as_posix().replace(":/", "://", 1)  # a Path joins slashes
+        address = path.as_posix().replace(":/", "://", 1)  # Path merges slashes
         raise MediaError(f"{address} is an address, not a file: download it and give the file")
     if path.is_dir():
         raise MediaError(f"{path} is a folder: give one video file")
@@ -52,20 +64,20 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The stream a player would show: FFmpeg's choice, by default flag, length, bit rate; never a cover picture.
+    """Return the video stream that a player selects: FFmpeg's best stream, except cover images.
 
     Raises:
         MediaError: When there is none.
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        raise MediaError(f"{path} holds no pictures, only sound or text: give a video")
+        raise MediaError(f"{path} has no video stream, only audio or text: give a video")
     best = container.streams.best("video")
     return next((s for s in streams if s is best), streams[0])
 
 
 def audio_stream(container: InputContainer, path: Path) -> AudioStream | None:
-    """The sound a player would play with :func:`video_stream`, or None."""
+    """Return the audio stream that a player selects with :func:`video_stream`, or None."""
     if not container.streams.audio:
         return None
     best = container.streams.best("audio", related=video_stream(container, path))
@@ -73,19 +85,19 @@ def audio_stream(container: InputContainer, path: Path) -> AudioStream | None:
 
 
 def start_time(container: InputContainer) -> float:
-    """Where the file's clock begins, in seconds: the earliest time stamp of any stream."""
+    """Return the origin of the file's clock in seconds: the earliest time stamp of any stream."""
     return (container.start_time or 0) / av.time_base
 
 
 def seconds(frame: Frame, container: InputContainer) -> float | None:
-    """When something is shown or heard, in seconds since the start of the file; None when it does not say."""
+    """Return the presentation time of a frame in seconds since the start of the file; None without a time stamp."""
     if frame.pts is None or frame.time_base is None:
         return None
     return float(frame.pts * frame.time_base) - start_time(container)
 
 
 def refuse(message: str) -> None:
-    """What to do with damage unless told otherwise.
+    """Raise an error for damage, the default reaction.
 
     Raises:
         MediaError: Always, with the message.
@@ -96,16 +108,16 @@ def refuse(message: str) -> None:
 def decoded(
     container: InputContainer, stream: VideoStream | AudioStream, path: Path, complain: Complain = refuse
 ) -> Iterator[Frame]:
-    """The frames of one stream, in order.
+    """Decode the frames of one stream, in order.
 
-    What cannot be decoded before the first frame is passed over in silence: a recording that starts between two
-    key frames begins that way, and nothing that could be shown is lost.
+    Packets that cannot be decoded before the first frame are skipped without a message: a recording that starts
+    between two key frames begins with such packets, which no player can show.
 
     Args:
-        container: From :func:`opened`.
+        container: Result of :func:`opened`.
         stream: One of its streams.
-        path: Its name, for messages.
-        complain: Called at the first damage after that, with a sentence that names the time; when it returns,
+        path: The file, for messages.
+        complain: Called at the first damage after the first frame, with a message that gives the time; if it returns,
             the damaged part is left out.
     """
     last: Frame | None = None
@@ -132,4 +144,4 @@ def decoded(
 
 
 def ignore(message: str) -> None:
-    """What to do with damage that was told before: nothing."""
+    """Ignore damage that was already reported."""

@@ -1,4 +1,4 @@
-"""Pictures and masks: read from files, resized, and normalised for a model."""
+"""Read, resize and normalise images and masks."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,11 +15,11 @@ Columns = NDArray[np.float32]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB in 0..1, which all backbones were trained with."""
+"""Mean and deviation of ImageNet's RGB in 0..1, used by all backbones."""
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture as RGB, the right way up.
+    """Read an image as RGB, with its EXIF orientation applied.
 
     Raises:
         DataError: When it cannot be read.
@@ -28,33 +28,33 @@ def read_picture(path: Path) -> Image.Image:
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+        raise DataError(f"cannot read {path} as an image: {error}") from None
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
-    """(H, W) class numbers of a palette or grey PNG.
+    """Read the (H, W) class numbers of a palette or grey PNG.
 
     Raises:
-        DataError: When it cannot be read, or is a colour picture.
+        DataError: When it cannot be read, or is a colour image.
     """
     try:
         with Image.open(path) as file:
             if file.mode not in ("P", "L", "1"):
-                raise DataError(f"{path} is a {file.mode} picture: a mask holds class numbers (palette or 8-bit grey)")
+                raise DataError(f"{path} is a {file.mode} image: a mask holds class numbers (palette or 8-bit grey)")
             return np.array(file).astype(np.uint8)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a mask that can be read: {error}") from None
+        raise DataError(f"cannot read {path} as a mask: {error}") from None
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], resize: Resize, resampling: Image.Resampling) -> Image.Image:
-    """The picture at another size.
+    """Resize an image.
 
     Args:
-        picture: Any.
-        size: Height and width in pixels; 0 leaves it as it is.
-        resize: ``"squash"``: all of it, whatever becomes of its proportions. ``"crop"``: enlarged or reduced until it
-            just covers the size, and the middle of that. ``"native"``: as it is.
-        resampling: ``BILINEAR`` for pictures, ``NEAREST`` for labels.
+        picture: The image.
+        size: Height and width in pixels; 0 keeps its size.
+        resize: ``"squash"``: the whole image, changing its aspect ratio. ``"crop"``: scaled to cover the size, then
+            centre-cropped. ``"native"``: not resized.
+        resampling: ``BILINEAR`` for images, ``NEAREST`` for labels.
     """
     height, width = size
     if resize == "native" or not (height and width):
@@ -72,7 +72,7 @@ def _resized(picture: Image.Image, size: tuple[int, int], resampling: Image.Resa
 
 
 def enlarged(columns: Columns, size: tuple[int, int]) -> Columns:
-    """(w, h) → (W, H) for a ``size`` of (H, W); numpy, as torch's threads cost more than this."""
+    """Resize (w, h) bilinearly to (W, H) for a ``size`` of (H, W); in numpy, as torch's threads cost more time."""
     return _stretched(_stretched(columns, size[0], axis=1), size[1], axis=0)
 
 
@@ -89,12 +89,12 @@ def _stretched(values: Columns, length: int, axis: int) -> Columns:
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """Pictures as a model wants them: (..., H, W, 3) uint8 → (..., 3, H, W) float32."""
+    """Normalise frames for a model: (..., H, W, 3) uint8 → (..., 3, H, W) float32."""
     rgb = frames.movedim(-1, -3).float() / 255.0
     return (rgb - rgb.new_tensor(MEAN).view(3, 1, 1)) / rgb.new_tensor(STD).view(3, 1, 1)
 
 
 def denormalise(frames: Tensor) -> Tensor:
-    """The inverse of :func:`normalise`: (..., 3, H, W) float → (..., H, W, 3) uint8."""
+    """Invert :func:`normalise`: (..., 3, H, W) float → (..., H, W, 3) uint8."""
     rgb = frames * frames.new_tensor(STD).view(3, 1, 1) + frames.new_tensor(MEAN).view(3, 1, 1)
     return (rgb * 255.0).round().clamp(0, 255).byte().movedim(-3, -1)

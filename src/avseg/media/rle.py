@@ -1,8 +1,8 @@
-"""Masks as COCO run lengths: exact, about 1 kB for an object in a 720p picture, readable by every COCO tool.
+"""Masks as COCO run lengths: lossless, about 1 kB for an object in a 720p frame, readable by every COCO tool.
 
-A mask is read column by column; ``counts`` are the lengths of its runs, the first of them background (0 long
-when the first pixel is set). COCO writes each count, from the fourth on minus the count two before it, as
-groups of five bits, lowest first: bit 5 says that another group follows, 48 makes it a printable character.
+A mask is scanned column by column; ``counts`` are the lengths of its runs, the first of them background (of length 0
+if the first pixel is set). COCO stores each count, from the fourth on minus the count two before it, in groups of five
+bits, lowest first: bit 5 is set if another group follows, and adding 48 gives a printable character.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class RLE(NamedTuple):
 
     Attributes:
         size: (H, W).
-        counts: COCO's compressed run lengths; ASCII.
+        counts: COCO's compressed run lengths, ASCII.
     """
 
     size: tuple[int, int]
@@ -26,10 +26,10 @@ class RLE(NamedTuple):
 
 
 def encode(mask: NDArray[np.bool_]) -> RLE:
-    """The run lengths of a mask.
+    """Encode a mask.
 
     Args:
-        mask: (H, W). Fastest when it is the transpose of a C-contiguous (W, H) array.
+        mask: (H, W). Fastest if it is the transpose of a C-contiguous (W, H) array.
     """
     height, width = mask.shape
     pixels = mask.ravel(order="F")
@@ -40,7 +40,7 @@ def encode(mask: NDArray[np.bool_]) -> RLE:
 
 
 def decode(rle: RLE) -> NDArray[np.bool_]:
-    """The mask, (H, W) bool."""
+    """Decode to a mask, (H, W) bool."""
     height, width = rle.size
     runs = counts(rle)
     values = np.arange(len(runs)) % 2 == 1
@@ -48,15 +48,15 @@ def decode(rle: RLE) -> NDArray[np.bool_]:
 
 
 def counts(rle: RLE) -> NDArray[np.int64]:
-    """Run lengths, uncompressed: background, set, background and so on.
+    """Return the uncompressed run lengths: background, set, background and so on.
 
     Raises:
-        ValueError: When the counts do not fill the size.
+        ValueError: When the counts do not add up to the size.
     """
     code = np.frombuffer(rle.counts, np.uint8).astype(np.int64) - _FIRST_CHARACTER
     last = code & _MORE == 0
     if not (last.size and last[-1]):
-        raise ValueError(f"cut-off run lengths {rle.counts[:40]!r}")
+        raise ValueError(f"truncated run lengths {rle.counts[:40]!r}")
     first = np.flatnonzero(np.concatenate(([True], last[:-1])))
     lengths = np.diff(np.append(first, code.size))
     place = np.arange(code.size) - np.repeat(first, lengths)
@@ -65,17 +65,17 @@ def counts(rle: RLE) -> NDArray[np.int64]:
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
     if (values < 0).any() or values.sum() != rle.size[0] * rle.size[1]:
-        raise ValueError(f"run lengths fill {values.sum()} pixels, not {rle.size}")
+        raise ValueError(f"run lengths add up to {values.sum()} pixels, not {rle.size}")
     return values
 
 
 def area(rle: RLE) -> int:
-    """Number of set pixels."""
+    """Return the number of set pixels."""
     return int(counts(rle)[1::2].sum())
 
 
 def box(rle: RLE) -> tuple[int, int, int, int]:
-    """The smallest box around the set pixels as COCO's (x, y, width, height); all 0 when none is set."""
+    """Return the bounding box of the set pixels as COCO's (x, y, width, height); all 0 if none is set."""
     height = rle.size[0]
     edges = counts(rle).cumsum()
     starts = edges[::2][: len(edges) // 2]
@@ -84,7 +84,7 @@ def box(rle: RLE) -> tuple[int, int, int, int]:
     if not len(starts):
         return 0, 0, 0, 0
     left, right = int(starts[0] // height), int(ends[-1] // height)
-    if (starts // height != ends // height).any():  # a run over a column's end touches bottom and top
+    if (starts // height != ends // height).any():  # a run across the end of a column touches bottom and top
         return left, 0, right - left + 1, height
     top, bottom = int((starts % height).min()), int((ends % height).max())
     return left, top, right - left + 1, bottom - top + 1

@@ -1,6 +1,6 @@
-"""A video's sound, heard through a window that moves forward: constant memory, exact in time.
+"""Read a video's audio track in a window that moves forward: constant memory, exact timing.
 
-What a window holds equals, sample for sample, what :func:`avseg.mel.mono16k` makes of the whole sound track.
+A window equals, sample for sample, the same part of :func:`avseg.mel.mono16k` applied to the whole audio track.
 """
 
 import wave
@@ -23,19 +23,19 @@ from avseg.media.container import Complain, audio_stream, decoded, opened, refus
 from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at, mono16k
 
 _TOLERANCE = 0.04
-"""Seconds that time stamps may be off before they outweigh the count of samples: Matroska rounds to 1 ms."""
+"""Seconds by which a time stamp must exceed the sample count to be a gap: Matroska rounds time stamps to 1 ms."""
 _SILENCE = 1e-4
-"""-80 dB: what never rises above it is called silent."""
+"""Peak of a silent track: -80 dB."""
 _HALF_FILTER = 10
 """Half the length of the resampling filter, in samples of the slower rate (scipy's resample_poly)."""
 
 
 class Block(NamedTuple):
-    """Some sound, as decoded, its channels averaged.
+    """A block of decoded audio, channels averaged.
 
     Attributes:
-        time: Of the first sample, in seconds since the start of the file; None when it does not say.
-        rate: Hz.
+        time: Time of the first sample, in seconds since the start of the file; None without a time stamp.
+        rate: Sample rate in Hz.
         samples: (n,) float32 in -1..1.
     """
 
@@ -45,12 +45,12 @@ class Block(NamedTuple):
 
 
 class Sound:
-    """The sound track, to be asked about moments in rising order.
+    """Audio track that is read at times in increasing order.
 
-    Gaps in the time stamps, and what lies before and after the track, are silence.
+    Gaps in the time stamps, and times before and after the track, are silence.
 
     Args:
-        blocks: The sound in order, taken when needed; none at all is silence for ever.
+        blocks: Audio blocks in order, consumed on demand; no blocks give silence.
     """
 
     def __init__(self, blocks: Iterator[Block]) -> None:
@@ -65,19 +65,19 @@ class Sound:
 
     @property
     def end(self) -> float:
-        """Up to where the sound was read so far, in seconds since the start of the file."""
+        """Return the time up to which the track has been read, in seconds since the start of the file."""
         return self._origin + self._read / self._rate
 
     @property
     def silent(self) -> bool:
-        """Whether nothing louder than -80 dB was read so far."""
+        """Return whether the peak of the track read so far is below -80 dB."""
         return self._peak < _SILENCE
 
     def log_mel_at(self, time: float) -> Tensor:
-        """The log-mel patch centred on a moment, as :func:`avseg.mel.log_mel_at` defines it.
+        """Return the log-mel patch centred on a time, as defined by :func:`avseg.mel.log_mel_at`.
 
         Args:
-            time: Seconds since the start of the file; not before the last one asked about.
+            time: Seconds since the start of the file; not before the time of the previous call.
 
         Returns:
             (1, 96, 64) float32.
@@ -85,24 +85,24 @@ class Sound:
         return log_mel_at(self.waveform_at(time), tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE]))[0]
 
     def waveform_at(self, time: float) -> Tensor:
-        """The 0.975 s of sound centred on a moment: (15600,) float32 at 16 kHz."""
+        """Return the 0.975 s centred on a time: (15600,) float32 at 16 kHz."""
         step = gcd(self._rate, SAMPLE_RATE)
         up, down = SAMPLE_RATE // step, self._rate // step
         start = round((time - self._origin) * SAMPLE_RATE) - PATCH_SAMPLES // 2
         margin = ceil(_HALF_FILTER * max(up, down) / up) + 1
-        # A first sample that is a multiple of `down` keeps the resampler in step with the whole track.
+        # A first sample that is a multiple of `down` keeps the resampler in phase with the whole track.
         first = (start * down // up - margin) // down * down
         last = ceil((start + PATCH_SAMPLES) * down / up) + margin
         skipped = start - first * up // down
-        heard = mono16k(self._window(first, last), self._rate)[skipped : skipped + PATCH_SAMPLES]
-        # The filter rings beyond the track's ends, where the resampled whole has no samples.
-        heard[: max(-start, 0)] = 0.0
+        waveform = mono16k(self._window(first, last), self._rate)[skipped : skipped + PATCH_SAMPLES]
+        # The filter rings beyond the track's ends, where the resampled track has no samples.
+        waveform[: max(-start, 0)] = 0.0
         if self._complete:
-            heard[max(ceil(self._read * up / down) - start, 0) :] = 0.0
-        return heard
+            waveform[max(ceil(self._read * up / down) - start, 0) :] = 0.0
+        return waveform
 
     def finish(self) -> None:
-        """Read on to the end, keeping nothing."""
+        """Read to the end without keeping samples."""
         while self._read_block():
             self._held.clear()
 
@@ -123,7 +123,7 @@ class Sound:
             self._complete = True
             return False
         if block.rate != self._rate:
-            raise MediaError(f"the sound changes from {self._rate} to {block.rate} Hz on the way: convert it to one")
+            raise MediaError(f"the audio changes from {self._rate} to {block.rate} Hz: convert it to one sample rate")
         if block.time is not None:
             gap = round((block.time - self._origin) * self._rate) - self._read
             self._read += gap if gap > _TOLERANCE * self._rate else 0
@@ -134,16 +134,16 @@ class Sound:
 
 
 def silence() -> Sound:
-    """No sound at all, for ever."""
+    """Return a silent track."""
     return Sound(iter(()))
 
 
 def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
-    """The decoded sound of a video, in order; nothing when it has no sound track.
+    """Decode the audio of a video, in order; no blocks without an audio track.
 
     Args:
         path: The video.
-        complain: What to do with damage, see :func:`avseg.media.container.decoded`.
+        complain: Reaction to damage, see :func:`avseg.media.container.decoded`.
     """
     with opened(path) as container:
         stream = audio_stream(container, path)
@@ -155,10 +155,10 @@ def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
 
 
 def sound_of(path: Path) -> Sound:
-    """The sound track, to be asked about moments.
+    """Open the audio track of a video.
 
     Raises:
-        MediaError: When the file is no video, or has no sound.
+        MediaError: When the file is not a video, or has no audio track.
     """
     with opened(path) as container:
         if audio_stream(container, path) is None:
@@ -167,42 +167,42 @@ def sound_of(path: Path) -> Sound:
 
 
 def sound_until(path: Path, end: float) -> Tensor:
-    """The sound of the first ``end`` seconds of a file, or all there is if that is less.
+    """Read the audio of the first ``end`` seconds of a file, or of the whole file if it is shorter.
 
     Returns:
-        (n,) float32 at 16 kHz, the channels' mean; sample 0 is the start of the file.
+        (n,) float32 at 16 kHz, mean of the channels; sample 0 is the start of the file.
 
     Raises:
-        MediaError: When the file is no video, has no sound, or is damaged there.
+        MediaError: When the file is not a video, has no audio track, or is damaged in this part.
     """
     sound = sound_of(path)
     wanted = round(end * SAMPLE_RATE)
     middles = [(k + 0.5) * PATCH_SAMPLES / SAMPLE_RATE for k in range(ceil(wanted / PATCH_SAMPLES))]
-    heard = torch.cat([sound.waveform_at(middle) for middle in middles]) if middles else torch.zeros(0)
-    # Of a track longer than that only a little more was read, so this is no limit.
-    return heard[: min(wanted, ceil(sound.end * SAMPLE_RATE))]
+    waveform = torch.cat([sound.waveform_at(middle) for middle in middles]) if middles else torch.zeros(0)
+    # A longer track has been read beyond `wanted`, so that sound.end shortens only shorter tracks.
+    return waveform[: min(wanted, ceil(sound.end * SAMPLE_RATE))]
 
 
 def read_sound(path: Path) -> NDArray[np.float32]:
-    """(n,) at 16 kHz, the channels' mean.
+    """Read an audio file, (n,) at 16 kHz, mean of the channels.
 
     Raises:
-        DataError: When it is no sound that can be read.
+        DataError: When it has no audio, or cannot be read.
     """
     try:
         with av.open(f"file:{path}") as container:
             if not container.streams.audio:
-                raise DataError(f"{path} holds no sound")
+                raise DataError(f"{path} has no audio stream: give an audio file")
             rate = container.streams.audio[0].rate
             blocks = [mono(frame) for frame in container.decode(audio=0)]
     except (av.FFmpegError, OSError) as error:
-        raise DataError(f"{path} is not a sound that can be read ({error.strerror})") from None
+        raise DataError(f"cannot read {path} as audio ({error.strerror})") from None
     waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
     return mono16k(waveform, rate).numpy()
 
 
 def write_wave(path: Path, samples: Tensor) -> None:
-    """One channel of 16-bit samples at 16 kHz.
+    """Write a WAV file: one channel, 16 bits, 16 kHz.
 
     Args:
         path: The file to write.
@@ -216,7 +216,10 @@ def write_wave(path: Path, samples: Tensor) -> None:
 
 
 def mono(frame: AudioFrame) -> NDArray[np.float32]:
-    """(n,) -1..1, the channels' mean. FFmpeg's own mix to one channel is louder, by the root of two for stereo."""
+    """Return the mean of the channels, (n,) in -1..1.
+
+    FFmpeg's own downmix to one channel is louder, by the square root of two for stereo.
+    """
     samples: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

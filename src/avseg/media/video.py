@@ -1,4 +1,4 @@
-"""A video's pictures, one after the other: upright, with the seconds at which they are shown."""
+"""Decode the frames of a video in order, upright, with their presentation times in seconds."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,22 +18,22 @@ from avseg.errors import MediaError
 from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds, start_time, video_stream
 
 _USUAL_RATE = Fraction(25)
-"""Pictures per second of a stream that says nothing."""
+"""Frames per second of a stream that does not declare a rate."""
 _MARGIN = 0.25
-"""Seconds to begin earlier: some containers are searched by when a picture is decoded, which is before it is shown."""
+"""Seconds to seek earlier: some containers are searched by decoding time, which is before the presentation time."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says about itself.
+    """Metadata of a video file.
 
     Attributes:
-        size: (H, W) in pixels, as shown: after rotation.
-        rate: Pictures per second, on average.
-        duration: Seconds of picture, as declared; None when the file does not say.
-        pixel_aspect: Width over height of one pixel as shown; 1 for nearly all files.
-        sample_rate: Of the sound, in Hz; None without sound.
-        channels: Of the sound; 0 without sound.
+        size: (H, W) in pixels, after rotation.
+        rate: Average frames per second.
+        duration: Declared seconds of video; None if not declared.
+        pixel_aspect: Width over height of one pixel, after rotation; 1 for nearly all files.
+        sample_rate: Sample rate of the audio in Hz; None without audio.
+        channels: Channels of the audio; 0 without audio.
     """
 
     size: tuple[int, int]
@@ -45,12 +45,12 @@ class VideoInfo:
 
 
 class Picture(NamedTuple):
-    """One picture.
+    """One frame of a video.
 
     Attributes:
-        time: When it appears, in seconds since the start of the file.
-        end: When it would be replaced at the usual rate.
-        frame: As decoded, not yet turned upright.
+        time: Presentation time, in seconds since the start of the file.
+        end: End of its presentation by its own duration, or at the average frame rate.
+        frame: Decoded frame, before rotation.
     """
 
     time: float
@@ -58,15 +58,15 @@ class Picture(NamedTuple):
     frame: VideoFrame
 
     def rgb(self) -> NDArray[np.uint8]:
-        """(H, W, 3), turned the way it is meant to be seen."""
+        """Convert to (H, W, 3) RGB, upright."""
         return _upright(cast("NDArray[np.uint8]", self.frame.to_ndarray(format="rgb24")), self.frame)
 
 
 def probe(path: Path) -> VideoInfo:
-    """Read what a video says about itself, and its first picture.
+    """Read the metadata of a video, and decode its first frame.
 
     Raises:
-        MediaError: When it is no video, or holds not one picture that can be decoded.
+        MediaError: When it is not a video, or no frame can be decoded.
     """
     with opened(path) as container:
         stream, sound = video_stream(container, path), audio_stream(container, path)
@@ -84,18 +84,18 @@ def probe(path: Path) -> VideoInfo:
 
 
 def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> Iterator[Picture]:
-    """The pictures of a video, each decoded when it is asked for.
+    """Decode the frames of a video, each on demand.
 
-    A picture without a time stamp, or with one that does not lie after its predecessor's, comes one usual
-    interval after it. Should the size change on the way, later pictures are scaled to the first one's.
+    A frame without a time stamp, or with one not after its predecessor's, follows it by the average frame interval. If
+    the size changes, later frames are scaled to the size of the first.
 
     Args:
         path: The video.
-        complain: What to do with damage, see :func:`avseg.media.container.decoded`.
-        after: Seconds; begin at the last key picture before, where the file can be searched.
+        complain: Reaction to damage, see :func:`avseg.media.container.decoded`.
+        after: Seconds; begin at the last key frame before this time, if the file is seekable.
 
     Raises:
-        MediaError: When it is no video, or holds not one picture.
+        MediaError: When it is not a video, or has no frame.
     """
     with opened(path) as container:
         stream = video_stream(container, path)
@@ -118,20 +118,19 @@ def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> 
 
 
 def pictures_at(path: Path, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:
-    """The picture that is shown at each moment, each decoded when it is asked for.
+    """Decode the frame shown at each time, each on demand.
 
-    Before the first picture appears it stands for what is not there yet; from the moment on at which the last one
-    would be replaced there is none.
+    Times before the first frame give the first frame; times after the end of the last frame give none.
 
     Args:
-        path: A video of any frame rate, also a variable one.
-        times: Seconds since the start of the file, rising.
+        path: A video of any frame rate, constant or variable.
+        times: Seconds since the start of the file, in increasing order.
 
     Yields:
-        (H, W, 3) RGB, upright; fewer than ``times`` when the video ends before.
+        (H, W, 3) RGB, upright; fewer than ``times`` if the video ends before.
 
     Raises:
-        MediaError: When it is no video, or damaged where it is read.
+        MediaError: When it is not a video, or is damaged in the part that is read.
     """
     left = deque(times)
     shown: Picture | None = None
@@ -148,13 +147,13 @@ def pictures_at(path: Path, times: Sequence[float]) -> Iterator[NDArray[np.uint8
 
 
 def _frames(container: InputContainer, stream: VideoStream, path: Path, complain: Complain) -> Iterator[VideoFrame]:
-    # Decoding stays in PyAV's default slice threads: frame threads lose errors, and pictures with them.
+    # PyAV's default slice threading is kept: frame threading drops errors, and frames with them.
     empty = True
     for frame in decoded(container, stream, path, complain):
         empty = False
         yield cast("VideoFrame", frame)
     if empty:
-        raise MediaError(f"{path} holds no picture that can be decoded: it is empty, cut off or damaged")
+        raise MediaError(f"{path} has no frame that can be decoded: it is empty, cut off or damaged")
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -168,9 +167,9 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _turns(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """(transposed, rows reversed, columns reversed): the nearest of the eight ways to put a picture upright.
+    """Return (transposed, rows reversed, columns reversed): the closest of the eight orientations.
 
-    A display matrix holds (x, y) → (a x + c y, b x + d y) as 16.16 fixed-point a, b, u, c, d, v, x, y, w.
+    A display matrix maps (x, y) → (a x + c y, b x + d y), stored as 16.16 fixed-point a, b, u, c, d, v, x, y, w.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

@@ -1,4 +1,4 @@
-"""Writing pictures as H.264 that plays everywhere, with the original sound of another file at its place in time."""
+"""Write frames as widely playable H.264, with the audio of another file in synchrony."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from typing_extensions import Self
 from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, start_time
 
 _TICK = Fraction(1, 90_000)
-"""Seconds between the moments at which a picture can appear."""
+"""Resolution of presentation times in seconds."""
 _SLOWEST_MP3 = 16_000
-"""Hz; below, mp3 may not stand in an mp4."""
+"""Lowest sample rate in Hz of mp3 in an mp4 file."""
 _AAC_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}
 _USUAL_RATE = 48_000
 _BT709 = 1
-"""The number of this standard in FFmpeg's lists of matrices, primaries and transfer curves."""
+"""FFmpeg's number of this standard, equal for matrix, primaries and transfer curve."""
 _LIMITED_RANGE = 1
 
 
 class VideoWriter:
-    """An mp4 file being written; use it in a ``with`` block.
+    """Writer of an mp4 file; use it in a ``with`` block.
 
-    Pictures of odd size get their last row or column twice, as H.264 wants even sizes.
+    The last row or column of frames of odd size is repeated, because H.264 needs even sizes.
 
     Args:
         path: The mp4 file to write.
-        size: (H, W) of the pictures.
-        rate: Pictures per second, on average.
+        size: (H, W) of the frames.
+        rate: Average frames per second.
         pixel_aspect: Width over height of one pixel.
-        sound: A file whose sound is taken over, copied where mp4 allows it and encoded as AAC where not.
-        complain: What to do with damage in the sound, see :func:`avseg.media.container.decoded`.
+        sound: File with the audio, which is copied if mp4 allows its codec, else encoded as AAC.
+        complain: Reaction to damage in the audio, see :func:`avseg.media.container.decoded`.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class VideoWriter:
         return self
 
     def write(self, image: NDArray[np.uint8], time: float) -> None:
-        """Add a picture.
+        """Write a frame.
 
         Args:
             image: (H, W, 3) RGB.
-            time: When it appears, in seconds since the start; later than the picture before.
+            time: Presentation time in seconds since the start, later than that of the previous frame.
         """
         self._last_tick = max(round(time / _TICK), self._last_tick + 1)
         self._write_sound(until=time)
@@ -103,7 +103,7 @@ class VideoWriter:
                 self._write_sound(until=float("inf"))
 
     def _write_sound(self, until: float) -> None:
-        # Packets go in as the pictures do: a muxer that waits for one stream holds the other in memory.
+        # Audio and video packets are interleaved: a muxer that waits for one stream keeps the other in memory.
         while self._next_packet is not None and _start(self._next_packet) <= until:
             self._container.mux_one(self._next_packet)
             self._next_packet = next(self._packets, None)
@@ -116,7 +116,7 @@ def _start(packet: Packet[Any]) -> float:
 def _sound_packets(
     source: InputContainer, path: Path, target: OutputContainer, complain: Complain
 ) -> Iterator[Packet[Any]]:
-    """Adds a stream of sound to ``target``, if ``source`` has one, and gives what to write into it, in order."""
+    """Add an audio stream to ``target``, if ``source`` has one, and yield its packets in order."""
     stream = audio_stream(source, path)
     if stream is None:
         return
@@ -125,7 +125,7 @@ def _sound_packets(
     packets = _copied(source, stream, target) if copied else _encoded(source, stream, path, target, complain)
     last = -float("inf")
     for packet in packets:
-        if packet.dts is not None and _start(packet) > last:  # a muxer refuses stamps that do not rise
+        if packet.dts is not None and _start(packet) > last:  # a muxer rejects time stamps that do not increase
             last = _start(packet)
             yield packet
 

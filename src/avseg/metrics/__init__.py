@@ -1,4 +1,4 @@
-"""The scores of audio-visual segmentation: named protocols, functions that score one batch, and calibration."""
+"""Scores of audio-visual segmentation: named protocols, functions that score one batch, and calibration."""
 
 from avseg.metrics.functional import binary_fscore, binary_iou, semantic_scores
 from avseg.metrics.protocols import (

@@ -1,16 +1,16 @@
-"""Can a model's probabilities be believed, and does it know where it is wrong? Counted pixel by pixel.
+"""Per-pixel calibration of probabilities, and detection of errors by uncertainty.
 
-*Reliability*: of the pixels to which a model gives a probability of about 0.8, do 80 % sound? Pixels are put into bins
-of probability; the expected calibration error (Guo et al., arXiv 1706.04599) is the mean over pixels of how far apart
-a bin's probability and share are. With one class the probability is that of "sounds", with several that of the label
-chosen, against how often it is right.
+*Reliability*: pixels are binned by probability, and the mean probability of a bin is compared with the share of
+positive pixels. The expected calibration error (Guo et al., arXiv 1706.04599) is the mean over pixels of the difference
+in their bin. With one class the probability is that of the foreground and positives are sounding pixels; with several
+classes it is that of the predicted label and positives are correct pixels.
 
-*Uncertainty against error*: the same bins of a model's own uncertainty (the vacuity U of an evidential head) against
-the share of wrong pixels, and the area under the ROC curve of "wrong" for U: the chance that of two pixels, one wrong
-and one right, the wrong one is the more uncertain. ``1 - confidence`` is another uncertainty, one that any model has,
-so that models with and without U can be compared.
+*Uncertainty against error*: the same bins for the uncertainty of a model (the vacuity U of an evidential head) and the
+share of wrong pixels, and the area under the ROC curve (AUROC) of U as a detector of wrong pixels: the probability that
+a random wrong pixel is more uncertain than a random correct pixel. ``1 - confidence`` is an uncertainty that every
+model has, which allows comparing models with and without U.
 
-All is added up over clips in memory that does not grow. Shape letters: N frames, K channels, H × W pixels.
+Counts are summed over clips in constant memory. Shape letters: N frames, K channels, H × W pixels.
 """
 
 from math import isnan
@@ -21,23 +21,23 @@ from torch import Tensor
 from avseg.interface import IGNORE
 
 BINS = 15
-"""Of probability, as in most papers."""
+"""Default number of bins of probability, as in most papers."""
 _STEEPEST = 16.0
-"""Uncertainties beyond sigmoid(± this) count as equal."""
+"""Bound of the logit of uncertainties; those beyond it are ties."""
 _STEPS = 4096
-"""Uncertainties that are told apart, evenly spaced in their logit."""
+"""Number of distinct uncertainties, evenly spaced in their logit."""
 
 
 class Reliability:
-    """Numbers of 0..1 in bins of equal width, and how often something happened there.
+    """Histogram of numbers in 0..1 in bins of equal width, with the share of positives in each bin.
 
     Args:
-        bins: How many.
+        bins: Number of bins.
 
     Attributes:
-        counts: (bins,) int64, numbers seen in each bin.
-        sums: (bins,) float64, of the numbers.
-        happened: (bins,) int64, of them, how often it happened.
+        counts: (bins,) int64, numbers in each bin.
+        sums: (bins,) float64, sum of the numbers in each bin.
+        happened: (bins,) int64, positives in each bin.
     """
 
     def __init__(self, bins: int = BINS) -> None:
@@ -46,11 +46,11 @@ class Reliability:
         self.happened = torch.zeros(bins, dtype=torch.int64)
 
     def update(self, numbers: Tensor, happened: Tensor) -> None:
-        """Count.
+        """Count numbers.
 
         Args:
-            numbers: Of 0..1, of any shape.
-            happened: bool, of the same shape.
+            numbers: Numbers in 0..1, of any shape.
+            happened: bool of the same shape, True for positives.
         """
         bins = len(self.counts)
         place = (numbers * bins).long().clamp(0, bins - 1).flatten()
@@ -59,7 +59,7 @@ class Reliability:
         self.happened += torch.bincount(place[happened.flatten()], minlength=bins).cpu()
 
     def __add__(self, other: "Reliability") -> "Reliability":
-        """Both together; they must have the same bins."""
+        """Return the sum of two histograms with the same bins."""
         both = Reliability(len(self.counts))
         both.counts, both.sums = self.counts + other.counts, self.sums + other.sums
         both.happened = self.happened + other.happened
@@ -67,38 +67,38 @@ class Reliability:
 
     @property
     def mean(self) -> Tensor:
-        """(bins,) float64, mean number in each bin; NaN where there is none."""
+        """(bins,) float64, mean number in each bin; NaN for empty bins."""
         return self.sums / self.counts
 
     @property
     def share(self) -> Tensor:
-        """(bins,) float64, how often it happened; NaN where there is no number."""
+        """(bins,) float64, share of positives in each bin; NaN for empty bins."""
         return self.happened / self.counts.double()
 
     @property
     def average(self) -> float:
-        """Mean of all numbers, else NaN."""
+        """Mean of all numbers; NaN if there is none."""
         return float(self.sums.sum() / self.counts.sum())
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: the distance of mean and share, averaged over all that was counted, else NaN."""
+        """Expected calibration error: |mean - share| averaged over all numbers; NaN if there is none."""
         return float((self.sums - self.happened).abs().sum() / self.counts.sum())
 
     def as_dict(self) -> dict[str, list[float | None]]:
-        """Plain counts, means and shares; JSON-able, None where a bin is empty."""
+        """Return counts, means and shares as lists for JSON, None for empty bins."""
         columns = {"counts": self.counts, "mean": self.mean, "share": self.share}
         return {name: [None if isnan(v) else v for v in column.tolist()] for name, column in columns.items()}
 
 
 class Ranking:
-    """How well an uncertainty tells wrong from right: the area under its ROC curve.
+    """Area under the ROC curve of an uncertainty as a detector of errors.
 
-    Uncertainties are told apart in steps of their logit, fine at both ends; those of one step tie, which counts half.
+    Uncertainties are rounded to steps of their logit, which is fine at both ends; ties count half.
 
     Attributes:
-        right: (steps,) int64, how many of what is right has each uncertainty.
-        wrong: (steps,) int64, of what is wrong.
+        right: (steps,) int64, correct pixels at each step of uncertainty.
+        wrong: (steps,) int64, wrong pixels at each step of uncertainty.
     """
 
     def __init__(self) -> None:
@@ -106,11 +106,11 @@ class Ranking:
         self.wrong = torch.zeros(_STEPS, dtype=torch.int64)
 
     def update(self, uncertainty: Tensor, wrong: Tensor) -> None:
-        """Count.
+        """Count pixels.
 
         Args:
-            uncertainty: Of 0..1, of any shape.
-            wrong: bool, of the same shape.
+            uncertainty: Uncertainty in 0..1, of any shape.
+            wrong: bool of the same shape, True for wrong pixels.
         """
         steep = uncertainty.double().logit().clamp(-_STEEPEST, _STEEPEST).flatten()
         step = ((steep / _STEEPEST + 1) / 2 * (_STEPS - 1)).round().long()
@@ -119,24 +119,25 @@ class Ranking:
 
     @property
     def auroc(self) -> float:
-        """0.5 for an uncertainty that says nothing, 1 for one that knows every error; NaN without both kinds."""
+        """AUROC: 0.5 at chance, 1 for a perfect detector; NaN without both wrong and correct pixels."""
         right, wrong = self.right.double(), self.wrong.double()
         won = (wrong * (right.cumsum(0) - right / 2)).sum()
         return float(won / (right.sum() * wrong.sum()))
 
 
 class Calibration:
-    """Reliability of a group of frames, and how well uncertainty finds their errors.
+    """Reliability of probabilities, and detection of errors by uncertainty, over a group of frames.
 
     Args:
         classes: K of the model: 1, or background and classes.
-        bins: Of probability and of uncertainty.
+        bins: Bins of probability and of uncertainty.
 
     Attributes:
-        reliability: K = 1: probability of "sounds" → share that sounds. Else: confidence → share that is right.
-        doubt: Ranking of 1 - confidence.
-        uncertain: The model's own uncertainty → share that is wrong; nothing is counted for a model without one.
-        uncertainty: Ranking of the model's own uncertainty; the same.
+        reliability: K = 1: foreground probability → share of sounding pixels. K > 1: confidence → share of correct
+            pixels.
+        doubt: Ranking of wrong pixels by 1 - confidence.
+        uncertain: Uncertainty of the model → share of wrong pixels; empty for a model without uncertainty.
+        uncertainty: Ranking of wrong pixels by the uncertainty of the model; empty for a model without uncertainty.
     """
 
     def __init__(self, classes: int, bins: int = BINS) -> None:
@@ -147,12 +148,12 @@ class Calibration:
         self.uncertainty = Ranking()
 
     def update(self, probabilities: Tensor, labels: Tensor, uncertainty: Tensor | None = None) -> None:
-        """Count frames; pixels labelled 255 are not.
+        """Count frames; pixels labelled 255 are ignored.
 
         Args:
             probabilities: (N, K, H, W).
-            labels: (N, H, W) int64; K = 1: 0 is silent, anything else sounds.
-            uncertainty: (N, H, W) of 0..1, if the model has its own.
+            labels: (N, H, W) int64; with K = 1, labels other than 0 are sounding.
+            uncertainty: (N, H, W) in 0..1, for models that predict it.
 
         Raises:
             ValueError: When shapes do not agree.
@@ -170,7 +171,7 @@ class Calibration:
             sounds = labels[scored] != 0
             wrong = (top > 0.5) != sounds
             self.reliability.update(top, sounds)
-            # 1 - p would round what is almost 0 away.
+            # Smaller than 1 - p for p < 0.5, without the rounding error of 1 - (1 - p).
             self.doubt.update(torch.minimum(top, 1 - top), wrong)
         else:
             wrong = chosen != labels[scored]

@@ -1,11 +1,11 @@
-"""Pixels counted, and the few ratios of these counts that every published AVS score averages.
+"""Pixel counts of predictions and ground truth, and the ratios of counts that published AVS scores average.
 
-Three areas per frame and class say everything: A, predicted and labelled; P, predicted; L, labelled. Then
+All scores derive from three areas per frame and class: A, predicted and labelled; P, predicted; L, labelled.
 
     IoU = A / (P + L - A)        F_β = (1 + β²) A / (β² L + P)        FDR = (P - A) / P
 
-and F is the usual combination of precision A / P and recall A / L. What papers call mIoU or F differs only in
-what is averaged over what, and in who counts when nothing is there: that is in :mod:`avseg.metrics`.
+F combines precision A / P and recall A / L. The versions of mIoU and F in papers differ only in their averages and in
+their treatment of absent classes, see :mod:`avseg.metrics.protocols`.
 
 Shape letters: N frames, H × W pixels, K classes. Counts are exact, float64, on the CPU.
 """
@@ -21,10 +21,10 @@ from torch.nn.functional import conv2d, pad
 from avseg.interface import IGNORE
 
 BETA2 = 0.3
-"""β² of the F of all AVS papers: precision weighs more than recall."""
+"""β² of F in AVS papers; precision has more weight than recall."""
 
 _EPSILON = 1e-7
-"""Added to the union by AVSBench; shows only in the seventh digit."""
+"""Added to the union by AVSBench; changes scores in the seventh digit."""
 
 
 class Areas(NamedTuple):
@@ -42,7 +42,7 @@ class Areas(NamedTuple):
 
     @property
     def union(self) -> Tensor:
-        """Predicted or labelled."""
+        """Area that is predicted or labelled."""
         return self.predicted + self.labelled - self.both
 
     @property
@@ -52,24 +52,24 @@ class Areas(NamedTuple):
 
     @property
     def fdr(self) -> Tensor:
-        """False discovery rate, the wrong share of what is predicted; NaN where nothing is predicted."""
+        """False discovery rate, the wrong share of the predicted area; NaN where nothing is predicted."""
         return (self.predicted - self.both) / self.predicted
 
     def f(self, beta2: float = BETA2) -> Tensor:
-        """F score; NaN where the class is neither predicted nor labelled."""
+        """Return the F score; NaN where the class is neither predicted nor labelled."""
         return (1 + beta2) * self.both / (beta2 * self.labelled + self.predicted)
 
     def total(self) -> "Areas":
-        """Summed over the frames."""
+        """Return the sums over frames."""
         return Areas(self.both.sum(0), self.predicted.sum(0), self.labelled.sum(0))
 
 
 def class_areas(predicted: Tensor, labels: Tensor, classes: int) -> Areas:
-    """The areas of each class in each frame.
+    """Return the areas of each class in each frame.
 
     Args:
         predicted: (N, H, W) int64, 0..K-1.
-        labels: (N, H, W) int64, 0..K-1; pixels labelled 255 are in no area.
+        labels: (N, H, W) int64, 0..K-1; pixels labelled 255 are not counted.
         classes: K.
 
     Returns:
@@ -90,18 +90,18 @@ def class_areas(predicted: Tensor, labels: Tensor, classes: int) -> Areas:
 
 @cache
 def thresholds() -> Tensor:
-    """(255,) float32 from 0 to 1, as in AVSBench; 1 - 1e-10, its last, is 1 in float32."""
+    """Return 255 float32 thresholds from 0 to 1, as in AVSBench, whose last, 1 - 1e-10, is 1 in float32."""
     return torch.linspace(0, 1 - 1e-10, 255)
 
 
 def threshold_areas(probability: Tensor, labels: Tensor) -> Areas:
-    """The areas of the foreground in each frame when probabilities from each threshold on are marked.
+    """Return the areas of the foreground in each frame for each threshold of :func:`thresholds`.
 
-    A histogram of the probabilities, cumulated from the top, holds the areas of all thresholds at once.
+    The areas of all thresholds are the cumulative sums of a histogram of the probabilities.
 
     Args:
         probability: (N, H, W) float32.
-        labels: (N, H, W) int64: 0, 1, or 255 for pixels in no area.
+        labels: (N, H, W) int64: 0, 1, or 255 for pixels that are not counted.
 
     Returns:
         Areas of (N, 255).
@@ -116,7 +116,7 @@ def threshold_areas(probability: Tensor, labels: Tensor) -> Areas:
 
 
 def frame_iou(areas: Areas) -> Tensor:
-    """J of each frame as AVSBench has it: an empty frame scores the share of its pixels left unmarked.
+    """Return J of each frame as in AVSBench; the score of an empty frame is the share of background predictions.
 
     Args:
         areas: (N, 2), background and foreground.
@@ -130,7 +130,7 @@ def frame_iou(areas: Areas) -> Tensor:
 
 
 def best_f(areas: Areas) -> Tensor:
-    """F of a batch as AVSBench has it: the top of the mean curve of its non-empty frames; 0 without any.
+    """Return F of a batch as in AVSBench: the maximum of the mean curve of non-empty frames; 0 if all are empty.
 
     Args:
         areas: (N, 255) from :func:`threshold_areas`.
@@ -143,14 +143,14 @@ def best_f(areas: Areas) -> Tensor:
 
 
 def binary_iou(logits: Tensor, target: Tensor) -> Tensor:
-    """J of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
+    """Return J of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
 
-    Marked is what has sigmoid(logit) > 0.5. A frame with nothing to mark scores the share of its pixels left
-    unmarked; J is the mean over frames.
+    Pixels with sigmoid(logit) > 0.5 are foreground. The score of an empty frame is the share of background
+    predictions; J is the mean over frames.
 
     Args:
         logits: (N, H, W), or with any leading sizes: (B, T, 1, H, W), (B, T, H, W).
-        target: As many frames of any type; what is not 0 should be marked.
+        target: Ground truth of the same frames, of any type; values other than 0 are foreground.
 
     Returns:
         0-d float64.
@@ -163,18 +163,18 @@ def binary_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def binary_fscore(logits: Tensor, target: Tensor) -> Tensor:
-    """F (β² = 0.3) of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
+    """Return F (β² = 0.3) of one batch of frames, as in AVSBench, PCMANet and AVSegFormer.
 
-    One curve over 255 thresholds is averaged over the frames that have something to mark; F is its maximum.
-    The best threshold is chosen with the labels in sight, and per batch: the same frames in smaller batches score
-    higher. Papers report the mean over batches of one clip.
+    The curve of F over 255 thresholds is averaged over the non-empty frames; F is its maximum. The best threshold is
+    selected on the ground truth for each batch, so the same frames in smaller batches score higher. Papers report the
+    mean over batches of one clip.
 
     Args:
         logits: (N, H, W), or with any leading sizes: (B, T, 1, H, W), (B, T, H, W).
-        target: As many frames of any type; what is not 0 should be marked.
+        target: Ground truth of the same frames, of any type; values other than 0 are foreground.
 
     Returns:
-        0-d float64; 0 when no frame has anything to mark.
+        0-d float64; 0 when all frames are empty.
 
     Raises:
         ValueError: When shapes do not agree or a logit is NaN.
@@ -184,20 +184,20 @@ def binary_fscore(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
+    """Return IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
 
-    Per frame and class; averaged over the frames in which the class is predicted or labelled; then over classes, one
-    never seen counting 0. The official "no background" averages leave out the last class and keep the background,
-    which is class 0: they are here under the official name, the right ones are called ``foreground``.
+    Scores per frame and class are averaged over the frames in which the class is predicted or labelled, then over
+    classes; absent classes count as 0. The official "no background" averages leave out the last class and keep the
+    background, which is class 0. They have the official name here; the averages without class 0 are ``foreground``.
 
     Args:
         logits: (N, K, H, W) or (B, T, K, H, W).
-        labels: (N, H, W) or (B, T, H, W) int64, 0..K-1. Pixels labelled 255 count nowhere (the official code
+        labels: (N, H, W) or (B, T, H, W) int64, 0..K-1. Pixels labelled 255 are ignored (the official code
             miscounts them).
 
     Returns:
         0-d float64 ``miou`` and ``fscore``; the same with ``_no_background`` (official: all but the last class),
-        ``_foreground`` (all but class 0), ``_present`` (the classes seen alone; printed by the official code). And
+        ``_foreground`` (all but class 0), ``_present`` (the classes that occur; printed by the official code). And
         (K,) ``iou_per_class``, ``fscore_per_class``, ``frames_per_class``, the frames with the class.
 
     Raises:
@@ -219,17 +219,17 @@ def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def semantic_sums(areas: Areas) -> tuple[Tensor, Tensor, Tensor]:
-    """What AVSBench-semantic adds up per class: IoU, F, and the frames in which the class is seen; (K,) each."""
+    """Return the sums of AVSBench-semantic per class: IoU, F, and the frames with the class; (K,) each."""
     return areas.iou.nan_to_num(0).sum(0), areas.f().nan_to_num(0).sum(0), (areas.union > 0).double().sum(0)
 
 
 def per_class(iou: Tensor, fscore: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """From :func:`semantic_sums`: the mean IoU and F of each class, 0 if never seen; (K,) each."""
+    """Return the mean IoU and F of each class from :func:`semantic_sums`, 0 for absent classes, (K,) each."""
     return (iou / seen).nan_to_num(0), (fscore / seen).nan_to_num(0)
 
 
 def semantic_means(iou: Tensor, fscore: Tensor, seen: Tensor) -> dict[str, Tensor]:
-    """From :func:`semantic_sums`: the averages over classes that :func:`semantic_scores` names."""
+    """Return the averages over classes of :func:`semantic_scores` from :func:`semantic_sums`."""
     scores = {}
     for name, values in zip(("miou", "fscore"), per_class(iou, fscore, seen), strict=True):
         scores[name] = values.mean()
@@ -240,17 +240,17 @@ def semantic_means(iou: Tensor, fscore: Tensor, seen: Tensor) -> dict[str, Tenso
 
 
 def boundary_f(predicted: Tensor, truth: Tensor, tolerance: float = 0.008) -> Tensor:
-    """F1 of contours, as in the DAVIS benchmark (Perazzi et al., CVPR 2016).
+    """Return F1 of contours, as in the DAVIS benchmark (Perazzi et al., CVPR 2016).
 
-    A contour pixel is right when the other contour passes within ``tolerance`` × diagonal of it.
+    A contour pixel is correct if the other contour has a pixel within ``tolerance`` × diagonal.
 
     Args:
         predicted: (N, H, W) bool.
         truth: (N, H, W) bool.
-        tolerance: Share of the picture's diagonal, rounded up to whole pixels.
+        tolerance: Share of the image diagonal, rounded up to whole pixels.
 
     Returns:
-        (N,) float64; 1 where neither has a contour, 0 where only one has.
+        (N,) float64; 1 if neither mask has a contour, 0 if only one has.
     """
     radius = ceil(tolerance * hypot(*truth.shape[-2:]))
     ours, theirs = _contour(predicted), _contour(truth)
@@ -261,36 +261,36 @@ def boundary_f(predicted: Tensor, truth: Tensor, tolerance: float = 0.008) -> Te
 
 
 def _contour(mask: Tensor) -> Tensor:
-    """The pixels that differ from their right, lower or lower right neighbour."""
+    """Return the pixels that differ from their right, lower or lower right neighbour."""
     wider = pad(mask[:, None].float(), (0, 1, 0, 1), mode="replicate")[:, 0] > 0
     right, below, across = wider[:, :-1, 1:], wider[:, 1:, :-1], wider[:, 1:, 1:]
     return (mask != right) | (mask != below) | (mask != across)
 
 
 def _dilate(mask: Tensor, radius: int) -> Tensor:
-    """The pixels at most ``radius`` from one that is set."""
+    """Return the pixels within ``radius`` of a pixel that is set."""
     steps = torch.arange(-radius, radius + 1, device=mask.device)
     disk = (steps[:, None] ** 2 + steps**2 <= radius**2).float()
     return conv2d(mask[:, None].float(), disk[None, None], padding=radius)[:, 0] > 0.5
 
 
 def check_no_nan(logits: Tensor, scored: Tensor | None = None) -> None:
-    """Refuse NaN, which every comparison would quietly take for background.
+    """Raise on NaN, which comparisons would count as background.
 
     Args:
         logits: (N, ...).
-        scored: (N,) bool, where to look; everywhere when left out.
+        scored: (N,) bool, frames to check; all by default.
 
     Raises:
         ValueError: When a logit is NaN.
     """
     broken = logits.flatten(1).amax(1).isnan()
     if (broken if scored is None else broken & scored).any():
-        raise ValueError(f"logits hold NaN in {int(broken.sum())} of {len(logits)} frames")
+        raise ValueError(f"logits are NaN in {int(broken.sum())} of {len(logits)} frames")
 
 
 def _binary_frames(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Any leading sizes → (N, H, W) float32 logits and (N, H, W) int64 labels 0, 1."""
+    """Return (N, H, W) float32 logits and (N, H, W) int64 labels 0, 1 of inputs with any leading sizes."""
     logits = logits.reshape(-1, *logits.shape[-2:]).float()
     labels = (target != 0).long().reshape(-1, *target.shape[-2:])
     _check_frames(logits, labels)

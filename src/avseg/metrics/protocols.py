@@ -1,9 +1,9 @@
-"""The scores of audio-visual segmentation, one class per published way of averaging them.
+"""Scores of audio-visual segmentation, one class per published protocol.
 
 The literature has at least five conventions for "mIoU" and four for "F", and the same model can score 55 in one and
-73 in another. Here each has a name; :func:`protocols` gives those that apply. Every one is a torchmetrics ``Metric``
-of sums over clips: neither the batch size nor the number of processes nor the order of clips changes it, provided
-that each clip is seen once (a sampler that repeats clips to fill the last batch falsifies every average).
+73 in another. Here each has a name; :func:`protocols` returns those that apply. Every protocol is a torchmetrics
+``Metric`` of sums over clips. It does not depend on batch size, number of processes or order of clips, if each clip is
+counted once (a sampler that repeats clips to fill the last batch changes every average).
 
     scores = protocols(classes=1)
     for metric in scores.values():
@@ -11,7 +11,7 @@ that each clip is seen once (a sampler that repeats clips to fill the last batch
     scores["avsbench"].compute()["j"]
 
 The functions :func:`binary_iou`, :func:`binary_fscore` and :func:`semantic_scores` score one batch, as the released
-AVSBench code does. In the names of tensors T is the scored frames of one clip.
+AVSBench code does. In shapes of single clips, T is the number of scored frames.
 """
 
 from abc import abstractmethod
@@ -38,10 +38,10 @@ from avseg.metrics.functional import (
 
 
 def protocols(classes: int) -> dict[str, Metric]:
-    """All protocols that apply, by name.
+    """Return all protocols that apply, by name.
 
     Args:
-        classes: K of the model: 1 for "what sounds", else background + classes.
+        classes: K of the model: 1 for sounding or not, else background + classes.
 
     Returns:
         For one class ``avsbench``, ``maxf``, ``dataset``, ``strict``, ``davis``; for several
@@ -66,35 +66,34 @@ def protocols(classes: int) -> dict[str, Metric]:
 
 
 def foreground(prediction: Prediction) -> Tensor:
-    """Probability that something sounds, (B, T, H, W) float32, for answers of one or two channels.
+    """Return the foreground probability (B, T, H, W) in float32, for predictions of one or two channels.
 
-    One channel goes through a sigmoid (AVSBench); of two, background and foreground, the softmax is taken, as CAVP and
-    COMBO do.
+    It is the sigmoid of one channel (AVSBench), or the softmax of background and foreground (CAVP, COMBO).
     """
     logits = prediction.logits.float()
     return logits[:, :, 0].sigmoid() if logits.shape[2] == 1 else logits.softmax(2)[:, :, 1]
 
 
 def decide(prediction: Prediction) -> Tensor:
-    """The label of each pixel, (B, T, H, W) int64.
+    """Return the predicted label of each pixel, (B, T, H, W) int64.
 
-    One channel marks what has sigmoid(logit) > 0.5 in float32, so that exactly 0.5 is background; of several the
-    highest wins, the first of equals.
+    With one channel, pixels with sigmoid(logit) > 0.5 in float32 are foreground; with several, the label is the channel
+    of the highest logit, the first of ties.
     """
     return (foreground(prediction) > 0.5).long() if prediction.logits.shape[2] == 1 else prediction.masks
 
 
 class Protocol(Metric):
-    """Base of all protocols: hands each clip's scored frames to ``add``.
+    """Base of all protocols: passes the scored frames of each clip to :meth:`add`.
 
     Args:
-        classes: K; 1 also accepts answers of two channels, background and foreground.
+        classes: K; 1 also accepts predictions of two channels, background and foreground.
     """
 
     is_differentiable: bool | None = False
     full_state_update: bool | None = False
     SUMS: ClassVar[tuple[str, ...]]
-    """Names of the states, which are added up over clips and processes."""
+    """Names of the states, which are summed over clips and processes."""
 
     def __init__(self, classes: int = 1) -> None:
         super().__init__()
@@ -103,36 +102,36 @@ class Protocol(Metric):
             self.add_state(name, torch.zeros(self.size(name), dtype=torch.float64), dist_reduce_fx="sum")
 
     def size(self, name: str) -> tuple[int, ...]:
-        """The shape of a state."""
+        """Return the shape of a state."""
         return ()
 
     def scored(self, labelled: Tensor, valid: Tensor) -> Tensor:
-        """Which frames count, (B, T) bool."""
+        """Return the scored frames, (B, T) bool."""
         return labelled
 
-    def answer(self, prediction: Prediction) -> Tensor:
-        """What ``add`` looks at, (B, T, H, W): the labels, or the probability of the foreground."""
+    def output(self, prediction: Prediction) -> Tensor:
+        """Return the input of :meth:`add`, (B, T, H, W): labels, or foreground probabilities."""
         return decide(prediction)
 
     @abstractmethod
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip.
 
         Args:
-            answer: (T, H, W), T ≥ 1, from :meth:`answer`.
-            labels: (T, H, W) int64; 0 and 1 alone when ``classes`` is 1; 255 is not scored.
+            output: (T, H, W), T ≥ 1, from :meth:`output`.
+            labels: (T, H, W) int64; only 0 and 1 when ``classes`` is 1; 255 is not scored.
         """
 
     def update(self, prediction: Prediction, target: Target, valid: Tensor) -> None:
-        """Count whole clips.
+        """Count clips.
 
         Args:
-            prediction: What the model answered.
-            target: What it should have; only ``target.labelled`` frames are scored.
-            valid: (B, T) bool, ``Clip.valid``: False marks padding, which one protocol scores too.
+            prediction: Output of the model.
+            target: Ground truth; only ``target.labelled`` frames are scored.
+            valid: (B, T) bool, ``Clip.valid``: False marks padding frames, which one protocol scores too.
 
         Raises:
-            ValueError: When shapes or the number of classes do not agree, a label is out of range, or a logit NaN.
+            ValueError: When shapes or the number of classes do not agree, a label is out of range, or a logit is NaN.
         """
         logits, labels = prediction.logits, target.masks.to(prediction.logits.device)
         if logits.shape[2] not in ((1, 2) if self.classes == 1 else (self.classes,)):
@@ -143,27 +142,28 @@ class Protocol(Metric):
             labels = torch.where(labels == IGNORE, labels, (labels != 0).long())
         scored = self.scored(target.labelled, valid).to(logits.device)
         check_no_nan(logits.flatten(0, 1), scored.flatten())
-        answer = self.answer(prediction)
+        output = self.output(prediction)
         for clip in scored.any(1).nonzero().flatten():
-            self.add(answer[clip, scored[clip]], labels[clip, scored[clip]])
+            self.add(output[clip, scored[clip]], labels[clip, scored[clip]])
 
     def tally(self, **amounts: Tensor | float) -> None:
-        """Add to the sums."""
+        """Add to the states."""
         for name, amount in amounts.items():
             total: Tensor = getattr(self, name)
             setattr(self, name, total + torch.as_tensor(amount).to(total))
 
 
 class AVSBench(Protocol):
-    """J, F and their mean for "what sounds", as AVSBench tables S4 and MS3 have them at the released batch size 1.
+    """J, F and their mean for one class, as in the AVSBench tables of S4 and MS3, at the batch size 1 of the release.
 
     Reported by TPAVI, PCMANet, CATR, COMBO, CAVP ("instance level") and most others. J: per frame, mean over the
-    frames of a clip, mean over clips; a frame in which nothing sounds scores the share of pixels left unmarked. F:
-    β² = 0.3; for each clip the best of 255 thresholds on the mean curve of its non-empty frames, mean over clips.
+    frames of a clip, mean over clips; the score of a frame without sounding object is the share of background
+    predictions. F: β² = 0.3; for each clip the best of 255 thresholds on the mean curve of its non-empty frames, mean
+    over clips.
 
-    Quirks: F chooses its threshold with the labels in sight, anew for every clip; a clip in which nothing ever sounds
-    has F = 0 and counts. AVSegFormer publishes F at two clips per batch, which depends on the order of the clips
-    and is lower: :func:`binary_fscore` on both clips' frames gives it.
+    Quirks: the threshold of F is selected on the ground truth of every clip; a clip without sounding object has F = 0
+    and is included. AVSegFormer reports F at two clips per batch, which depends on the order of the clips and is lower:
+    compute it with :func:`binary_fscore` on the frames of both clips.
 
     ``compute``: ``j``, ``f``, ``jf``.
     """
@@ -173,28 +173,28 @@ class AVSBench(Protocol):
     f: Tensor
     clips: Tensor
 
-    def answer(self, prediction: Prediction) -> Tensor:
-        """The probability of the foreground, (B, T, H, W)."""
+    def output(self, prediction: Prediction) -> Tensor:
+        """Return foreground probabilities, (B, T, H, W)."""
         return foreground(prediction)
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        j = frame_iou(class_areas((answer > 0.5).long(), labels, 2)).mean()
-        self.tally(j=j, f=best_f(threshold_areas(answer, labels)), clips=1)
+        j = frame_iou(class_areas((output > 0.5).long(), labels, 2)).mean()
+        self.tally(j=j, f=best_f(threshold_areas(output, labels)), clips=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1."""
+        """Return the scores so far, 0..1."""
         j, f = self.j / self.clips, self.f / self.clips
         return {"j": j, "f": f, "jf": (j + f) / 2}
 
 
 class MaxF(Protocol):
-    """F (β² = 0.3) at the one threshold that is best for the whole data set, as in salient object detection.
+    """F (β² = 0.3) at the best single threshold for the whole data set, as in salient object detection.
 
-    No AVS paper reports it; it is what AVSBench's F would be without the oracle per batch. ``f`` is the top of the
-    mean curve over all non-empty frames (AVSBench's F with the whole set as one batch), at ``threshold``; ``f_pooled``
-    is the top of the curve whose precision and recall are those of all pixels together, so that marks in empty
-    frames cost, at ``threshold_pooled``.
+    No AVS paper reports it; it is F of AVSBench without a threshold per clip. ``f`` is the maximum of the mean curve
+    over all non-empty frames (F of AVSBench with the data set as one batch), at ``threshold``; ``f_pooled`` is the
+    maximum of the curve with precision and recall of all pixels together, in which false positives in empty frames
+    count, at ``threshold_pooled``.
     """
 
     SUMS = ("curve", "frames", "both", "predicted", "labelled")
@@ -205,21 +205,21 @@ class MaxF(Protocol):
     labelled: Tensor
 
     def size(self, name: str) -> tuple[int, ...]:
-        """The shape of a state."""
+        """Return the shape of a state."""
         return () if name == "frames" else (len(thresholds()),)
 
-    def answer(self, prediction: Prediction) -> Tensor:
-        """The probability of the foreground, (B, T, H, W)."""
+    def output(self, prediction: Prediction) -> Tensor:
+        """Return foreground probabilities, (B, T, H, W)."""
         return foreground(prediction)
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        areas = threshold_areas(answer, labels)
+        areas = threshold_areas(output, labels)
         curves = areas.f()[areas.labelled[:, 0] > 0]
         self.tally(curve=curves.sum(0), frames=len(curves), **areas.total()._asdict())
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1; NaN before the first frame in which something sounds."""
+        """Return the scores so far, 0..1; NaN before the first frame with a sounding object."""
         mean, at = (self.curve / self.frames).max(0)
         pooled, pooled_at = Areas(self.both, self.predicted, self.labelled).f().max(0)
         levels = thresholds().to(at.device)
@@ -232,17 +232,18 @@ class MaxF(Protocol):
 
 
 class AVSBenchSemantic(Protocol):
-    """mIoU and F (β² = 0.3) of class maps, as AVSBench-semantic tables have them: see :func:`semantic_scores`.
+    """mIoU and F (β² = 0.3) of class maps, as in the tables of AVSBench-semantic: see :func:`semantic_scores`.
 
-    Reported by TPAVI, PCMANet, AVSegFormer, COMBO. Classes that are never seen count 0 and the background is one of
-    the classes; "no background" in the released code drops the last class instead, here ``_foreground`` is right.
+    Reported by TPAVI, PCMANet, AVSegFormer, COMBO. Absent classes count as 0 and the background is one of the classes.
+    The released "no background" score drops the last class instead of the background; ``_foreground`` drops the
+    background.
 
     Args:
         classes: K.
-        include_padded: Score the frames that fill a 5 s clip up to ten as well, against their label 0, as the released
-            AVSBench and PCMANet code does; they inflate the background of models that zero them, and cost others
-            false alarms. COMBO and CAVP leave them out. The data set has to pad its clips itself: frames added to
-            fill a batch would count too.
+        include_padded: Also score the padding frames of 5 s clips, with label 0, as the released AVSBench and PCMANet
+            code does. They raise the background score of models that zero them, and are false positives of other
+            models. COMBO and CAVP leave them out. The data set must pad its clips itself, because frames that pad a
+            batch would be scored too.
 
     ``compute``: ``miou``, ``fscore``, each also with ``_no_background``, ``_foreground``, ``_present``, and ``jf``.
     """
@@ -257,39 +258,39 @@ class AVSBenchSemantic(Protocol):
         self.include_padded = include_padded
 
     def size(self, name: str) -> tuple[int, ...]:
-        """The shape of a state."""
+        """Return the shape of a state."""
         return (self.classes,)
 
     def scored(self, labelled: Tensor, valid: Tensor) -> Tensor:
-        """Which frames count, (B, T) bool."""
+        """Return the scored frames, (B, T) bool."""
         return labelled | ~valid if self.include_padded else labelled
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        iou, fscore, seen = semantic_sums(class_areas(answer, labels, self.classes))
+        iou, fscore, seen = semantic_sums(class_areas(output, labels, self.classes))
         self.tally(iou=iou, fscore=fscore, seen=seen)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1."""
+        """Return the scores so far, 0..1."""
         scores = semantic_means(self.iou, self.fscore, self.seen)
         return {**scores, "jf": (scores["miou"] + scores["fscore"]) / 2}
 
 
 class DatasetLevel(Protocol):
-    """IoU, F and false discovery rate of all pixels of the data set together, as in semantic segmentation.
+    """IoU, F and false discovery rate over all pixels of the data set, as in semantic segmentation.
 
-    Reported by CAVP, CPM, DDESeg, AMA+UE and on VPO, for one class as background and foreground. Much higher than
-    AVSBench's numbers for the same model (CAVP on S4: 89.4 here, 78.8 there): never compare the two.
+    Reported by CAVP, CPM, DDESeg, AMA+UE and on VPO, for one class as background and foreground. The scores are much
+    higher than those of AVSBench for the same model (CAVP on S4: 89.4 against 78.8) and must not be compared with them.
 
     Quirks: the background is a class. ``f1`` (β² = 1), ``fscore`` (β² = 0.3) and ``fdr`` (lower is better) are means
-    over the classes for which they are defined, while ``miou`` has absent classes as 0.
+    over the classes for which they are defined, while absent classes count as 0 in ``miou``.
 
     Args:
         classes: K.
-        absent: What a class neither predicted nor labelled adds to ``miou``: ``"zero"`` (CAVP, CPM) or, left out of
-            the mean, ``"skip"`` (DDESeg).
+        absent: Classes neither predicted nor labelled count in ``miou`` as 0 with ``"zero"`` (CAVP, CPM), or not at all
+            with ``"skip"`` (DDESeg).
         multi_source: Score only frames with more than two labels of more than 100 pixels each, background and 255
-            among them: CAVP's "MS" column for AVSBench-semantic.
+            included: the "MS" column of CAVP for AVSBench-semantic.
 
     ``compute``: ``miou``, ``fscore``, ``f1``, ``fdr``, ``accuracy`` (of pixels), ``jf_beta`` = (miou + fscore) / 2.
     """
@@ -305,18 +306,18 @@ class DatasetLevel(Protocol):
         self.multi_source = multi_source
 
     def size(self, name: str) -> tuple[int, ...]:
-        """The shape of a state."""
+        """Return the shape of a state."""
         return (max(self.classes, 2),)
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
         if self.multi_source:
             several = torch.tensor([(frame.unique(return_counts=True)[1] > 100).sum() > 2 for frame in labels])
-            answer, labels = answer[several], labels[several]
-        self.tally(**class_areas(answer, labels, max(self.classes, 2)).total()._asdict())
+            output, labels = output[several], labels[several]
+        self.tally(**class_areas(output, labels, max(self.classes, 2)).total()._asdict())
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1; NaN before the first pixel."""
+        """Return the scores so far, 0..1; NaN before the first pixel."""
         areas = Areas(self.both, self.predicted, self.labelled)
         iou = areas.iou.nan_to_num(0) if self.absent == "zero" and self.labelled.any() else areas.iou
         miou, fscore = iou.nanmean(), areas.f().nanmean()
@@ -331,14 +332,15 @@ class DatasetLevel(Protocol):
 
 
 class Strict(Protocol):
-    """Overlap where something sounds and false alarms where nothing does, kept apart; class-agnostic, no oracle.
+    """Overlap in frames with sounding objects, and false positives in frames without, class-agnostic.
 
-    No paper reports it; it answers what AVSBench's J hides, which gives an empty frame with 1 % of false pixels
-    0.99. Frames weigh equally; marked is what :func:`decide` does not call background.
+    No paper reports it. J of AVSBench combines the two, with 0.99 for an empty frame with 1 % of false positives.
+    Frames have equal weight; foreground are the pixels for which :func:`decide` does not return 0.
 
-    ``compute``: ``iou`` and ``fscore`` (β² = 0.3), means over the frames in which something sounds; ``iou_all``, over
-    all frames, an empty one having 1 if nothing is marked, else 0; ``empty``, the share of frames in which nothing
-    sounds; ``false_frames``, the share of these with any mark; ``false_pixels``, their share of marked pixels.
+    ``compute``: ``iou`` and ``fscore`` (β² = 0.3), means over the frames with sounding objects; ``iou_all``, over all
+    frames, with 1 for an empty frame without foreground prediction, else 0; ``empty``, the share of empty frames;
+    ``false_frames``, the share of these with a foreground prediction; ``false_pixels``, their share of foreground
+    predictions.
     """
 
     SUMS = ("iou", "fscore", "frames", "empty", "false_frames", "false_pixels", "empty_pixels")
@@ -350,10 +352,10 @@ class Strict(Protocol):
     false_pixels: Tensor
     empty_pixels: Tensor
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
         sounding = torch.where(labels == IGNORE, labels, (labels != 0).long())
-        both, predicted, labelled = class_areas((answer != 0).long(), sounding, 2)
+        both, predicted, labelled = class_areas((output != 0).long(), sounding, 2)
         areas = Areas(both[:, 1], predicted[:, 1], labelled[:, 1])
         empty = areas.labelled == 0
         self.tally(
@@ -367,7 +369,7 @@ class Strict(Protocol):
         )
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1; NaN where no frame is of that kind."""
+        """Return the scores so far, 0..1; NaN where no frame is of that kind."""
         sounding = self.frames - self.empty
         return {
             "iou": self.iou / sounding,
@@ -382,12 +384,12 @@ class Strict(Protocol):
 class Davis(Protocol):
     """J and boundary F of the DAVIS benchmark (Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675).
 
-    No AVS code uses it; in AVS papers "J&F" is AVSBench's. An object is a class that is labelled somewhere in the clip.
-    J and F of an object are means over all frames of the clip, a frame without it scoring 1 if it is not marked there,
-    else 0; then the mean over objects. F is :func:`boundary_f`. First and last frames count as the others do; ignored
-    pixels are background to both sides.
+    No AVS code uses it; in AVS papers "J&F" is that of AVSBench. An object is a class that is labelled somewhere in the
+    clip. J and F of an object are means over all frames of the clip, in which a frame without the object scores 1 if it
+    is not predicted there, else 0; then the mean over objects. F is :func:`boundary_f`. First and last frames are
+    included; ignored pixels are background in prediction and ground truth.
 
-    Quirks: clips in which nothing sounds and classes marked without any label cost nothing.
+    Quirks: clips without sounding object, and classes that are predicted but not labelled, do not affect the score.
 
     ``compute``: ``j``, ``f``, ``jf``.
     """
@@ -397,25 +399,25 @@ class Davis(Protocol):
     f: Tensor
     objects: Tensor
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        predicted = answer.masked_fill(labels == IGNORE, 0)
+        predicted = output.masked_fill(labels == IGNORE, 0)
         for label in labels[(labels != 0) & (labels != IGNORE)].unique():
             ours, theirs = predicted == label, labels == label
             areas = class_areas(ours.long(), theirs.long(), 2)
             self.tally(j=areas.iou[:, 1].nan_to_num(1).mean(), f=boundary_f(ours, theirs).mean(), objects=1)
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, 0..1; NaN before the first object."""
+        """Return the scores so far, 0..1; NaN before the first object."""
         j, f = self.j / self.objects, self.f / self.objects
         return {"j": j, "f": f, "jf": (j + f) / 2}
 
 
 class PerClass(Protocol):
-    """What each class contributes to ``avsbench_semantic`` and ``dataset``; its values are (K,) vectors.
+    """Scores of each class in ``avsbench_semantic`` and ``dataset``, as vectors (K,).
 
     ``compute``: ``frames`` (in which the class is predicted or labelled), ``iou`` and ``fscore`` averaged over these
-    (0 without any), and of all pixels together ``dataset_iou``, ``dataset_fscore``, ``fdr`` (NaN where undefined).
+    frames (0 without any), and over all pixels ``dataset_iou``, ``dataset_fscore``, ``fdr`` (NaN where undefined).
     """
 
     SUMS = ("iou", "fscore", "seen", "both", "predicted", "labelled")
@@ -427,17 +429,17 @@ class PerClass(Protocol):
     labelled: Tensor
 
     def size(self, name: str) -> tuple[int, ...]:
-        """The shape of a state."""
+        """Return the shape of a state."""
         return (max(self.classes, 2),)
 
-    def add(self, answer: Tensor, labels: Tensor) -> None:
+    def add(self, output: Tensor, labels: Tensor) -> None:
         """Count the scored frames of one clip."""
-        areas = class_areas(answer, labels, max(self.classes, 2))
+        areas = class_areas(output, labels, max(self.classes, 2))
         iou, fscore, seen = semantic_sums(areas)
         self.tally(iou=iou, fscore=fscore, seen=seen, **areas.total()._asdict())
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores so far, (K,) each."""
+        """Return the scores so far, (K,) each."""
         iou, fscore = per_class(self.iou, self.fscore, self.seen)
         areas = Areas(self.both, self.predicted, self.labelled)
         return {

@@ -35,8 +35,8 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
 
     Args:
         name: One of :func:`list_models`, or ``my_package.module:Class``.
-        classes: Output channels K: 1 for binary segmentation, else background + classes.
-        **config: Fields of the model's ``Config``; the defaults are those of the paper.
+        classes: Number of output channels K: 1 for sounding objects without class, else background + classes.
+        **config: Fields of the model's ``Config``; omitted fields take the value of the paper.
 
     Raises:
         ConfigError: When the model or a field does not exist, or a value is invalid.
@@ -49,9 +49,9 @@ def build_for(dataset: AVSDataset, name: str, **config: Any) -> AVSModel:
     """Build a model with random weights for a data set.
 
     Args:
-        dataset: Determines ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
+        dataset: Sets ``classes`` and, for a model whose ``Config`` has the field, ``categories``.
         name: As in :func:`build`.
-        **config: As in :func:`build`; ``categories`` overrides the data set's unless it is None.
+        **config: As in :func:`build`; ``categories`` other than None override those of the data set.
 
     Raises:
         ConfigError: When the model or a field does not exist, or a value is invalid.

@@ -1,9 +1,10 @@
 """CPM: Class-conditional Prompting Machine. Chen et al., ECCV 2024, arXiv 2407.05358.
 
-Mask2Former whose queries listen. In training alone it is also prompted with queries whose class is known, so that what
-they should find need not be matched: in the picture (VCP), in a mixture of sounds (ACP), and in both at once (PCL).
+Mask2Former with audio cross-attention. In training it also receives prompts: queries sampled from per-class Gaussian
+mixtures, whose class is known, so that they need no matching. They must segment their class in the image (VCP),
+separate it in an audio mixture (ACP), and have similar embeddings in both (PCL).
 
-n frames (no frame knows of another), N queries, d channels, C categories of things, K_b of them in frame b.
+n frames, processed independently of each other; N queries, d channels, C object categories, K_b of them in frame b.
 
 =============  ====================  ==========================================================
 paper          here                  shape
@@ -11,32 +12,35 @@ paper          here                  shape
 q              ``queries``           (n, N, d), class-agnostic
 q̃              ``embeddings``        (n, N, d) mask embeddings
 E_v            ``pixels.masks``      (n, d, H / 4, W / 4)
-E_a, E_p       ``tokens``            (n, t · f, d), of the sound, of the mixture
+E_a, E_p       ``tokens``            (n, t · f, d), of the audio, of the audio mixture
 p(q | c)       ``mixtures``          means and variances (C + 2, M, d)
-z^k            ``prompts``           (b, K, d), drawn from the mixture of class k
-m_k^a          ``masks``             (b, K, t, f) where in time and frequency class k sounds
-a_i, a_j, a_p  ``own, other, mixed`` (b, ears, 96, 64) magnitudes
+z^k            ``prompts``           (b, K, d), sampled from the mixture of class k
+m_k^a          ``masks``             (b, K, t, f), mask of class k over time and frequency
+a_i, a_j, a_p  ``own, other, mixed`` (b, channels, 96, 64) magnitudes
 A_k            ``anchors``           (b, K, d)
-λ              ``prompting``
+λ              ``prompt_weight``
 =============  ====================  ==========================================================
 
-There is no public code, and of the paper its text up to the method's outline and its tables were at hand. What stands
-in neither is a setting whose docstring names another source, or says "ours"; docs/papers/cpm.md lists them.
+There is no public code. We worked from the text of the paper up to the outline of the method, and from its tables. For
+a setting that neither contains, the docstring of ``Config`` names another source or "ours"; docs/papers/cpm.md lists
+these settings.
 
-Differs from the paper, or from what is known of it:
+Differs from the paper, or from the known part of it:
 
-1. Both pathways run in every step, the losses being added; the paper alternates.
-2. Mixtures are fitted to mask embeddings after a layer norm without affine, not on the unit sphere as in GMMSeg: with
-   d = 256 on the sphere the variance of a coordinate is about 0.004, and a floor of 0.01 would drown it.
-3. "No object" has a mixture of its own, of unmatched queries: without it Bayes' rule could not leave any query out.
-4. A frame is prompted with all its classes or not at all: what is left of the ratio in ACP would belong to nobody.
-5. The noise of ACP is the sound of a frame in another clip of the batch that has none of the frame's classes; white
-   noise, as loud as the frame's sound, where there is none. The paper takes a data set of off-screen sounds.
+1. Both pathways run in every step and their losses are added; the paper alternates between them.
+2. Mixtures are fitted to mask embeddings after a layer norm without affine parameters, not on the unit sphere as in
+   GMMSeg: with d = 256, the variance of a coordinate on the sphere is about 0.004, less than the variance floor of
+   0.01.
+3. "No object" has a mixture, fitted to unmatched queries; without it Bayes' rule would assign an object class to
+   every query.
+4. A frame is prompted with all of its classes or with none, because the ratio of ACP covers all of them.
+5. The distractor of ACP is the audio of a frame in another clip of the batch that shows none of the frame's classes,
+   or white noise of equal loudness if there is none. The paper uses a data set of off-screen sounds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, cast, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,71 +58,83 @@ from avseg.nn.matching import Matches, SetLoss, match, set_loss
 from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
-Source = Literal["mixture", "embedding"]
-Modelled = Literal["query", "mask"]
+PromptSource = Literal["mixture", "embedding"]
+MixtureTarget = Literal["query", "mask"]
 
 
-class _State(NamedTuple):
-    """What :meth:`CPM.loss` needs: what class-agnostic queries drew, their class logits, which frames they are of."""
+@dataclass
+class _State:
+    """Intermediate results for :meth:`CPM.loss` and :meth:`CPM.after_step`.
 
-    drawn: QueryOutputs
+    Attributes:
+        outputs: Outputs of the class-agnostic queries.
+        classes: (layers + 1, n, N, C + 2) their class logits.
+        valid: (B, T) of the clip.
+        training: Whether the prediction was computed in training with a target.
+        prompted: Outputs of the class-conditional prompts, if any.
+        matches: Matches of the last decoder layer, set by :meth:`CPM.loss`.
+    """
+
+    outputs: QueryOutputs
     classes: Tensor
     valid: Tensor
-    fits: bool
+    training: bool
     prompted: Prompted | None
+    matches: Matches | None = None
 
 
 class CPM(AVSModel):
-    """Mask2Former with queries that listen, prompted in training with queries of known class (CPM)."""
+    """CPM: Mask2Former with audio cross-attention, trained with class-conditional prompts."""
 
     @dataclass(frozen=True)
     class Config:
-        """Settings of CPM. Where the source is another than the paper, it is named; "ours" is our choice.
+        """Settings of CPM. The source is the paper unless another is named; "ours" marks our choice.
 
         Attributes:
             visual: Visual backbone.
             audio: Audio encoder: ``vggish`` (CAVP, of the same authors, has a VGG too), ``compact``, ``mobile``,
-                or ``none`` for embeddings alone, which cannot be mixed: it needs ``acp`` and ``pcl`` off.
-            train_audio: Train the audio encoder too (ours: the paper is not known to say).
+                or ``none`` for a model that takes embeddings, which requires ``acp`` and ``pcl`` false.
+            train_audio: Train the audio encoder (ours; not in the known part of the paper).
             audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Hear two channels, each through the same encoder (VPO).
-            categories: C, how many kinds of things labels tell apart; null: as many as classes. With one class and
-                labels of categories the model answers "what sounds" and is prompted with categories.
+            stereo: Encode two audio channels with the same encoder (VPO).
+            categories: C, number of object categories in the labels; null: the number of classes without background.
+                With one class and labels of categories, the model predicts sounding objects without class and is
+                prompted with categories.
             channels: d, a multiple of 32 (256: Mask2Former).
             queries: N (100: Mask2Former, COMBO).
-            layers: Of the transformer decoder (9: Mask2Former, COMBO).
-            pixel_layers: Of the pixel decoder (6: Mask2Former, COMBO).
-            heads: Of attentions (8: Mask2Former, COMBO).
+            layers: Layers of the transformer decoder (9: Mask2Former, COMBO).
+            pixel_layers: Layers of the pixel decoder (6: Mask2Former, COMBO).
+            heads: Attention heads (8: Mask2Former, COMBO).
             feedforward: Width of feed-forward blocks (2048: Mask2Former, COMBO).
-            points: Where masks are compared, per mask (12544: Mask2Former, COMBO).
-            class_weight: Of the classification (2: Mask2Former, COMBO).
-            mask_weight: Of the masks' binary cross-entropy (5: Mask2Former, COMBO).
-            dice_weight: Of their dice loss (5: Mask2Former, COMBO).
+            points: Points per mask at which masks are compared (12544: Mask2Former, COMBO).
+            class_weight: Weight of the classification loss (2: Mask2Former, COMBO).
+            mask_weight: Weight of the binary cross-entropy of masks (5: Mask2Former, COMBO).
+            dice_weight: Weight of the Dice loss of masks (5: Mask2Former, COMBO).
             no_object: Weight of "no object" among the classes (0.1: Mask2Former, COMBO).
-            classifier: Who names the class of a query: ``bayes``, the mixtures (paper), or ``softmax``, the class head.
-            source: Where prompts come from: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
-                to see what the mixtures do).
-            modelled: What mixtures are of: ``mask`` embeddings (paper), or each ``query`` as the class head reads it
-                (ours: early in training it knows more of its class, and a prompt is a query).
-            components: M of a mixture (3: GMMSeg's paper; its programs have 5 and 8).
-            memory: Vectors kept of each class (ours; GMMSeg has 32000 pixels for each component).
-            minimum: Vectors a class needs before it is prompted (ours).
-            every: Steps between two fits (5: GMMSeg).
-            momentum: Of the means (0.999: GMMSeg).
-            floor: Added to variances (0.01: GMMSeg).
-            rounds: Of Sinkhorn (3: GMMSeg).
-            generative: Weight of the mixtures' own cross-entropy, which spreads the classes of mask embeddings
-                (0.01: GMMSeg).
-            warmup: Steps before the first prompt (ours).
-            acp: Prompt with mixtures of sounds (paper).
-            vcp: Prompt with pictures (paper).
-            pcl: Contrast what prompts hear with pixels (paper); it needs no ACP, but its saliency learns there.
-            prompting: λ, weight of the three (ours: 0.1, so that together they weigh less than L_agn).
-            acp_norm: Of the difference to the ratio: ``2-norm``, as in the formula, or ``mean`` of squares (ours),
-                which does not grow with the map but is some hundred times smaller than what it is added to.
-            temperature: Of PCL (0.1: CAVP).
-            contrast_dim: Channels in which PCL compares (ours).
-            contrast_pixels: Of each class in a batch (512: CAVP).
+            classifier: Classifier of queries: ``bayes``, the mixtures (paper), or ``softmax``, the class head.
+            prompt_source: Source of prompts: the ``mixture`` of their class (paper), or a learned ``embedding`` (ours,
+                as an ablation of the mixtures).
+            mixture_target: Vectors the mixtures are fitted to: ``mask`` embeddings (paper), or ``query``, the inputs of
+                the class head (ours: early in training they separate the classes better, and prompts are queries).
+            components: M of a mixture (3: GMMSeg's paper; its code has 5 and 8).
+            mixture_memory: Vectors kept per class (ours; GMMSeg has 32000 pixels per component).
+            mixture_min_samples: Vectors of a class before its mixture is fitted and prompts it (ours).
+            mixture_fit_every: Batches between two fits (5: GMMSeg).
+            mixture_momentum: Momentum of the means (0.999: GMMSeg).
+            mixture_var_floor: Constant added to variances (0.01: GMMSeg).
+            sinkhorn_rounds: Rounds of Sinkhorn in the E-step (3: GMMSeg).
+            mixture_ce_weight: Weight of the cross-entropy of the mixtures' posterior, which separates the mask
+                embeddings of different classes (0.01: GMMSeg).
+            warmup: Batches before the first prompt (ours).
+            acp: Audio-conditional prompting (paper).
+            vcp: Visual-conditional prompting (paper).
+            pcl: Prompt contrastive learning (paper). It works without ACP, but only ACP trains its saliency maps.
+            prompt_weight: λ, weight of the three losses (ours: 0.1, so that their sum is less than L_agn).
+            acp_norm: Norm of the difference of predicted and true ratio: ``2-norm``, as in the formula, or ``mean`` of
+                squares (ours), which does not depend on the map size but is about a hundred times smaller.
+            temperature: Temperature of PCL (0.1: CAVP).
+            contrast_dim: Channels of the embeddings of PCL (ours).
+            contrast_pixels: Pixels per class and batch in PCL (512: CAVP).
         """
 
         visual: VisualName = "resnet50"
@@ -139,21 +155,21 @@ class CPM(AVSModel):
         dice_weight: float = 5.0
         no_object: float = 0.1
         classifier: Classifier = "bayes"
-        source: Source = "mixture"
-        modelled: Modelled = "mask"
+        prompt_source: PromptSource = "mixture"
+        mixture_target: MixtureTarget = "mask"
         components: int = 3
-        memory: int = 256
-        minimum: int = 16
-        every: int = 5
-        momentum: float = 0.999
-        floor: float = 0.01
-        rounds: int = 3
-        generative: float = 0.01
+        mixture_memory: int = 256
+        mixture_min_samples: int = 16
+        mixture_fit_every: int = 5
+        mixture_momentum: float = 0.999
+        mixture_var_floor: float = 0.01
+        sinkhorn_rounds: int = 3
+        mixture_ce_weight: float = 0.01
         warmup: int = 500
         acp: bool = True
         vcp: bool = True
         pcl: bool = True
-        prompting: float = 0.1
+        prompt_weight: float = 0.1
         acp_norm: Literal["mean", "2-norm"] = "2-norm"
         temperature: float = 0.1
         contrast_dim: int = 128
@@ -162,8 +178,8 @@ class CPM(AVSModel):
         def __post_init__(self) -> None:
             for name, choices in (
                 ("classifier", get_args(Classifier)),
-                ("source", get_args(Source)),
-                ("modelled", get_args(Modelled)),
+                ("prompt_source", get_args(PromptSource)),
+                ("mixture_target", get_args(MixtureTarget)),
                 ("acp_norm", ("mean", "2-norm")),
             ):
                 if getattr(self, name) not in choices:
@@ -178,25 +194,23 @@ class CPM(AVSModel):
                 "pixel_layers",
                 "points",
                 "components",
-                "every",
-                "rounds",
+                "mixture_fit_every",
+                "sinkhorn_rounds",
                 "contrast_pixels",
             ):
                 if getattr(self, name) < 1:
                     raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
             if self.audio == "none" and (self.acp or self.pcl):
+                raise ConfigError("acp and pcl need an audio encoder, got audio = 'none': set acp and pcl to false")
+            if not self.components <= self.mixture_min_samples <= self.mixture_memory:
                 raise ConfigError(
-                    "acp and pcl mix sounds: with audio none, whose embeddings cannot be mixed, set both to false"
+                    "components <= mixture_min_samples <= mixture_memory must hold, "
+                    f"got {self.components}, {self.mixture_min_samples} and {self.mixture_memory}"
                 )
-            if not self.components <= self.minimum <= self.memory:
+            if self.temperature <= 0 or self.mixture_var_floor <= 0 or not 0 <= self.mixture_momentum < 1:
                 raise ConfigError(
-                    "components, minimum and memory must not fall, "
-                    f"got {self.components}, {self.minimum} and {self.memory}"
-                )
-            if self.temperature <= 0 or self.floor <= 0 or not 0 <= self.momentum < 1:
-                raise ConfigError(
-                    "temperature and floor must be above 0 and momentum within [0, 1), "
-                    f"got {self.temperature}, {self.floor} and {self.momentum}"
+                    "temperature and mixture_var_floor must be above 0 and mixture_momentum within [0, 1), "
+                    f"got {self.temperature}, {self.mixture_var_floor} and {self.mixture_momentum}"
                 )
 
         @property
@@ -208,7 +222,7 @@ class CPM(AVSModel):
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "backbone": ("visual",),
         "audio": ("audio",),
-        "fusion": ("sound", "greeting", "listening"),
+        "fusion": ("sound", "audio_query_bias", "audio_attention"),
         "decoder": ("transformer", "head"),
         TRAINING: ("prompt", "embedding", "project_sound", "project_pixels"),
     }
@@ -223,8 +237,8 @@ class CPM(AVSModel):
         self.visual = VisualBackbone(c.visual)
         self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
         self.sound = nn.Conv2d(self.audio.channels, c.channels, 1)
-        self.greeting = nn.Linear(self.audio.dim, c.channels)
-        self.listening = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))
+        self.audio_query_bias = nn.Linear(self.audio.dim, c.channels)
+        self.audio_attention = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))
         self.transformer = MaskTransformer(
             self.visual.channels,
             width=c.channels,
@@ -240,95 +254,94 @@ class CPM(AVSModel):
     steps: Tensor
 
     def _build_prompting(self) -> None:
-        """What training alone needs, but for the mixtures, which may also name the class of a query."""
+        """Create the modules that only training needs, and the mixtures, which may also classify queries."""
         c = self.config
         prompted = c.acp or c.vcp or c.pcl
         self.mixtures = None
-        if c.classifier == "bayes" or (prompted and c.source == "mixture"):
+        if c.classifier == "bayes" or (prompted and c.prompt_source == "mixture"):
             self.mixtures = ClassMixtures(
                 self.labels + 1,
                 c.components,
                 c.channels,
-                memory=c.memory,
-                minimum=c.minimum,
-                every=c.every,
-                momentum=c.momentum,
-                floor=c.floor,
-                rounds=c.rounds,
+                memory=c.mixture_memory,
+                min_samples=c.mixture_min_samples,
+                fit_every=c.mixture_fit_every,
+                momentum=c.mixture_momentum,
+                var_floor=c.mixture_var_floor,
+                sinkhorn_rounds=c.sinkhorn_rounds,
             )
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.prompt = nn.Linear(c.channels, c.channels) if prompted else None
-        by_embedding = prompted and c.source == "embedding"
+        by_embedding = prompted and c.prompt_source == "embedding"
         self.embedding = nn.Embedding(self.labels, c.channels) if by_embedding else None
         self.project_sound = nn.Linear(c.channels, c.contrast_dim) if c.pcl else None
         self.project_pixels = nn.Conv2d(c.channels, c.contrast_dim, 1) if c.pcl else None
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        """Answer a clip of any T, H, W.
+        """Predict masks for a clip of any T, H, W.
 
         Args:
-            clip: Frames are answered each on its own.
-            target: In training, prompts are drawn for its labelled frames.
-            maps: Fill ``queries`` (B, T, N, h, w): what each query drew, as probabilities.
+            clip: Frames are processed independently of each other.
+            target: In training, its labelled frames are prompted.
+            maps: Fill ``queries`` (B, T, N, h, w), the mask probabilities of each query.
         """
         valid = clip.valid
         pixels = self.transformer.pixels(self.visual(real_frames(clip.frames, valid)))
-        heard = self.audio.features(clip.audio)
-        sound = self._sound(real_frames(heard.maps, valid))
-        greeting = self.greeting(real_frames(heard.embeddings, valid))[:, None]
-        queries, positions = (q.expand(len(greeting), -1, -1) for q in self.transformer.queries)
-        drawn = self._decode(pixels, sound, queries + greeting, positions)
-        classes = self.head(drawn.queries)
-        logits = self._logits(self._probabilities(drawn, classes[-1]), drawn.masks[-1], clip.frames.shape[-2:])
-        fits = self.training and target is not None
-        prompted = self._prompt(clip, target, pixels, sound) if fits and target is not None else None
-        shown = {"queries": self._fill(drawn.masks[-1].sigmoid(), valid)} if maps else {}
+        audio = self.audio.features(clip.audio)
+        sound = self._sound(real_frames(audio.maps, valid))
+        bias = self.audio_query_bias(real_frames(audio.embeddings, valid))[:, None]
+        queries, positions = (q.expand(len(bias), -1, -1) for q in self.transformer.queries)
+        outputs = self._decode(pixels, sound, queries + bias, positions)
+        classes = self.head(outputs.queries)
+        logits = self._logits(self._probabilities(outputs, classes[-1]), outputs.masks[-1], clip.frames.shape[-2:])
+        training = self.training and target is not None
+        prompted = self._prompt(clip, target, pixels, sound) if training and target is not None else None
         return Prediction(
             self._fill(logits, valid),
-            maps=shown,
-            scalars=self._scalars(prompted) if fits else {},
-            state=_State(drawn, classes, valid, fits, prompted),
+            maps={"queries": self._fill(outputs.masks[-1].sigmoid(), valid)} if maps else {},
+            scalars=self._scalars(prompted) if training else {},
+            state=_State(outputs, classes, valid, training, prompted),
         )
 
     def _fill(self, x: Tensor, valid: Tensor) -> Tensor:
-        """(n, ...) of real frames → (B, T, ...)."""
+        """Map (n, ...) of real frames to (B, T, ...), zeros for padding."""
         filled: Tensor = with_padding(x, valid).unflatten(0, valid.shape)
         return filled
 
     def _scalars(self, prompted: Prompted | None) -> dict[str, Tensor]:
-        """How many classes may be prompted, and how many frames are."""
+        """Return the share of classes with a fitted mixture and the number of prompted frames."""
         count = 0 if prompted is None else len(prompted.labels)
         fitted = {} if self.mixtures is None else {"fitted": self.mixtures.fitted.float().mean()}
         return {**fitted, "prompted": torch.tensor(float(count))}
 
     def _sound(self, maps: Tensor) -> AudioTokens:
-        """E_a: maps of the audio encoder (n, C_a, t, f) in d channels."""
+        """Project maps of the audio encoder (n, C_a, t, f) to E_a."""
         projected = self.sound(maps)
         places = self.transformer.places(projected)
         return AudioTokens(projected, projected.flatten(2).mT, places.flatten(2).mT)
 
     def _decode(self, pixels: PixelFeatures, sound: AudioTokens, queries: Tensor, positions: Tensor) -> QueryOutputs:
-        """Queries listen and look, layer after layer."""
+        """Run the decoder layers, each with audio cross-attention before attention to pixels."""
 
-        def listen(layer: int, asking: Tensor) -> Tensor:
-            heard: Tensor = self.listening[layer](asking, sound)
-            return heard
+        def attend(layer: int, x: Tensor) -> Tensor:
+            attended: Tensor = self.audio_attention[layer](x, sound)
+            return attended
 
-        return self.transformer.decode(pixels, queries, positions, listen)
+        return self.transformer.decode(pixels, queries, positions, attend)
 
-    def _probabilities(self, drawn: QueryOutputs, classes: Tensor) -> Tensor:
-        """p(c | q), (n, N, C + 2): background, things, no object."""
+    def _probabilities(self, outputs: QueryOutputs, classes: Tensor) -> Tensor:
+        """Return p(c | q), (n, N, C + 2): background, categories, no object."""
         if self.config.classifier == "softmax" or self.mixtures is None:
             return classes.softmax(-1)
-        return self.mixtures.log_posterior(self._modelled(drawn)).exp()
+        return self.mixtures.log_posterior(self._mixture_inputs(outputs)).exp()
 
-    def _modelled(self, drawn: QueryOutputs) -> Tensor:
-        """What mixtures are of, (n, N, d): normalised, so that all have one length."""
-        vectors = drawn.queries[-1] if self.config.modelled == "query" else drawn.embeddings
+    def _mixture_inputs(self, outputs: QueryOutputs) -> Tensor:
+        """Return the vectors that mixtures are fitted to, (n, N, d), normalised to equal length."""
+        vectors = outputs.queries[-1] if self.config.mixture_target == "query" else outputs.embeddings
         return layer_norm(vectors.float(), vectors.shape[-1:])
 
     def _logits(self, probabilities: Tensor, masks: Tensor, size: torch.Size) -> Tensor:
-        """Σ_n p(c | q_n) σ(mask_n) as (n, K, H, W) logits, so that softmax or sigmoid divides by the sum over c."""
+        """Return logits (n, K, H, W) whose sigmoid or softmax is Σ_n p(c | q_n) σ(mask_n), normalised over c."""
         with full_precision(masks):
             scores = torch.einsum("nqc,nqhw->nchw", probabilities[..., :-1].float(), masks.float().sigmoid())
         scores = interpolate(scores, size, mode="bilinear").clamp(min=1e-6)
@@ -337,43 +350,44 @@ class CPM(AVSModel):
         return scores[:, 1:].sum(1, keepdim=True).log() - scores[:, :1].log()
 
     def _prompt(self, clip: Clip, target: Target, pixels: PixelFeatures, sound: AudioTokens) -> Prompted | None:
-        """Ask for the classes of labelled frames, in pictures and in mixtures of sounds; None if none can be."""
+        """Prompt the classes of labelled frames in images and audio mixtures; None if no frame can be prompted."""
         if self.prompt is None or self.steps < self.config.warmup:
             return None
         labelled = real_frames(target.labelled, clip.valid).nonzero().flatten()
         labels = real_frames(target.masks, clip.valid)[labelled]
-        prompts = prompts_for(labels, self._known(labels.device))
+        prompts = prompts_for(labels, self._available(labels.device))
         if not len(prompts.frames):
             return None
         frames = labelled[prompts.frames]
-        queries = self.prompt(self._draw_prompts(prompts.classes))
-        drawn = None
+        queries = self.prompt(self._sample_prompts(prompts.classes))
+        outputs = None
         if self.config.vcp:
-            drawn = self._decode(pixels.of(frames), sound.of(frames), queries, torch.zeros_like(queries))
-        masks, ratio, heard, anchors = self._listen_to_mixture(clip, labels, labelled, prompts, queries)
-        seen = pixels.masks[labelled] if self.project_pixels is None else self.project_pixels(pixels.masks[labelled])
-        return Prompted(prompts, labels[prompts.frames], drawn, masks, ratio, heard, anchors, seen, labels)
+            outputs = self._decode(pixels.of(frames), sound.of(frames), queries, torch.zeros_like(queries))
+        masks, ratio, audible, anchors = self._separate_mixture(clip, labels, labelled, prompts, queries)
+        features = pixels.masks[labelled]
+        features = features if self.project_pixels is None else self.project_pixels(features)
+        return Prompted(prompts, labels[prompts.frames], outputs, masks, ratio, audible, anchors, features, labels)
 
-    def _known(self, device: torch.device) -> Tensor:
-        """Which classes a prompt can be drawn from, (labels,) bool."""
+    def _available(self, device: torch.device) -> Tensor:
+        """Return (labels,) bool, the classes that can be prompted."""
         if self.mixtures is None or self.embedding is not None:
             return torch.ones(self.labels, dtype=torch.bool, device=device)
         return self.mixtures.fitted[: self.labels]
 
-    def _draw_prompts(self, classes: Tensor) -> Tensor:
-        """z^k of (b, K) classes, (b, K, d)."""
+    def _sample_prompts(self, classes: Tensor) -> Tensor:
+        """Return z^k (b, K, d) of (b, K) classes."""
         if self.mixtures is None or self.embedding is not None:
-            drawn: Tensor = cast("nn.Embedding", self.embedding)(classes)
-            return drawn
+            embedded: Tensor = cast("nn.Embedding", self.embedding)(classes)
+            return embedded
         return self.mixtures.sample(classes.flatten()).view(*classes.shape, -1)
 
-    def _listen_to_mixture(
+    def _separate_mixture(
         self, clip: Clip, labels: Tensor, labelled: Tensor, prompts: Prompts, queries: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mix the sounds of prompted frames with others, and let prompts find their own.
+        """Mix the audio of prompted frames with distractors, and predict the part of each prompt.
 
         Returns:
-            m^a (b, K, t, f), a_i / a_p (b, 96, 64), (b,) whether anything sounds, and A_k (b, K, dp).
+            m^a (b, K, t, f), a_i / a_p (b, 96, 64), (b,) bool whether the frame has sound, and A_k (b, K, dp).
         """
         if not (self.config.acp or self.config.pcl):
             nothing = queries.new_zeros(0)
@@ -384,10 +398,9 @@ class CPM(AVSModel):
         with statistics_kept(self.audio):
             maps = self.audio.features(mixed.log().unsqueeze(0)).maps[0]
         sound = self._sound(maps)
-        asking = queries
-        for listen in self.listening:
-            asking = listen(asking, sound)
-        masks = torch.einsum("bkd,bdtf->bktf", asking, sound.map)
+        for attend in self.audio_attention:
+            queries = attend(queries, sound)
+        masks = torch.einsum("bkd,bdtf->bktf", queries, sound.map)
         weight = masks.sigmoid()
         anchors = torch.einsum("bktf,bdtf->bkd", weight, sound.map) / (weight.sum((2, 3)) + 1e-6)[..., None]
         if self.project_sound is not None:
@@ -395,12 +408,10 @@ class CPM(AVSModel):
         return masks, ratio_mask(own, mixed), own.flatten(1).sum(1) > 0, anchors
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """L = L_agn + λ (L_ACP + L_VCP + L_PCL).
-
-        After an answer in training, mixtures remember the queries that were matched.
+        """Return the terms of L = L_agn + λ (L_ACP + L_VCP + L_PCL).
 
         Raises:
-            ConfigError: When there are more kinds of labels than the model was built for.
+            ConfigError: When a label is not below the number of categories of the model.
         """
         state: _State = prediction.state
         chosen = real_frames(target.labelled, state.valid)
@@ -408,23 +419,36 @@ class CPM(AVSModel):
         highest = int(labels.masked_fill(labels == IGNORE, 0).max()) if labels.numel() else 0
         if highest >= self.labels:
             raise ConfigError(
-                f"label {highest} came, this model tells {self.labels - 1} kinds of things apart: "
-                "leave categories out, then they come from the data"
+                f"got label {highest}, this model was built for {self.labels - 1} categories: "
+                "leave model.categories out to take their number from the data"
             )
         with full_precision(labels):
-            terms, matches = self._agnostic(state.classes[:, chosen], state.drawn.masks[:, chosen], labels)
+            terms, state.matches = self._agnostic(state.classes[:, chosen], state.outputs.masks[:, chosen], labels)
             if self.mixtures is not None:
-                observed = self._observed(self._modelled(state.drawn)[chosen], matches)
-                terms["generative"] = self.config.generative * self.mixtures.cross_entropy(*observed)
-                if state.fits:
-                    self.mixtures.observe(*observed)
-            if state.fits:
-                self.steps += 1
+                samples = self._mixture_samples(self._mixture_inputs(state.outputs)[chosen], state.matches)
+                terms["generative"] = self.config.mixture_ce_weight * self.mixtures.cross_entropy(*samples)
+            if state.training:
                 terms |= self._prompting(state.prompted)
         return terms
 
+    def after_step(self, prediction: Prediction, target: Target) -> None:
+        """Add the embeddings of matched queries to the mixtures, and count the batch for ``warmup``.
+
+        It uses the matches that :meth:`loss` stored in the prediction. Matching again would use other random points.
+
+        Raises:
+            ValueError: When the prediction was not passed to :meth:`loss` before.
+        """
+        state: _State = prediction.state
+        if self.mixtures is not None:
+            if state.matches is None:
+                raise ValueError("after_step needs a prediction that was passed to loss before")
+            chosen = real_frames(target.labelled, state.valid)
+            self.mixtures.observe(*self._mixture_samples(self._mixture_inputs(state.outputs)[chosen], state.matches))
+        self.steps += 1
+
     def _agnostic(self, classes: Tensor, masks: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Matches]:
-        """L_agn: the set loss of every layer, each with a matching of its own; and the last layer's matches."""
+        """Return the terms of L_agn, the set loss summed over layers, each matched separately, and the last matches."""
         terms: list[dict[str, Tensor]] = []
         weights = self.config.set_loss
         for c, m in zip(classes, masks, strict=True):
@@ -432,8 +456,8 @@ class CPM(AVSModel):
             terms.append(set_loss(c, m, labels, matches, weights, random=self.training))
         return _added(terms), matches
 
-    def _observed(self, embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
-        """What mixtures are of, of matched queries and as many unmatched ones, with their classes."""
+    def _mixture_samples(self, embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
+        """Return the embeddings of matched queries and of as many unmatched queries, (m, d), and their classes (m,)."""
         free = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         free[matches.frames, matches.queries] = False
         unmatched = embeddings[free]
@@ -444,48 +468,48 @@ class CPM(AVSModel):
         return vectors, torch.cat([matches.classes, nothing])
 
     def _prompting(self, prompted: Prompted | None) -> dict[str, Tensor]:
-        """λ times L_ACP, L_VCP and L_PCL; 0 (with gradient 0) where nothing could be prompted."""
+        """Return λ times L_ACP, L_VCP and L_PCL; 0 with gradient 0 when no frame is prompted."""
         c = self.config
-        # Whatever the batch holds, every parameter gets a gradient: processes must agree on that.
+        # Distributed training needs a gradient for every parameter in every batch.
         for_training = (self.prompt, self.embedding, self.project_sound, self.project_pixels)
         weights = [p.sum() for module in for_training if module is not None for p in module.parameters()]
         zero = torch.stack(weights).sum() * 0 if weights else torch.zeros(())
         terms = {}
-        for name, on, find in (
+        for name, enabled, compute in (
             ("acp", c.acp, self._audio),
             ("vcp", c.vcp, self._visual),
             ("pcl", c.pcl, self._contrast),
         ):
-            if on:
-                terms[name] = zero if prompted is None else zero + c.prompting * find(prompted)
+            if enabled:
+                terms[name] = zero if prompted is None else zero + c.prompt_weight * compute(prompted)
         return terms
 
     def _audio(self, prompted: Prompted) -> Tensor:
-        """L_ACP: which share of the mixture is the frame's own."""
+        """Compute L_ACP: error of the predicted share of the frame's audio in the mixture."""
         p, mean = prompted, self.config.acp_norm == "mean"
-        return ratio_loss(p.masks, p.prompts.real, p.ratio, p.heard, mean=mean)
+        return ratio_loss(p.masks, p.prompts.real, p.ratio, p.audible, mean=mean)
 
     def _contrast(self, prompted: Prompted) -> Tensor:
-        """L_PCL: what prompts heard against what pixels show."""
+        """Compute L_PCL: contrastive loss of the audio embeddings of prompts and pixel embeddings."""
         c, p = self.config, prompted
-        asked = p.prompts.real & p.heard[:, None]
-        pair = p.anchors[asked], p.prompts.classes[asked]
-        return contrast(*pair, p.seen, p.seen_labels, temperature=c.temperature, pixels=c.contrast_pixels)
+        chosen = p.prompts.real & p.audible[:, None]
+        pair = p.anchors[chosen], p.prompts.classes[chosen]
+        return contrast(*pair, p.pixels, p.pixel_labels, temperature=c.temperature, pixels=c.contrast_pixels)
 
     def _visual(self, prompted: Prompted) -> Tensor:
-        """L_VCP: the set loss without matching, as each prompt knows its class."""
-        drawn = cast("QueryOutputs", prompted.drawn)
+        """Compute L_VCP: the set loss with the known classes of prompts instead of a matching."""
+        outputs = cast("QueryOutputs", prompted.outputs)
         frame, query = prompted.prompts.real.nonzero(as_tuple=True)
         known = Matches(frame, query, prompted.prompts.classes[frame, query])
-        # Prompts that only fill a frame up are told nothing.
+        # Repeated prompts, which only fill up rows, must not be trained towards "no object".
         weights = replace(self.config.set_loss, no_object=0.0)
         terms = [
             set_loss(c, m, prompted.labels, known, weights, random=True)
-            for c, m in zip(self.head(drawn.queries.float()), drawn.masks, strict=True)
+            for c, m in zip(self.head(outputs.queries.float()), outputs.masks, strict=True)
         ]
         return torch.stack([*_added(terms).values()]).sum()
 
 
 def _added(terms: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The sum of each term over layers."""
+    """Sum each term over layers."""
     return {name: torch.stack([t[name] for t in terms]).sum() for name in terms[0]}

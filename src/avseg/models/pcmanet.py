@@ -1,31 +1,33 @@
 """PCMANet: Progressive Confident Masking Attention Network. Wang, Dong, Zhu, arXiv 2406.02345.
 
-Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest and comes first.
+Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest and is computed first.
 
 =========  ==================  =============================================================
 paper      here                shape
 =========  ==================  =============================================================
 F_i        ``maps[i]``         (N, C, h_i, w_i), N = B · T frames
 A, A_i     ``audio``           (B, T, C)
-V_i        ``fused[i]``        (N, C, h_i, w_i), out of AVGA
-M_i        ``mask``            (N, 1, h, w) bool, True = not confident yet: this token asks
-G_i        ``guide``           (N, C, h_i, w_i), out of QSCA
+V_i        ``fused[i]``        (N, C, h_i, w_i), output of AVGA
+M_i        ``mask``            (N, 1, h, w) bool, True = not confident yet: this token is a query
+G_i        ``guide``           (N, C, h_i, w_i), output of QSCA
 O_i        ``outputs[i]``      (N, K, h_i, w_i) logits
 g, c       ``groups``, ``confidence``
 =========  ==================  =============================================================
 
 Differs from the paper:
 
-1. Eq. (8) is a mean over pixels, not a sum: a sum would let the size of the picture decide how much Eq. (9) weighs.
-2. Each QSCA passes its incoming audio through a linear layer of its own, as the release does; the paper is silent.
-3. Queries see the audio of their whole clip, and audio the visual tokens of the whole clip, as in the release.
-4. With several classes the loss is cross-entropy alone, and the largest softmax probability is the confidence.
-5. Padded frames are no keys of the attention (``padding="mask"``), and no backbone sees them; the paper does not
-   mention them.
+1. Eq. (8) is a mean over pixels, not a sum. With a sum, the weight of Eq. (9) would depend on the image size.
+2. Each QSCA has a linear layer for its audio input, as in the release; the paper does not mention one.
+3. Visual queries attend to the audio of the whole clip, and audio queries to the visual tokens of the whole clip, as
+   in the release.
+4. With several classes the loss is cross-entropy only, and the confidence is the largest softmax probability.
+5. Padding frames are not keys of the attention (``padding="mask"``), and the backbone does not process them; the
+   paper does not mention them.
 
-The authors' release differs further; each difference is a field of ``Config`` whose default is the paper's, and
-``RELEASE`` holds the release's values. One of them is not in any list we know: it reads the (n, C) tokens that leave
-QSCA as (C, h, w) without transposing them, so that its guides are scrambled in space (``transpose_tokens``).
+The authors' release differs further. Each difference is a field of ``Config`` whose default follows the paper;
+``RELEASE`` holds the values of the release. One difference is not documented elsewhere: the release reshapes the (n, C)
+output tokens of QSCA to (C, h, w) without transposing them, which scrambles the guides in space
+(``transpose_tokens``).
 """
 
 import re
@@ -49,7 +51,7 @@ from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
 PRIOR = 0
-"""Key of the class prior beside the attention maps of the stages."""
+"""Key of the class prior among the attention maps of the stages."""
 
 
 def _conv_bn_relu(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
@@ -61,12 +63,12 @@ def _conv_bn_relu(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn
 
 
 def _resize(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Bilinear, to the last two of ``size``."""
+    """Resize bilinearly to the last two entries of ``size``."""
     return interpolate(x, tuple(size[-2:]), mode="bilinear")
 
 
 class AVGA(nn.Module):
-    """Audio-Visual Group Attention, Fig. 3: one cosine map per channel group re-weights the group."""
+    """Audio-Visual Group Attention, Fig. 3: weight each channel group by its cosine similarity to the audio."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class AVGA(nn.Module):
         self.mix = _conv_bn_relu(channels, channels, 1)
 
     def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, h, w) and (N, C) → V (N, C, h, w) and the attention maps (N, g, h, w)."""
+        """Map (N, C, h, w) and (N, C) to V (N, C, h, w) and attention maps (N, g, h, w)."""
         grouped_NgDhw = self.visual(maps).unflatten(1, (self.groups, -1))
         audio_ND = normalize(self.audio(audio), dim=1)
         attention = torch.einsum("ngdhw,nd->nghw", normalize(grouped_NgDhw, dim=2), audio_ND)
@@ -84,20 +86,20 @@ class AVGA(nn.Module):
 
 
 class QSCA(nn.Module):
-    """Query-Selected Cross-Attention, Eq. (1)–(6): only tokens that are not confident ask the audio.
+    """Query-Selected Cross-Attention, Eq. (1)–(6): only tokens that are not confident query the audio.
 
     Args:
-        channels: C; the heads share it.
-        heads: Attention heads.
-        answer: Compute A_{i-1} too; without, there are no parameters for it.
-        scatter_grad: Let the gradient through the scatter of selected tokens (paper) or cut it (release).
-        transpose: Read tokens back as a map (paper) or as the release does.
-        gather: Compute selected queries alone. False computes all and drops the others: equal values, static
-            shapes, no saving; for export and for checking.
+        channels: C, divided among the heads.
+        heads: Number of attention heads.
+        update_audio: Compute A_{i-1} too; False leaves out its parameters.
+        scatter_grad: Backpropagate through the scatter of selected tokens (paper), or detach it (release).
+        transpose: Transpose output tokens before reshaping them to a map (paper); False follows the release.
+        gather: Compute attention for selected queries only. False computes all queries and zeroes the others: equal
+            values and static shapes, but no saving; needed for export.
     """
 
     def __init__(
-        self, channels: int, heads: int, *, answer: bool, scatter_grad: bool, transpose: bool, gather: bool
+        self, channels: int, heads: int, *, update_audio: bool, scatter_grad: bool, transpose: bool, gather: bool
     ) -> None:
         super().__init__()
         self.heads, self.scatter_grad = heads, scatter_grad
@@ -106,24 +108,24 @@ class QSCA(nn.Module):
         self.embed = nn.Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.visual_q = nn.Linear(channels, channels, bias=False)
-        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False) if answer else None
-        self.audio_qkv = nn.Linear(channels, (3 if answer else 2) * channels, bias=False)
+        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False) if update_audio else None
+        self.audio_qkv = nn.Linear(channels, (3 if update_audio else 2) * channels, bias=False)
         self.out = nn.Linear(channels, channels)
 
     def forward(
         self, maps: Tensor, audio: Tensor, mask: Tensor | None, valid: Tensor, pool: tuple[int, int] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """A_{i-1}, G_i = QSCA(A_i, V_i, M_i), Eq. (1).
+        """Compute A_{i-1}, G_i = QSCA(A_i, V_i, M_i), Eq. (1).
 
         Args:
             maps: V_i (B · T, C, h, w).
             audio: A_i (B, T, C).
-            mask: M_i (B · T, 1, h', w') bool of any size; None lets all tokens ask.
-            valid: (B, T) bool; other frames are no keys.
-            pool: Attend on tokens pooled to this (h, w) (release) instead of all (paper).
+            mask: M_i (B · T, 1, h', w') bool of any size; None selects all tokens as queries.
+            valid: (B, T) bool; False marks padding frames, which are not keys.
+            pool: Pool tokens to this (h, w) before the attention (release); None keeps all tokens (paper).
 
         Returns:
-            G_i (B · T, C, h, w) and A_{i-1} (B, T, C), or None without ``answer``.
+            G_i (B · T, C, h, w), and A_{i-1} (B, T, C) or None without ``update_audio``.
         """
         size = maps.shape
         if pool is not None:
@@ -133,67 +135,78 @@ class QSCA(nn.Module):
         audio_BTC = self.audio(audio)
         audio_1, tokens_1 = self.norm(audio_BTC), self.norm(tokens_BTNC).flatten(1, 2)
         *q_a, k_a, v_a = (self._split(x) for x in self.audio_qkv(audio_1).chunk(2 if self.visual_kv is None else 3, -1))
-        # A clip without a single valid frame attends to its padding: nobody reads the answer, but it stays finite.
+        # In a clip of padding frames only, the padding is the keys, so that the unused output stays finite.
         keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
-        asked = self._visual_queries(tokens_1, keep, k_a, v_a, keys).view(tokens_BTNC.shape)
-        tokens_BTNC = (self.out(asked) + tokens_BTNC).flatten(0, 1)
+        attended = self._visual_queries(tokens_1, keep, k_a, v_a, keys).view(tokens_BTNC.shape)
+        tokens_BTNC = (self.out(attended) + tokens_BTNC).flatten(0, 1)
         guide = (tokens_BTNC.mT if self.transpose else tokens_BTNC).reshape(maps.shape)
-        answer = (
+        updated = (
             None if self.visual_kv is None else self._audio_queries(q_a[0], self.visual_kv(tokens_1), keys) + audio_BTC
         )
-        return _resize(guide, size), answer
+        return _resize(guide, size), updated
 
     def _audio_queries(self, q: Tensor, kv: Tensor, keys: Tensor) -> Tensor:
-        """Eq. (3a): the audio of a clip asks all its visual tokens, K_v and V_v (B, T · N, 2 C) → (B, T, C)."""
+        """Attend from the audio of a clip to all its visual tokens, Eq. (3a).
+
+        Args:
+            q: Q_a, split into heads.
+            kv: K_v and V_v (B, T · N, 2 C).
+            keys: (B, 1, 1, T) bool, frames that are keys.
+
+        Returns:
+            (B, T, C).
+        """
         k, v = (self._split(x) for x in kv.chunk(2, -1))
         keys = keys.repeat_interleave(kv.shape[1] // keys.shape[-1], -1)
-        answer: Tensor = self.out(_merge(scaled_dot_product_attention(q, k, v, keys)))
-        return answer
+        attended: Tensor = self.out(_merge(scaled_dot_product_attention(q, k, v, keys)))
+        return attended
 
     def _visual_queries(self, tokens: Tensor, keep: Tensor | None, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Eq. (3b): kept visual tokens ask the audio of their clip; the others get zeros."""
+        """Attend from selected visual tokens to the audio of their clip, Eq. (3b); other tokens get zeros."""
         if keep is None:
-            return self._ask(tokens, k, v, keys)
+            return self._attend(tokens, k, v, keys)
         keep = keep.flatten(1)
         if self.gather:
-            answer = self._ask_selected(tokens, keep, k, v, keys)
+            attended = self._attend_selected(tokens, keep, k, v, keys)
         else:
-            answer = self._ask(tokens, k, v, keys) * keep.unsqueeze(-1)
-        return answer if self.scatter_grad else answer.detach()
+            attended = self._attend(tokens, k, v, keys) * keep.unsqueeze(-1)
+        return attended if self.scatter_grad else attended.detach()
 
-    def _ask(self, tokens: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Visual queries (B, n, C) over the audio of their clip → (B, n, C)."""
+    def _attend(self, tokens: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Attend from visual tokens (B, n, C) to the audio of their clip; return (B, n, C)."""
         return _merge(scaled_dot_product_attention(self._split(self.visual_q(tokens)), k, v, keys))
 
-    def _ask_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Gather, ask, scatter, Eq. (4): the work shrinks with ``keep`` (B, T · N)."""
+    def _attend_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Gather the tokens in ``keep`` (B, T · N), attend, and scatter, Eq. (4); the cost falls with their number."""
         per_clip = tokens[keep].split(keep.sum(1).tolist())
-        answers = [self._ask(q[None], k[b : b + 1], v[b : b + 1], keys[b : b + 1])[0] for b, q in enumerate(per_clip)]
-        selected = torch.cat(answers)
+        outputs = [
+            self._attend(q[None], k[b : b + 1], v[b : b + 1], keys[b : b + 1])[0] for b, q in enumerate(per_clip)
+        ]
+        selected = torch.cat(outputs)
         return selected.new_zeros(tokens.shape).masked_scatter(keep.unsqueeze(-1), selected)
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, n, C) → (B, heads, n, C / heads)."""
+        """Reshape (B, n, C) to (B, heads, n, C / heads)."""
         return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
 
 
 def _merge(x: Tensor) -> Tensor:
-    """(B, heads, n, C / heads) → (B, n, C)."""
+    """Reshape (B, heads, n, C / heads) to (B, n, C)."""
     return x.transpose(1, 2).flatten(2)
 
 
 def _mask_at(mask: Tensor, size: torch.Size) -> Tensor:
-    """A mask (N, 1, h, w) at the last two of ``size``, by the nearest pixel."""
+    """Resize a mask (N, 1, h, w) to the last two entries of ``size``, nearest neighbour."""
     return interpolate(mask.float(), tuple(size[-2:]), mode="nearest").bool()
 
 
 class CIM(nn.Module):
-    """Confidence-Induced Masking, Eq. (7): which pixels are not confident yet. No parameters.
+    """Confidence-Induced Masking, Eq. (7): select the pixels that are not confident yet. No parameters.
 
     Args:
         confidence: c; a probability in (1 - c, c) is not confident.
-        progression: What was confident once stays so.
-        closed: Count the bounds themselves as not confident (release).
+        progression: Pixels that were confident in an earlier stage stay confident.
+        closed: Count the bounds 1 - c and c as not confident (release).
     """
 
     def __init__(self, confidence: float, *, progression: bool, closed: bool) -> None:
@@ -201,7 +214,7 @@ class CIM(nn.Module):
         self.confidence, self.progression, self.closed = confidence, progression, closed
 
     def forward(self, mask: Tensor | None, output: Tensor) -> Tensor:
-        """M_i (N, 1, h', w') bool or None (all ones) and O_i (N, K, h, w) → M_{i-1} (N, 1, h, w) bool."""
+        """Map M_i (N, 1, h', w') bool or None (all ones), and O_i (N, K, h, w), to M_{i-1} (N, 1, h, w) bool."""
         one_class = output.shape[1] == 1
         p = output.float().sigmoid() if one_class else output.float().softmax(1).amax(1, keepdim=True)
         low, high = 1 - self.confidence, self.confidence
@@ -210,7 +223,7 @@ class CIM(nn.Module):
 
 
 class GF(nn.Module):
-    """Guided Fusion: level + conv(deeper, enlarged) + conv(guide), then conv. The deepest level has no deeper one."""
+    """Guided Fusion: conv(level + conv(upsampled deeper) + conv(guide)). The deepest level has no ``deeper``."""
 
     def __init__(self, channels: int, *, deeper: bool, guide: bool) -> None:
         super().__init__()
@@ -219,7 +232,7 @@ class GF(nn.Module):
         self.fuse = _conv_bn_relu(channels, channels, 3)
 
     def forward(self, level: Tensor, deeper: Tensor | None, guide: Tensor | None) -> Tensor:
-        """All (N, C, h, w), ``deeper`` smaller → (N, C, h, w)."""
+        """Fuse maps (N, C, h, w), of which ``deeper`` may be smaller, to (N, C, h, w)."""
         total = level
         if self.deeper is not None and deeper is not None:
             total = total + self.deeper(_resize(deeper, level.shape))
@@ -230,46 +243,48 @@ class GF(nn.Module):
 
 
 def _head(channels: int, classes: int) -> nn.Sequential:
-    """O_i: 3×3 convolution to C / 2, 1×1 to K logits."""
+    """Build the head of O_i: a 3×3 convolution to C / 2 channels and a 1×1 convolution to K logits."""
     return nn.Sequential(*_conv_bn_relu(channels, channels // 2, 3), nn.Conv2d(channels // 2, classes, 1))
 
 
 class PCMANet(AVSModel):
-    """Audio picks its pixels by cosine (AVGA), then answers the pixels that are not confident yet (CIM, QSCA)."""
+    """PCMANet: group attention (AVGA), and cross-attention for pixels that are not confident yet (CIM, QSCA)."""
 
     @dataclass(frozen=True)
     class Config:
-        """Settings of PCMANet; defaults are the paper's.
+        """Settings of PCMANet; defaults follow the paper.
 
         Attributes:
             visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for embeddings alone.
-            train_audio: Train the audio encoder too; the paper freezes VGGish.
+            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for a model that takes
+                embeddings.
+            train_audio: Train the audio encoder; the paper freezes VGGish.
             audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).
-            channels: C, of all fused maps.
-            groups: g, of AVGA. The release's S4 ResNet-50 has 4.
+            stereo: Encode two audio channels with the same encoder (ours; VPO has stereo sound).
+            channels: C of all fused maps.
+            groups: g of AVGA. The ResNet-50 of the release for S4 has 4.
             heads: Attention heads of QSCA.
             confidence: c, the threshold of CIM.
-            avga: Off: V_i is F_i plus the audio on every pixel ("baseline" of Table IV).
-            qsca: Off: no guides, levels are fused as in FPN.
-            select: Off: all tokens ask ("QSCA without mask").
-            continuity: Off: every QSCA hears the first audio A ("without continuity").
-            progression: Off: masks of different stages are independent ("CIM without progression").
-            pool_tokens: QSCA on tokens pooled to the size of the stage before (release) instead of all.
-            scatter_grad: Gradient through the scatter of selected tokens; the release has none.
-            transpose_tokens: Tokens go back to where they came from; in the release they do not.
-            closed_bounds: The probabilities c and 1 - c themselves are not confident (release).
-            unheard_audio: Compute audio answers that nothing hears, A_0 first of all (release); their parameters cannot
-                learn.
-            padding: Absent frames: ``mask`` them out of the attention, or ``zero`` their features (release).
-            gather: Compute selected queries alone; off for export.
-            iou_smooth: Added in Eq. (9); the release has 1.
+            avga: False: V_i is F_i plus the audio embedding at every pixel ("baseline" of Table IV).
+            qsca: False: no guides; levels are fused as in FPN.
+            select: False: all tokens are queries ("QSCA without mask").
+            continuity: False: every QSCA takes the first audio A ("without continuity").
+            progression: False: masks of different stages are independent ("CIM without progression").
+            pool_tokens: Pool the tokens of QSCA to the size of the previous stage (release); False uses all tokens.
+            scatter_grad: Backpropagate through the scatter of selected tokens; False follows the release.
+            transpose_tokens: Restore the spatial order of the tokens after QSCA; False follows the release.
+            closed_bounds: Count the probabilities c and 1 - c as not confident (release).
+            unheard_audio: Compute audio outputs of QSCA that no later layer uses, such as A_0 (release); their
+                parameters receive no gradient.
+            padding: Padding frames: ``mask`` excludes them from the attention; ``zero`` sets their features to zero
+                (release).
+            gather: Compute attention for selected queries only; False for export.
+            iou_smooth: Constant added to numerator and denominator of Eq. (9); 1 in the release.
             stage_weights: λ_1 … λ_4 of Eq. (11).
-            class_prior: Add maps of where the sounding AudioSet classes are seen by an ImageNet classifier to V_i
-                (ours, :mod:`avseg.nn.class_prior`); with ``visual`` efficientnet_lite0 and ``audio`` mobile.
-            embedding_dropout: With ``class_prior``, the probability that the audio embeddings of a training clip are
-                replaced by zeros, so that the prior alone decides.
+            class_prior: Add to V_i maps that locate the sounding AudioSet classes with an ImageNet classifier (ours,
+                :mod:`avseg.nn.class_prior`); requires ``visual`` efficientnet_lite0 and ``audio`` mobile.
+            embedding_dropout: With ``class_prior``, the probability of replacing the audio embeddings of a training
+                clip by zeros, so that only the prior carries audio information.
         """
 
         visual: VisualName = "resnet50"
@@ -313,14 +328,14 @@ class PCMANet(AVSModel):
                         f"channels = {self.channels} must be a multiple of {name} = {getattr(self, name)}"
                     )
             if not 0.5 <= self.confidence <= 1:
-                raise ConfigError(f"confidence must lie in 0.5 … 1, got {self.confidence}")
+                raise ConfigError(f"confidence must be in 0.5..1, got {self.confidence}")
             if self.class_prior and (self.visual, self.audio, self.stereo) != ("efficientnet_lite0", "mobile", False):
                 raise ConfigError(
                     "class_prior needs visual = 'efficientnet_lite0', audio = 'mobile' and stereo = False, "
                     f"got {self.visual!r}, {self.audio!r} and {self.stereo}"
                 )
             if not 0 <= self.embedding_dropout < 1:
-                raise ConfigError(f"embedding_dropout must lie in 0 … 1 and be below 1, got {self.embedding_dropout}")
+                raise ConfigError(f"embedding_dropout must be in [0, 1), got {self.embedding_dropout}")
 
     paper: ClassVar[str] = "2406.02345"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -338,13 +353,13 @@ class PCMANet(AVSModel):
         "padding": "zero",
         "iou_smooth": 1.0,
     }
-    """What the authors' release chose otherwise than the paper."""
+    """Settings in which the authors' release differs from the paper."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
         c = config
         self.visual = VisualBackbone(c.visual, c.visual_training)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
+        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo, scores=c.class_prior)
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None
@@ -356,24 +371,24 @@ class PCMANet(AVSModel):
 
     def _new_qsca(self, stage: int) -> QSCA:
         c = self.config
-        # Nothing hears A_0; without continuity nothing hears any A_{i-1}.
-        heard = c.continuity and stage > min(STAGES)
+        # No layer uses A_0; without continuity no layer uses any A_{i-1}.
+        used = c.continuity and stage > min(STAGES)
         return QSCA(
             c.channels,
             c.heads,
-            answer=heard or c.unheard_audio,
+            update_audio=used or c.unheard_audio,
             scatter_grad=c.scatter_grad,
             transpose=c.transpose_tokens,
             gather=c.gather,
         )
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        """Answer a clip of any T, H, W. ``target`` is not used.
+        """Predict masks for a clip of any T, H, W. ``target`` is not used.
 
         Returns:
-            ``aux``: O_2, O_3, O_4 at the size of the frames. ``scalars``: ``keep_ratio/4``, ``/3``, ``/2``, the share
-            of pixels of O_i that ask in the next stage. ``maps``: ``attention/avga1`` … ``4`` (B, T, g, h, w),
-            ``mask/cim4``, ``3``, ``2`` (B, T, 1, h, w), ``attention/prior`` (B, T, 4, h, w).
+            Prediction with ``aux``: O_2, O_3, O_4 at the size of the frames. ``scalars``: ``keep_ratio/4``, ``/3``,
+            ``/2``, the share of pixels of O_i that are queries in the next stage. ``maps``: ``attention/avga1`` … ``4``
+            (B, T, g, h, w), ``mask/cim4``, ``3``, ``2`` (B, T, 1, h, w), ``attention/prior`` (B, T, 4, h, w).
         """
         zero = self.config.padding == "zero"
         frames, valid = clip.frames.flatten(0, 1), clip.valid
@@ -407,7 +422,7 @@ class PCMANet(AVSModel):
         return embeddings * kept
 
     def _fuse(self, features: dict[int, Tensor], audio: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-        """V_i of all stages, and the attention maps that made them."""
+        """Return V_i of all stages, and their attention maps."""
         audio_NC = audio.flatten(0, 1)
         if self.avga is None:
             return {i: f + audio_NC[:, :, None, None] for i, f in features.items()}, {}
@@ -415,18 +430,18 @@ class PCMANet(AVSModel):
         return {i: v for i, (v, _) in pairs.items()}, {i: a for i, (_, a) in pairs.items()}
 
     def _decode(self, fused: dict[int, Tensor], audio: Tensor, valid: Tensor) -> tuple[dict[int, Tensor], ...]:
-        """O_i of all stages and the masks M_{i-1} they induced, Fig. 2."""
+        """Return O_i of all stages and the masks M_{i-1} computed from them, Fig. 2."""
         outputs: dict[int, Tensor] = {}
         masks: dict[int, Tensor] = {}
-        heard = audio
+        stage_audio = audio
         level: Tensor | None = None
         mask: Tensor | None = None
         for i in STAGES:
             guide = None
             if self.qsca is not None:
                 pool = (level.shape[2], level.shape[3]) if self.config.pool_tokens and level is not None else None
-                guide, answer = self.qsca[str(i)](fused[i], heard, mask, valid, pool)
-                heard = answer if self.config.continuity else audio
+                guide, updated = self.qsca[str(i)](fused[i], stage_audio, mask, valid, pool)
+                stage_audio = updated if self.config.continuity else audio
             level = self.gf[str(i)](fused[i], level, guide)
             outputs[i] = self.head[str(i)](level)
             if self.qsca is not None and self.config.select and i > min(STAGES):
@@ -434,7 +449,7 @@ class PCMANet(AVSModel):
         return outputs, masks
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Eq. (11): Σ λ_i (BCE + IoU) over the four outputs; cross-entropy alone with several classes."""
+        """Return the terms of Eq. (11): Σ λ_i (BCE + IoU) over the four outputs; cross-entropy with several classes."""
         terms: dict[str, Tensor] = {}
         stages = zip((prediction.logits, *prediction.aux), self.config.stage_weights, strict=True)
         for i, (logits, weight) in enumerate(stages, 1):
@@ -448,7 +463,7 @@ class PCMANet(AVSModel):
 
     @classmethod
     def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
-        """The authors' release: S4, MS3, AVSS; ResNet-50 or PVT-v2-b5; 4 or 8 groups."""
+        """Recognise the authors' release: S4, MS3 or AVSS; ResNet-50 or PVT-v2-b5; 4 or 8 groups."""
         if not (any(k.startswith("qsca") for k in state) and any(k.startswith("output_conv") for k in state)):
             return None
         visual = visual_of(state)
@@ -460,7 +475,7 @@ class PCMANet(AVSModel):
             groups=channels // rows(state, r"avga\d\.fc\.1\.weight", channels // cls.Config.groups),
             **cls.RELEASE,  # type: ignore[arg-type]
         )
-        # The release's PVT model for MS3 alone calls the audio layer aud_fc.
+        # Only the PVT model of the release for MS3 names the audio layer aud_fc.
         audio = "aud_fc." if "aud_fc.weight" in state else "aud_fc1."
         unused = (*DEAD_COPY, "gf4.seq2.")
         classes = rows(state, r"output_conv\d\.3\.weight", 1)
@@ -468,7 +483,7 @@ class PCMANet(AVSModel):
 
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
-        """Table III: tokens pooled, A_0 computed, never used copies of ResNet's stages 3, 4 and a GF branch counted."""
+        """Return the model of Table III: pooled tokens, A_0, and unused copies of ResNet stages and a GF branch."""
         branch = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
         return replace(config, pool_tokens=True, unheard_audio=True), branch + dead_copy(config.visual)
 
@@ -505,7 +520,7 @@ _RELEASE_KEYS = (
 
 
 def _release_source(key: str, visual: str, audio: str) -> Source:
-    """Where a tensor of ours is in the authors' release."""
+    """Return the location of one of our tensors in the authors' release."""
     if key.startswith("visual."):
         return visual_source(visual, key.removeprefix("visual."))
     for pattern, replacement in (("^audio_linear\\.", audio), *_RELEASE_KEYS):

@@ -1,39 +1,39 @@
-"""TPAVI: Temporal Pixel-wise Audio-Visual Interaction, the baseline of every table. Zhou et al., arXiv 2207.05042.
+"""TPAVI: Temporal Pixel-wise Audio-Visual Interaction, the AVSBench baseline. Zhou et al., arXiv 2207.05042.
 
-With several classes: arXiv 2301.13190.
+The version for several classes is arXiv 2301.13190.
 
-Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest. N = T · h_i · w_i positions of a clip.
+Stages i = 1..4 have stride 2^(i+1); stage 4 is the deepest. A clip has N = T · h_i · w_i positions.
 
 =============  ==================  =============================================================
 paper          here                shape
 =============  ==================  =============================================================
-F_i            ``features[i]``     (B · T, C, h_i, w_i), out of the dilated convolutions
-V_i            ``maps``            (B, C, T, h_i, w_i), the same, clip by clip
+F_i            ``features[i]``     (B · T, C, h_i, w_i), output of the dilated convolutions
+V_i            ``maps``            (B, C, T, h_i, w_i), F_i reshaped to clips
 A, Â           ``audio``           (B, T, D) embeddings; (B, C, T, 1, 1) aligned with V_i
 θ, g, φ, μ     ``theta`` ...       1×1×1 convolutions C → C / 2, and back
-α_i            ``affinity``        (B, N, N) in the quadratic form; never made in the linear one
-Z_i            ``fused``           (B, C, T, h_i, w_i), out of the block
-P_i            ``level``           (B · T, C, 2 h_i, 2 w_i), out of the fusion
+α_i            ``affinity``        (B, N, N) in the quadratic form; not computed in the linear form
+Z_i            ``fused``           (B, C, T, h_i, w_i), output of the block
+P_i            ``level``           (B · T, C, 2 h_i, 2 w_i), output of the fusion
 M              ``logits``          (B, T, K, H, W)
 λ              ``matching``
 =============  ==================  =============================================================
 
-Linear instead of quadratic. α_i = θ(V_i) φ(Â)ᵀ / N has no softmax, so Z_i = V_i + μ(α_i g(V_i)) may be computed as
-θ(V_i) (φ(Â)ᵀ g(V_i)) / N: a (C / 2)² matrix per clip instead of N². And Â does not change within a frame, so that
-φ(Â)ᵀ g(V_i) = Σ_t φ(Â_t) Σ_hw g(V_i): as g is linear, it is applied to the mean of each frame, once. The numbers are
-the same; time and memory grow with T · H · W, not with its square.
+Linear form: α_i = θ(V_i) φ(Â)ᵀ / N has no softmax, so Z_i = V_i + μ(α_i g(V_i)) can be computed as
+θ(V_i) (φ(Â)ᵀ g(V_i)) / N, with a (C / 2)² matrix per clip instead of an N² matrix. Â is constant within a frame, so
+φ(Â)ᵀ g(V_i) = Σ_t φ(Â_t) Σ_hw g(V_i); since g is linear, it is applied once, to the mean of each frame. Both forms give
+equal outputs; time and memory of the linear form grow with T · H · W, not with its square.
 
 Differs from the paper:
 
-1. Z_i is followed by a layer norm over channels, each stage's features come from four dilated convolutions that are
-   added up, and the fusion's residual units add the rectified input, all as in the release; the paper is silent.
-2. Absent frames are no keys of the interaction (``padding="mask"``), and no backbone sees them; the paper does not
-   mention them.
-3. Eq. (3) of the matching regulariser is a mean over frames and stages; the release adds frames up.
-4. The matching regulariser looks at labelled frames alone.
-5. Levels are enlarged to the size of the next one instead of twice their own, so that any H and W will do.
+1. Z_i is followed by a layer norm over channels, the features of each stage are the sum of four dilated convolutions,
+   and the residual units of the fusion add the rectified input, all as in the release; the paper does not mention it.
+2. Padding frames are not keys of the interaction (``padding="mask"``), and the backbone does not process them; the
+   paper does not mention them.
+3. Eq. (3) of the matching regulariser is a mean over frames and stages; the release sums over frames.
+4. The matching regulariser uses labelled frames only.
+5. Levels are upsampled to the size of the next level instead of twice their own size, so that any H and W works.
 
-``RELEASE`` holds the choices of the authors' release that are not the paper's.
+``RELEASE`` holds the settings in which the authors' release differs from the paper.
 """
 
 import re
@@ -59,7 +59,7 @@ _DILATIONS = (3, 6, 12, 18)
 
 
 class Dilated(nn.Module):
-    """F_i: four 3×3 convolutions of different dilation, added up."""
+    """Compute F_i as the sum of four 3×3 convolutions of different dilation."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -68,18 +68,18 @@ class Dilated(nn.Module):
             nn.init.normal_(cast("nn.Conv2d", branch).weight, std=0.01)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C_i, h, w) → (N, C, h, w)."""
+        """Map (N, C_i, h, w) to (N, C, h, w)."""
         return torch.stack([branch(maps) for branch in self.branches]).sum(0)
 
 
 class Interaction(nn.Module):
-    """The TPAVI block, Eq. (1): every pixel of a clip meets the audio of all its frames.
+    """The TPAVI block, Eq. (1): every pixel of a clip attends to the audio of all its frames.
 
     Args:
         channels: C.
         audio_dim: D of the audio embeddings.
-        align_bias: Whether aligning them has a bias.
-        form: ``"linear"`` or ``"quadratic"``: how the same numbers are computed.
+        align_bias: Whether the layer that aligns the audio has a bias.
+        form: ``"linear"`` or ``"quadratic"``; both give equal outputs.
     """
 
     def __init__(
@@ -92,40 +92,40 @@ class Interaction(nn.Module):
         self.theta, self.phi, self.g = (nn.Conv3d(channels, inner, 1) for _ in range(3))
         self.mu = nn.Sequential(nn.Conv3d(inner, channels, 1), nn.BatchNorm3d(channels))
         self.norm = nn.LayerNorm(channels)
-        # As in the release, the block begins as the identity (and a layer norm).
+        # As in the release, the block is initialised as the identity followed by a layer norm.
         for parameter in self.mu[1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-        """Z_i.
+        """Compute Z_i.
 
         Args:
             maps: V_i (B, C, T, h, w).
-            keys: What pixels meet: Â (B, C, T, 1, 1) from :meth:`hear`, or V_i itself.
-            valid: (B, T) bool; other frames are no keys.
+            keys: Â (B, C, T, 1, 1) from :meth:`project_audio`, or V_i itself.
+            valid: (B, T) bool; False marks padding frames, which are not keys.
 
         Returns:
             (B, C, T, h, w).
         """
-        # A clip without a single valid frame meets its padding: nobody reads the answer, but it stays finite.
+        # In a clip of padding frames only, the padding is the keys, so that the unused output stays finite.
         weight = (valid | ~valid.any(1, keepdim=True)).to(maps)
         weight = weight / weight.sum(1, keepdim=True)
-        answer = self._linear if self.form == "linear" else self._quadratic
-        fused = self.mu(answer(self.theta(maps), keys, maps, weight)) + maps
+        interact = self._linear if self.form == "linear" else self._quadratic
+        fused = self.mu(interact(self.theta(maps), keys, maps, weight)) + maps
         normed: Tensor = self.norm(fused.movedim(1, -1))
         return normed.movedim(-1, 1)
 
     def fit(self, maps: Tensor, audio: Tensor) -> Tensor:
-        """How well each pixel fits the sound of its own frame, θ · φ, (B, T, 1, h, w)."""
+        """Return the similarity θ · φ of each pixel and the audio of its frame, (B, T, 1, h, w)."""
         return torch.einsum("bcthw,bctij->bthw", self.theta(maps), self.phi(audio)).unsqueeze(2)
 
     def project_audio(self, audio: Tensor) -> Tensor:
-        """(B, T, D) → Â (B, C, T, 1, 1)."""
+        """Project embeddings (B, T, D) to Â (B, C, T, 1, 1)."""
         aligned_BTC: Tensor = self.align(audio)
         return aligned_BTC.mT[..., None, None]
 
     def _linear(self, theta: Tensor, keys: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
-        """θ (φᵀ g) / N."""
+        """Compute θ (φᵀ g) / N."""
         if keys.shape[-2:].numel() == 1:
             maps = maps.mean((3, 4), keepdim=True)
         positions = maps.shape[-2:].numel()
@@ -134,30 +134,30 @@ class Interaction(nn.Module):
         return torch.einsum("bcd,bcthw->bdthw", memory_Bcd, theta)
 
     def _quadratic(self, theta: Tensor, keys: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
-        """(θ φᵀ / N) g, with an (N, N) matrix per clip."""
+        """Compute (θ φᵀ / N) g with an (N, N) matrix per clip."""
         phi, g = self.phi(keys.expand_as(maps)).flatten(2), self.g(maps).flatten(2)
         positions = maps.shape[-2:].numel()
         affinity_BNN = theta.flatten(2).mT @ phi * (weight / positions).repeat_interleave(positions, 1)[:, None]
-        answer: Tensor = g @ affinity_BNN.mT
-        return answer.view_as(theta)
+        weighted: Tensor = g @ affinity_BNN.mT
+        return weighted.view_as(theta)
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions, each after a rectifier, and the rectified input."""
+    """Add two 3×3 convolutions, each after a ReLU, to the rectified input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first, self.second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) → the same."""
+        """Map (N, C, h, w) to the same shape."""
         x = relu(x)
         out: Tensor = self.second(relu(self.first(x)))
         return out + x
 
 
 class Fusion(nn.Module):
-    """P_i: the deeper level plus this one's features, refined. The deepest has no deeper one."""
+    """Compute P_i from the deeper level and the features of this stage. The deepest stage has no ``deeper``."""
 
     def __init__(self, channels: int, *, deeper: bool) -> None:
         super().__init__()
@@ -165,17 +165,17 @@ class Fusion(nn.Module):
         self.fuse = Residual(channels)
 
     def forward(self, features: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """(N, C, h, w), both → (N, C, *size)."""
+        """Map two (N, C, h, w) to (N, C, *size)."""
         if self.level is not None and deeper is not None:
             features = deeper + self.level(features)
         return interpolate(self.fuse(features), size, mode="bilinear", align_corners=True)
 
 
 class _MatchingInputs(NamedTuple):
-    """What the matching regulariser compares.
+    """Inputs of the matching regulariser.
 
     Attributes:
-        features: Z_i of the stages that hear (B, T, C, h_i, w_i).
+        features: Z_i (B, T, C, h_i, w_i) of the stages with audio-visual interaction.
         audio: Â of the same stages (B, T, C).
     """
 
@@ -184,31 +184,33 @@ class _MatchingInputs(NamedTuple):
 
 
 class TPAVI(AVSModel):
-    """Every pixel of a clip meets the audio of all its frames, at every stage (TPAVI, the baseline)."""
+    """TPAVI: at every stage, every pixel of a clip attends to the audio of all its frames."""
 
     @dataclass(frozen=True)
     class Config:
-        """Settings of TPAVI; defaults are the paper's.
+        """Settings of TPAVI; defaults follow the paper.
 
         Attributes:
             visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for embeddings alone.
-            train_audio: Train the audio encoder too; the paper freezes VGGish.
+            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for a model that takes
+                embeddings.
+            train_audio: Train the audio encoder; the paper freezes VGGish.
             audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Hear two channels, each through the same encoder (ours; VPO has stereo sound).
-            channels: C, of all fused maps.
-            stages: Where the interaction takes place, out of 1 … 4; none is a model that hears nothing.
-            visual_audio: Pixels meet audio (paper).
-            visual_visual: Pixels meet pixels, through the same weights; with both, the mean of the two.
-            form: ``linear`` or ``quadratic``: two ways to the same numbers.
-            window: Frames that meet each other's audio; 0 for the whole clip (paper). The release cuts every clip into
-                pieces of 5, also AVSS's clips of 10.
-            align_bias: Bias of the layer that aligns the audio; the release has none for several classes.
-            padding: Absent frames: ``mask`` them out of the interaction, or ``zero`` them, answers too (release).
-            iou: Weight of PCMANet's IoU loss, Eq. (9) there, beside the cross-entropy of one class; 0 in the paper. It
-                takes the loss out of a comparison of the two.
+            stereo: Encode two audio channels with the same encoder (ours; VPO has stereo sound).
+            channels: C of all fused maps.
+            stages: Stages with audio-visual interaction, out of 1..4; an empty tuple is a model without audio.
+            visual_audio: Pixels attend to audio (paper).
+            visual_visual: Pixels attend to pixels with the same weights; with both, the outputs are averaged.
+            form: ``linear`` or ``quadratic``; both give equal outputs.
+            window: Number of consecutive frames that attend to each other's audio; 0 for the whole clip (paper). The
+                release uses 5, also for the 10 frames of AVSS clips.
+            align_bias: Whether the layer that aligns the audio has a bias; the release has none for several classes.
+            padding: Padding frames: ``mask`` excludes them from the interaction; ``zero`` sets their features and
+                logits to zero (release).
+            iou: Weight of the IoU loss of PCMANet, Eq. (9) there, added to the cross-entropy of one class; 0 in the
+                paper. It allows comparing the two models with the same loss.
             matching: λ, weight of the audio-visual matching regulariser: 0 on S4, 0.5 on MS3 and AVSS.
-            matching_sum: Add frames up, as the release does for one class, instead of taking their mean.
+            matching_sum: Sum over frames, as the release does for one class, instead of the mean.
         """
 
         visual: VisualName = "resnet50"
@@ -235,7 +237,7 @@ class TPAVI(AVSModel):
             if len({*self.stages}) < len(self.stages) or not {*self.stages} <= {*STAGES}:
                 raise ConfigError(f"stages must be different numbers out of {STAGES}, got {tuple(self.stages)}")
             if self.stages and not (self.visual_audio or self.visual_visual):
-                raise ConfigError("visual_audio or visual_visual must be on, or stages empty: nothing meets anything")
+                raise ConfigError("visual_audio and visual_visual are both false: set one of them, or stages to []")
             if self.channels < 2 or self.channels % 2:
                 raise ConfigError(f"channels must be even, got {self.channels}")
             if min(self.window, self.iou, self.matching) < 0:
@@ -252,7 +254,7 @@ class TPAVI(AVSModel):
         "decoder": ("dilated", "fusion", "head"),
     }
     RELEASE: ClassVar[Mapping[str, object]] = {"window": 5, "padding": "zero", "matching_sum": True}
-    """What the authors' release chose otherwise than the paper."""
+    """Settings in which the authors' release differs from the paper."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
@@ -265,7 +267,7 @@ class TPAVI(AVSModel):
         )
         self.fusion = _per_stage(STAGES, lambda i: Fusion(c.channels, deeper=i < max(STAGES)))
         half, eighth = c.channels // 2, max(1, c.channels // 8)
-        self.head = nn.ModuleList(  # an enlargement and a rectifier stand between them
+        self.head = nn.ModuleList(  # with upsampling and a ReLU between them
             (
                 nn.Conv2d(c.channels, half, 3, padding=1),
                 nn.Conv2d(half, eighth, 3, padding=1),
@@ -274,47 +276,48 @@ class TPAVI(AVSModel):
         )
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        """Answer a clip of any T, H, W. ``target`` is not used.
+        """Predict masks for a clip of any T, H, W. ``target`` is not used.
 
         Returns:
-            ``maps``: ``attention/tpavi1`` … ``4`` (B, T, 1, h, w), how well each pixel fits the sound of its frame.
+            Prediction with ``maps``: ``attention/tpavi1`` … ``4`` (B, T, 1, h, w), similarity of each pixel and the
+            audio of its frame.
         """
         valid, zero = clip.valid, self.config.padding == "zero"
         shown = valid.flatten().view(-1, 1, 1, 1)
 
         def hide(x: Tensor) -> Tensor:
-            """Absent frames of (B · T, ...) as zeros."""
+            """Set padding frames of (B · T, ...) to zero."""
             return x * shown if zero else x
 
         stages = self.visual(real_frames(clip.frames, valid))
         features = {i: hide(with_padding(self.dilated[str(i)](f), valid)) for i, f in enumerate(stages, 1)}
         embeddings = self.audio(clip.audio) * (valid.unsqueeze(-1) if zero else 1)
-        heard: dict[int, Tensor] = {}
+        projected: dict[int, Tensor] = {}
         fits: dict[str, Tensor] = {}
         for i in self.config.stages:
             block = cast("Interaction", self.interaction[str(i)])
             clips = features[i].unflatten(0, valid.shape).transpose(1, 2)
-            heard[i] = block.project_audio(embeddings)
+            projected[i] = block.project_audio(embeddings)
             if maps:
-                fits[f"attention/tpavi{i}"] = block.fit(clips, heard[i])
+                fits[f"attention/tpavi{i}"] = block.fit(clips, projected[i])
             keys = torch.ones_like(valid) if zero else valid
-            fused = self._interact(block, clips, heard[i], keys)
+            fused = self._interact(block, clips, projected[i], keys)
             features[i] = hide(fused.transpose(1, 2).flatten(0, 1))
         logits = hide(self._decode(features, hide, clip.frames.shape)).unflatten(0, valid.shape)
-        return Prediction(logits, maps=fits, state=self._state(features, heard))
+        return Prediction(logits, maps=fits, state=self._state(features, projected))
 
     def _interact(self, block: Interaction, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
-        """Z_i, window by window; the mean over the kinds of interaction that are on."""
+        """Compute Z_i window by window, as the mean over the enabled kinds of interaction."""
         window = self.config.window or maps.shape[2]
         pieces = zip(maps.split(window, 2), audio.split(window, 2), valid.split(window, 1), strict=True)
-        answers = [
+        outputs = [
             [block(m, k, v) for k in [a] * self.config.visual_audio + [m] * self.config.visual_visual]
             for m, a, v in pieces
         ]
-        return torch.cat([torch.stack(kinds).mean(0) for kinds in answers], 2)
+        return torch.cat([torch.stack(kinds).mean(0) for kinds in outputs], 2)
 
     def _decode(self, features: Mapping[int, Tensor], hide: Callable[[Tensor], Tensor], frames: torch.Size) -> Tensor:
-        """Levels from the deepest up, Fig. 2, then three convolutions → (B · T, K, H, W)."""
+        """Fuse levels from the deepest to the first, Fig. 2, and return logits (B · T, K, H, W)."""
         level: Tensor | None = None
         for i in reversed(STAGES):
             height, width = features[max(i - 1, 1)].shape[-2:]
@@ -324,16 +327,16 @@ class TPAVI(AVSModel):
         out: Tensor = last(relu(narrow(interpolate(wide(level), tuple(frames[-2:]), mode="bilinear"))))
         return out
 
-    def _state(self, features: Mapping[int, Tensor], heard: Mapping[int, Tensor]) -> _MatchingInputs | None:
-        """What :meth:`loss` compares, if it does."""
+    def _state(self, features: Mapping[int, Tensor], audio: Mapping[int, Tensor]) -> _MatchingInputs | None:
+        """Return the inputs of the matching regulariser; None when it has no weight."""
         if not self.config.matching:
             return None
-        frames = next(iter(heard.values())).shape[2]
-        maps = (relu(features[i]).unflatten(0, (-1, frames)) for i in heard)
-        return _MatchingInputs(tuple(maps), tuple(a.flatten(2).mT for a in heard.values()))
+        frames = next(iter(audio.values())).shape[2]
+        maps = (relu(features[i]).unflatten(0, (-1, frames)) for i in audio)
+        return _MatchingInputs(tuple(maps), tuple(a.flatten(2).mT for a in audio.values()))
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Eq. (2): cross-entropy, binary for one class, plus λ times the matching of Eq. (3)."""
+        """Return the terms of Eq. (2): cross-entropy, binary for one class, and λ times the matching of Eq. (3)."""
         pair = labelled(prediction.logits, target)
         terms = {"bce": bce(*pair)} if self.classes == 1 else {"ce": semantic_ce(*pair)}
         if self.config.iou and self.classes == 1:
@@ -343,7 +346,7 @@ class TPAVI(AVSModel):
         return terms
 
     def _matching(self, prediction: Prediction, frames: Tensor) -> Tensor:
-        """Eq. (3): KL divergence of the sound from the mean of what is marked, over all stages."""
+        """Compute Eq. (3): KL divergence of the audio and the mean masked visual feature, over all stages."""
         state: _MatchingInputs = prediction.state
         logits = prediction.logits[frames].float()
         if not len(logits):
@@ -354,7 +357,7 @@ class TPAVI(AVSModel):
         return per_frame.sum() if self.config.matching_sum and self.classes == 1 else per_frame.mean()
 
     def _divergence(self, logits: Tensor, features: Tensor, audio: Tensor) -> Tensor:
-        """KL(softmax Â ‖ softmax mean(M_i ⊙ Z_i)) of each frame.
+        """Compute KL(softmax Â ‖ softmax mean(M_i ⊙ Z_i)) of each frame.
 
         Args:
             logits: (n, K, H, W).
@@ -366,12 +369,12 @@ class TPAVI(AVSModel):
             marked = adaptive_avg_pool2d(logits, size).sigmoid()
         else:
             marked = adaptive_avg_pool2d((logits.argmax(1, keepdim=True) != 0).to(features), size)
-        seen = (features * marked).mean((2, 3))
-        return kl_div(seen.log_softmax(1), audio.softmax(1), reduction="none").sum(1)
+        visual = (features * marked).mean((2, 3))
+        return kl_div(visual.log_softmax(1), audio.softmax(1), reduction="none").sum(1)
 
     @classmethod
     def adopt(cls, state: Mapping[str, Tensor]) -> Adopted | None:
-        """The authors' release: S4, MS3, AVSS; ResNet-50 or PVT-v2-b5; any stages."""
+        """Recognise the authors' release: S4, MS3 or AVSS; ResNet-50 or PVT-v2-b5; any stages."""
         if not any(re.match(r"(tpavi_b|conv)\d\.(align_channel|conv2d_list)\.", k) for k in state):
             return None
         visual = visual_of(state)
@@ -389,7 +392,7 @@ class TPAVI(AVSModel):
 
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
-        """Table III of PCMANet: the quadratic form; unused copies of ResNet's stages 3, 4 and of a residual unit."""
+        """Return the model of PCMANet's Table III: quadratic form, and unused copies of layers."""
         unit = sum(p.numel() for p in Residual(config.channels).parameters())
         return replace(config, form="quadratic"), unit + dead_copy(config.visual)
 
@@ -415,7 +418,7 @@ _RELEASE_KEYS = (
 
 
 def _release_source(key: str, visual: str) -> Source:
-    """Where a tensor of ours is in the authors' release."""
+    """Return the location of one of our tensors in the authors' release."""
     if key.startswith("visual."):
         return visual_source(visual, key.removeprefix("visual."))
     for pattern, replacement in _RELEASE_KEYS:

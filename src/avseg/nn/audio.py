@@ -1,8 +1,8 @@
-"""Audio encoders: a log-mel patch becomes D numbers.
+"""Audio encoders, from log-mel patches to embeddings of D numbers.
 
-``vggish`` is the VGG-like network of Hershey et al., arXiv 1609.09430, whose AudioSet weights the field uses
-frozen. ``compact`` is ours: small enough to train along and to ship in a package. ``mobile`` has the layout of YAMNet
-and scores the classes of AudioSet, see :mod:`avseg.nn.mobile_audio`.
+``vggish`` is the VGG-like network of Hershey et al., arXiv 1609.09430, which audio-visual segmentation papers use with
+frozen AudioSet weights. ``compact`` is ours, small enough to be trained with the model and shipped in a package.
+``mobile`` has the layout of YAMNet and scores the classes of AudioSet, see :mod:`avseg.nn.mobile_audio`.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ EMBEDDING = 128
 
 
 def _vgg_features(widths: tuple[int | None, ...]) -> nn.Sequential:
-    """3×3 convolutions with ReLU; None stands for a 2×2 max pooling."""
+    """Build 3×3 convolutions with ReLU; None stands for a 2×2 max pooling."""
     layers: list[nn.Module] = []
     channels = 1
     for width in widths:
@@ -36,7 +36,7 @@ def _vgg_features(widths: tuple[int | None, ...]) -> nn.Sequential:
 
 
 class VGGish(nn.Module):
-    """(N, 1, 96, 64) log-mel → (N, 128), never negative. Key names are those of the public weights."""
+    """VGGish: log-mel (N, 1, 96, 64) → embedding (N, 128), never negative. Keys are those of the public weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,17 +50,17 @@ class VGGish(nn.Module):
     channels, dim = 512, EMBEDDING
 
     def forward(self, mel: Tensor) -> Tensor:
-        """One embedding per patch."""
+        """Return the embedding (N, 128) of each patch."""
         return self.embed(self.features(mel))
 
     def embed(self, maps: Tensor) -> Tensor:
-        """(N, 512, 6, 4), flattened time first, channels last → (N, 128)."""
+        """Map (N, 512, 6, 4) to (N, 128); maps are flattened in the order time, frequency, channels."""
         out: Tensor = self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
         return out
 
 
 class CompactAudio(nn.Module):
-    """(N, 1, 96, 64) log-mel → (N, 128) with 0.3 M parameters: four strided convolutions, pooled over time."""
+    """Log-mel (N, 1, 96, 64) → embedding (N, 128): four strided convolutions, pooled over time; 0.3 M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class CompactAudio(nn.Module):
     channels, dim = 128, EMBEDDING
 
     def forward(self, mel: Tensor) -> Tensor:
-        """One embedding per patch."""
+        """Return the embedding (N, 128) of each patch."""
         return self.embed(self.features(mel))
 
     def embed(self, maps: Tensor) -> Tensor:
-        """(N, 128, 6, 4) → (N, 128). Bands are kept apart: where a sound lies in frequency says what it is."""
+        """Map (N, 128, 6, 4) to (N, 128). Frequency bands are not pooled, because they distinguish sounds."""
         pooled = torch.cat([maps.mean(2), maps.amax(2)], 1)
         out: Tensor = self.project(pooled.flatten(1))
         return out
@@ -93,11 +93,11 @@ _Net = VGGish | CompactAudio | MobileAudio
 
 
 class AudioFeatures(NamedTuple):
-    """What an :class:`AudioEncoder` says of a clip.
+    """Outputs of an :class:`AudioEncoder`.
 
     Attributes:
         embeddings: (B, T, D).
-        maps: (B, T, C, t, f): the same before it was pooled, over time and frequency; 1 × 1 of given embeddings.
+        maps: (B, T, C, t, f), features over time and frequency before pooling; 1 × 1 if the clip has embeddings.
     """
 
     embeddings: Tensor
@@ -106,7 +106,7 @@ class AudioFeatures(NamedTuple):
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms neither measure nor learn what passes through: for sounds that will not come at inference."""
+    """Use batch norms in evaluation mode, so that inputs that do not occur at inference do not change statistics."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     for norm in norms:
         norm.eval()
@@ -118,50 +118,65 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 class AudioEncoder(nn.Module):
-    """The audio side of a model: embeds log-mel patches, passes embeddings through.
+    """Audio encoder of a model: embeds log-mel patches, and returns given embeddings unchanged.
 
     Args:
-        name: ``vggish``, ``compact``, ``mobile``, or ``none`` for a model that is given embeddings.
-        train: Whether its weights learn; otherwise it is frozen, in evaluation mode for good.
+        name: ``vggish``, ``compact``, ``mobile``, or ``none`` for a model that takes embeddings.
+        train: Train the weights; otherwise the encoder is frozen and stays in evaluation mode.
         dim: D of the embeddings when ``name`` is ``none``.
-        stereo: Hear two channels, each embedded on its own and put side by side: D doubles.
+        stereo: Embed two channels separately and concatenate the embeddings, which doubles D.
+        scores: Train the AudioSet classifier of ``mobile`` too, for models that use :meth:`scores`.
+
+    Attributes:
+        dim: D of the embeddings.
+        channels: C of the maps.
+        audio_channels: 1, or 2 in stereo.
+        trainable: Whether the weights are trained.
     """
 
-    def __init__(self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False) -> None:
+    def __init__(
+        self, name: AudioName, *, train: bool, dim: int = EMBEDDING, stereo: bool = False, scores: bool = False
+    ) -> None:
         super().__init__()
         encoders: dict[str, type[_Net]] = {"vggish": VGGish, "compact": CompactAudio, "mobile": MobileAudio}
         self.net = encoders[name]() if name in encoders else None
-        self.ears = 2 if stereo else 1
-        self.dim = dim if self.net is None else self.net.dim * self.ears
-        self.channels = dim if self.net is None else self.net.channels * self.ears
-        self.learns = train
+        self.audio_channels = 2 if stereo else 1
+        self.dim = dim if self.net is None else self.net.dim * self.audio_channels
+        self.channels = dim if self.net is None else self.net.channels * self.audio_channels
+        self.trainable = train
         self.requires_grad_(train)
+        if isinstance(self.net, MobileAudio) and not scores:
+            self.net.scores.requires_grad_(False)  # unused parameters would stop distributed training
+        self.train()  # here, because Lightning keeps the mode it finds: batch norms of a frozen encoder must not update
 
     def train(self, mode: bool = True) -> "AudioEncoder":
-        """Training mode, for an encoder that learns."""
-        return super().train(mode and self.learns)
+        """Set training mode; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and self.trainable)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, T, 1, 96, 64) log-mel, (B, T, 2, 96, 64) in stereo, or (B, T, D) embeddings → (B, T, D).
+        """Return embeddings (B, T, D).
+
+        Args:
+            audio: Log-mel (B, T, 1, 96, 64), in stereo (B, T, 2, 96, 64), or embeddings (B, T, D).
 
         Raises:
-            ConfigError: When there is no encoder for log-mel, or D or the number of channels is another.
+            ConfigError: When there is no encoder for log-mel, or D or the number of channels does not match.
         """
         return self._embeddings(audio) if audio.ndim == 3 else self.features(audio).embeddings
 
     def features(self, audio: Tensor) -> AudioFeatures:
-        """The embeddings, and the maps they are pooled from.
+        """Return the embeddings, and the maps before pooling.
 
         Args:
-            audio: As for :meth:`forward`; embeddings alone if there is no encoder.
+            audio: As for :meth:`forward`; with an encoder it must be log-mel.
 
         Raises:
-            ConfigError: As :meth:`forward`, and when embeddings are given to an encoder that would have made the map.
+            ConfigError: As for :meth:`forward`, and when embeddings are given to a model with an encoder.
         """
         if audio.ndim == 3:
             if self.net is not None:
                 raise ConfigError(
-                    f"this model listens to the map of its audio encoder: give log-mel, got {tuple(audio.shape)}"
+                    f"this model uses the feature maps of its audio encoder: give log-mel, got {tuple(audio.shape)}"
                 )
             return AudioFeatures(self._embeddings(audio), audio[..., None, None])
         if self.net is None:
@@ -169,13 +184,13 @@ class AudioEncoder(nn.Module):
                 f"this model has no audio encoder: give embeddings (B, T, {self.dim}), or convert it again with "
                 "VGGish's weights (avseg convert --vggish FILE)"
             )
-        if audio.shape[2] > self.ears:
+        if audio.shape[2] > self.audio_channels:
             raise ConfigError(
-                f"this model hears one channel, got {audio.shape[2]}: average them, or build it with stereo=True"
+                f"this model takes one audio channel, got {audio.shape[2]}: average them, or build it with stereo=True"
             )
         net, (b, t) = self.net, audio.shape[:2]
-        audio = audio.expand(-1, -1, self.ears, -1, -1)  # one channel is heard by both ears
-        with torch.set_grad_enabled(self.learns and torch.is_grad_enabled()):
+        audio = audio.expand(-1, -1, self.audio_channels, -1, -1)  # mono is used for both channels of stereo
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             maps = net.features(audio.flatten(0, 2).unsqueeze(1))
             return AudioFeatures(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
 
@@ -189,16 +204,16 @@ class AudioEncoder(nn.Module):
             (B, T, 521).
 
         Raises:
-            ConfigError: When the encoder has no classifier, or D is another.
+            ConfigError: When the encoder has no classifier, or D does not match.
         """
         if not isinstance(self.net, MobileAudio):
             raise ConfigError("this audio encoder does not score AudioSet classes: build the model with audio='mobile'")
-        each = self._embeddings(embeddings).unflatten(-1, (self.ears, self.net.dim))
+        each = self._embeddings(embeddings).unflatten(-1, (self.audio_channels, self.net.dim))
         logits: Tensor = self.net.scores(each.mean(-2))
         return logits
 
     def _embeddings(self, audio: Tensor) -> Tensor:
-        """Given embeddings, if they are as long as the model's."""
+        """Return given embeddings after a check of their D."""
         if audio.shape[2] != self.dim:
             raise ConfigError(f"audio embeddings have D = {audio.shape[2]}, this model was built for {self.dim}")
         return audio

@@ -1,4 +1,4 @@
-"""Queries that listen: cross-attention over the map of an audio encoder, not over its embedding alone."""
+"""Cross-attention from queries to the feature maps of an audio encoder."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 
 class AudioTokens(NamedTuple):
-    """What queries listen to.
+    """Keys and values of :class:`AudioCrossAttention`.
 
     Attributes:
         map: E_a (n, d, t, f).
-        tokens: The same as (n, t · f, d).
-        places: Where in time and frequency each token is, (1, t · f, d).
+        tokens: E_a as (n, t · f, d).
+        places: Position embeddings of the tokens in time and frequency, (1, t · f, d).
     """
 
     map: Tensor
@@ -19,16 +19,16 @@ class AudioTokens(NamedTuple):
     places: Tensor
 
     def of(self, index: Tensor) -> "AudioTokens":
-        """Of some of the frames."""
+        """Select frames by index."""
         return AudioTokens(self.map[index], self.tokens[index], self.places)
 
 
 class AudioCrossAttention(nn.Module):
-    """Queries attend to a sound: cross-attention over time and frequency, and a norm.
+    """Cross-attention from queries to audio tokens, with a residual connection and a layer norm.
 
     Args:
         width: d.
-        heads: Of the attention.
+        heads: Number of attention heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -37,7 +37,7 @@ class AudioCrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, sound: AudioTokens) -> Tensor:
-        """(n, N, d) → the same."""
-        answer, _ = self.attention(queries, sound.tokens + sound.places, sound.tokens, need_weights=False)
-        out: Tensor = self.norm(queries + answer)
+        """Map queries (n, N, d) to the same shape."""
+        attended, _ = self.attention(queries, sound.tokens + sound.places, sound.tokens, need_weights=False)
+        out: Tensor = self.norm(queries + attended)
         return out

@@ -1,4 +1,4 @@
-"""Where the sounding classes of an audio classifier are seen by an image classifier, without training on masks.
+"""Localise the sounding classes of an audio classifier with an image classifier, without training on masks.
 
 AudioSet classes name sounds, ImageNet classes name objects; :file:`object_classes.yaml` pairs them, such as "Violin,
 fiddle" with "violin". For an object class c, with the AudioSet scores s of a frame's sound and the class-activation
@@ -60,10 +60,7 @@ def _numbers(ranges: Sequence[int | str]) -> list[int]:
 
 
 class ClassPrior(nn.Module):
-    """Maps of where the sounding classes are seen; see the module.
-
-    The image classifier is frozen: it stays what it was trained to be.
-    """
+    """Maps that localise the sounding classes; see the module docstring. The image classifier is frozen."""
 
     members_audio: Tensor
     members_image: Tensor
@@ -89,7 +86,7 @@ class ClassPrior(nn.Module):
         self.image_scale, self.image_other = nn.Parameter(torch.tensor(0.6)), nn.Parameter(torch.tensor(4.0))
 
     def train(self, mode: bool = True) -> "ClassPrior":
-        """Training mode; the image classifier's batch norm stays in evaluation mode."""
+        """Set training mode; the batch norm of the image classifier stays in evaluation mode."""
         super().train(mode)
         self.head.eval()
         return self

@@ -1,10 +1,11 @@
-"""Groups of tokens that look alike: density peaks (Rodriguez and Laio 2014) with the density of k neighbours.
+"""DPC-KNN clustering of tokens: density peaks (Rodriguez and Laio 2014) with the density of k neighbours.
 
 DPC-KNN is due to Du et al. (Knowledge-Based Systems, 2016); this is the form of TCFormer (Zeng et al., arXiv
-2204.08680). A centre is a token that is dense and far from every denser one. All other tokens go to the nearest centre.
+2204.08680). A centre is a token of high density that is far from every denser token. All other tokens are assigned to
+the nearest centre.
 
 ===============================  ==============  =======================================================
-symbol                           variable        what
+symbol                           variable        shape, meaning
 ===============================  ==============  =======================================================
 D_ij = ‖x_i - x_j‖ / √D          ``distances``   (n, N, N)
 ln ρ_i = -mean_{j ∈ kNN(i)} D²   ``density``     (n, N); a token is the first of its own k neighbours
@@ -15,11 +16,11 @@ ln(ρ_i δ_i)                      ``score``       (n, N); the P highest are cen
 
 Differs from TCFormer:
 
-1. Noise breaks its ties, another one each time; here the lower index wins every tie, so that two runs agree.
-2. Densities and scores are logarithms: the same order, but ρ = exp(-100) would be 0, and all tokens alike.
-3. δ of the densest is ∞ instead of max D: its score is the highest either way.
-4. Distances are sums of squared differences instead of products of matrices: copies of a token are at distance 0.
-5. Maps with too many tokens for all pairs are searched for centres at a lower resolution.
+1. TCFormer breaks ties with random noise; here the lower index wins, so that two runs agree.
+2. Densities and scores are logarithms. Their order is the same, but ρ = exp(-100) would underflow and tie all tokens.
+3. δ of the densest token is ∞ instead of max D; its score is the highest in both cases.
+4. Distances are sums of squared differences instead of matrix products, so that equal tokens have distance 0.
+5. Centres of maps with too many tokens for all pairs are searched at a lower resolution.
 """
 
 import math
@@ -33,16 +34,16 @@ from avseg.nn.functional import full_precision
 
 @torch.no_grad()
 def dpc_knn(tokens: Tensor, clusters: int, neighbours: int = 5) -> Tensor:
-    """The cluster of each token, each row of the batch by itself.
+    """Return the cluster of each token; rows of the batch are independent.
 
     Args:
         tokens: (n, N, D).
-        clusters: P; with fewer tokens than that each is a cluster of its own.
-        neighbours: k, the token itself being one of them; at most N count.
+        clusters: P; with N < P tokens, each token is a cluster.
+        neighbours: k, including the token itself; at most N are used.
 
     Returns:
-        (n, N) int64 in 0..min(P, N)-1. Clusters are numbered from the highest score of a centre to the lowest. None is
-        empty: a centre is in its own cluster, even if it equals another; other copies go to the lower number.
+        (n, N) int64 in 0..min(P, N)-1. Clusters are numbered by decreasing score of their centres. No cluster is
+        empty: a centre belongs to its own cluster even if it equals another; other equal tokens get the lower number.
     """
     tokens = tokens.float()
     with full_precision(tokens):
@@ -54,19 +55,20 @@ def dpc_knn(tokens: Tensor, clusters: int, neighbours: int = 5) -> Tensor:
 
 @torch.no_grad()
 def group(maps: Tensor, clusters: int, neighbours: int, largest: int) -> Tensor:
-    """The cluster of each place of feature maps, each frame by itself, in memory linear in the number of places.
+    """Return the cluster of each position of feature maps, in memory linear in the number of positions.
 
-    A map of more than ``largest``² places is averaged down to at most ``largest`` a side. The centres are found there,
-    and every place of the full map goes to the nearest.
+    Frames are independent. A map of more than ``largest``² positions is average-pooled to at most ``largest`` per
+    side. The centres are found there, and every position of the full map is assigned to the nearest centre.
 
     Args:
         maps: (n, D, h, w).
         clusters: P.
         neighbours: k.
-        largest: The side of the largest square of which all pairs are compared.
+        largest: Side of the largest square map of which all pairs are compared.
 
     Returns:
-        (n, h * w) int64 like :func:`dpc_knn`'s; but centres of an averaged map are no places: a cluster may be empty.
+        (n, h * w) int64 as from :func:`dpc_knn`. The centres of a pooled map are not tokens of the full map, so a
+        cluster may be empty.
     """
     height, width = maps.shape[2:]
     tokens = maps.flatten(2).mT
@@ -80,7 +82,7 @@ def group(maps: Tensor, clusters: int, neighbours: int, largest: int) -> Tensor:
 
 
 def _centres(tokens: Tensor, clusters: int, neighbours: int) -> Tensor:
-    """Indices of the highest scores among (n, N, D) tokens, highest first: (n, min(P, N))."""
+    """Return the indices of the highest scores among tokens (n, N, D), highest first, (n, min(P, N))."""
     count = tokens.shape[1]
     distances = _distances(tokens, tokens)
     nearest = distances.topk(min(neighbours, count), largest=False).values
@@ -94,11 +96,11 @@ def _centres(tokens: Tensor, clusters: int, neighbours: int) -> Tensor:
 
 
 def _nearest(tokens: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest of (n, P, D) centres to each of (n, N, D) tokens, of equally near ones the first: (n, N)."""
+    """Return the index of the nearest centre (n, P, D) of each token (n, N, D), the first of ties: (n, N)."""
     return _distances(tokens, centres).argmin(-1)
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances over √D: (n, N, D), (n, M, D) → (n, N, M)."""
+    """Return Euclidean distances over √D, (n, N, M), of (n, N, D) and (n, M, D)."""
     distances: Tensor = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distances / math.sqrt(x.shape[-1])

@@ -50,7 +50,7 @@ _GROUPS = (
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution whose output has ⌈H / stride⌉ × ⌈W / stride⌉ positions, padded as TensorFlow's ``SAME``.
+    """Convolution whose output has ⌈H / stride⌉ × ⌈W / stride⌉ positions, padded as TensorFlow's ``SAME``.
 
     An odd amount of padding has its larger half at the bottom and right.
     """
@@ -68,7 +68,7 @@ class SameConv2d(nn.Conv2d):
         return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
     def _padding(self, axis: int, size: int) -> int:
-        """Return the zeros that both sides of an axis get together."""
+        """Return the total number of padding zeros on both sides of an axis."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         return max((-(-size // stride) - 1) * stride + kernel - size, 0)
 
@@ -195,7 +195,7 @@ class ImageNetHead(nn.Module):
         return self.class_maps(self.features(stage4))
 
     def features(self, stage4: Tensor) -> Tensor:
-        """Return what the classifier weighs at each position, (N, 1280, h, w)."""
+        """Return the inputs of the classifier at each position, (N, 1280, h, w)."""
         out: Tensor = self.head(stage4)
         return out
 

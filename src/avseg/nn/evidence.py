@@ -1,10 +1,10 @@
-"""How much is known about a pixel: evidence for its classes, as a Dirichlet distribution over their probabilities.
+"""Evidential deep learning (Sensoy et al., arXiv 1806.01768): class evidence as a Dirichlet distribution.
 
-Evidential deep learning (Sensoy et al., arXiv 1806.01768). Evidence e ≥ 0 for each class makes a Dirichlet
-distribution; without any it is flat, and the pixel entirely uncertain.
+Evidence e ≥ 0 for each class of a pixel parametrises a Dirichlet distribution over class probabilities. Without
+evidence the distribution is uniform, and the uncertainty of the pixel is 1.
 
 ==============  ===============  ==================================================
-symbol          variable         shape, what
+symbol          variable         shape, meaning
 ==============  ===============  ==================================================
 α = e + 1       ``alpha``        (n, C, h, w), each ≥ 1
 S = Σ_c α_c     ``strength``     (n, h, w)
@@ -15,9 +15,8 @@ y               ``labels``       (n, h, w), one-hot in the formulas
 
 Differs from the paper:
 
-1. Evidence is the exponential of logits, which grows by factors, or their softplus; there, it is their ReLU, which has
-   no gradient once it is 0.
-2. The data term is the second of the paper's three, or the first; there, it is the third, that of squares.
+1. Evidence is the exponential of logits or their softplus; in the paper it is their ReLU, which has no gradient at 0.
+2. The data term is the second or the first of the three in the paper; the paper uses the third, the sum of squares.
 """
 
 import math
@@ -33,11 +32,11 @@ Activation = Literal["exp", "softplus"]
 DataTerm = Literal["cross_entropy", "likelihood"]
 
 _STRAIGHT = 10.0
-"""From this logit on, the exponential goes straight on: evidence stays finite, and so does its gradient."""
+"""Logit above which the exponential is continued linearly, so that evidence and its gradient stay finite."""
 
 
 def concentration(logits: Tensor, activation: Activation = "exp") -> Tensor:
-    """α = e + 1 of evidence logits of any shape, in float32; ``exp`` is a straight line beyond e^10."""
+    """Return α = e + 1 of evidence logits of any shape, in float32; ``exp`` is linear above a logit of 10."""
     logits = logits.float()
     if activation == "softplus":
         return softplus(logits) + 1
@@ -45,7 +44,7 @@ def concentration(logits: Tensor, activation: Activation = "exp") -> Tensor:
 
 
 def vacuity(alpha: Tensor) -> Tensor:
-    """Uncertainty U = C / S: 1 without evidence, towards 0 with more and more, whatever for.
+    """Return the uncertainty U = C / S: 1 without evidence, approaching 0 with evidence for any classes.
 
     Args:
         alpha: (n, C, ...), each ≥ 1.
@@ -57,10 +56,10 @@ def vacuity(alpha: Tensor) -> Tensor:
 
 
 def dirichlet_kl(alpha: Tensor) -> Tensor:
-    """KL(Dir(α) ‖ Dir(1)): how far a distribution is from knowing nothing.
+    """Return KL(Dir(α) ‖ Dir(1)), the divergence from the uniform Dirichlet distribution.
 
     Args:
-        alpha: (n, C, ...) in float32 or better.
+        alpha: (n, C, ...) in float32 or float64.
 
     Returns:
         (n, ...), in nats.
@@ -73,21 +72,21 @@ def dirichlet_kl(alpha: Tensor) -> Tensor:
 def evidential_loss(
     alpha: Tensor, labels: Tensor, divergence: float | Tensor, data: DataTerm = "cross_entropy"
 ) -> Tensor:
-    """Mean over pixels of the data term + divergence · KL(Dir(α̃) ‖ Dir(1)).
+    """Compute the mean over pixels of the data term + divergence · KL(Dir(α̃) ‖ Dir(1)).
 
-    The first collects evidence for the label, the second removes what there is for anything else. The cross-entropy of
-    the label, expected of the distribution, is ψ(S) - ψ(α_y), eq. (4). The likelihood of the label, type II, gives
-    ln S - ln α_y, eq. (3), which does not ask for evidence as such: of a pixel whose classes are all as likely it is
-    the same with any, and the second term takes it all away.
+    The data term increases evidence for the label; the KL term removes evidence for other classes. ``cross_entropy``
+    is the expected cross-entropy ψ(S) - ψ(α_y), eq. (4). ``likelihood`` is the type II likelihood ln S - ln α_y,
+    eq. (3). For a pixel whose classes are equally likely, it does not depend on the amount of evidence, so that the KL
+    term removes all of it.
 
     Args:
-        alpha: (n, C, h, w) in float32 or better, each ≥ 1.
+        alpha: (n, C, h, w) in float32 or float64, each ≥ 1.
         labels: (n, h, w) in 0..C-1, 255 ignored.
-        divergence: Weight of the second; the paper raises it from 0 to 1 over the first 10 epochs.
-        data: Which data term.
+        divergence: Weight of the KL term; the paper raises it from 0 to 1 over the first 10 epochs.
+        data: Data term.
 
     Returns:
-        0-d; 0 (with gradient 0) when nothing is labelled.
+        0-d; 0 with gradient 0 when no pixel is labelled.
     """
     scored = labels != IGNORE
     alpha = alpha.movedim(1, -1)[scored]
@@ -99,21 +98,21 @@ def evidential_loss(
 
 
 def down_weighted(logits: Tensor, uncertainty: Tensor) -> Tensor:
-    """The answer, less confident where it is uncertain: p_c (1 - U) for foreground, the remainder for the background.
+    """Scale foreground probabilities to p_c (1 - U) and assign the remainder to the background.
 
     Args:
         logits: (n, 1, H, W) before sigmoid, or (n, K, H, W) before softmax with channel 0 the background.
-        uncertainty: U (n, 1, H, W) in 0..1; counts as no nearer to either end than float32 tells numbers from 1.
+        uncertainty: U (n, 1, H, W) in 0..1; clamped to [eps, 1 - eps] of float32.
 
     Returns:
-        Logits shaped like ``logits``, in float32, whose sigmoid or softmax are these probabilities.
+        Logits shaped like ``logits``, in float32, whose sigmoid or softmax gives these probabilities.
     """
     logits = logits.float()
-    alone = logits.shape[1] == 1
-    known = torch.cat([logsigmoid(-logits), logsigmoid(logits)], 1) if alone else log_softmax(logits, 1)
-    # No evidence at all rounds to an uncertainty of 1: its logit and gradient would be infinite.
+    binary = logits.shape[1] == 1
+    log_p = torch.cat([logsigmoid(-logits), logsigmoid(logits)], 1) if binary else log_softmax(logits, 1)
+    # An uncertainty of exactly 1 would have an infinite logit and gradient.
     eps = torch.finfo(torch.float32).eps
     uncertainty = uncertainty.float().clamp(eps, 1 - eps)
-    kept = known + (-uncertainty).log1p()
-    background = torch.logaddexp(kept[:, :1], uncertainty.log())
-    return kept[:, 1:] - background if alone else torch.cat([background, kept[:, 1:]], 1)
+    scaled = log_p + (-uncertainty).log1p()
+    background = torch.logaddexp(scaled[:, :1], uncertainty.log())
+    return scaled[:, 1:] - background if binary else torch.cat([background, scaled[:, 1:]], 1)

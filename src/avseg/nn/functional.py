@@ -1,6 +1,6 @@
-"""Functions that several models share: padding frames left out of the computation, and full precision.
+"""Functions shared by models: exclude padding frames from the computation, and disable autocast.
 
-No backbone processes a padding frame, and no gradient comes from one.
+Backbones process no padding frames, and padding frames contribute no gradient.
 """
 
 import torch
@@ -9,16 +9,16 @@ from torch.compiler import is_exporting
 
 
 def real_frames(x: Tensor, valid: Tensor) -> Tensor:
-    """The frames of (B, T, ...) that are none of the padding, (n, ...); all of them if there is nothing but padding.
+    """Return the real frames of (B, T, ...) as (n, ...); all frames if all are padding.
 
-    A grey frame has no variance: the layer norms of a transformer would multiply its gradient beyond all numbers.
+    A padding frame has no variance, which would make the gradients of layer norms in a transformer overflow.
     """
-    # An exported graph has fixed shapes: it looks at all frames.
+    # An exported graph has fixed shapes and processes all frames.
     return x.flatten(0, 1) if is_exporting() or not valid.any() else x[valid]
 
 
 def with_padding(x: Tensor, valid: Tensor) -> Tensor:
-    """The inverse: (n, ...) → (B · T, ...), zeros for padding."""
+    """Map (n, ...) of real frames to (B · T, ...), zeros for padding: the inverse of :func:`real_frames`."""
     if len(x) == valid.numel():
         return x
     out = x.new_zeros(valid.numel(), *x.shape[1:])
@@ -27,5 +27,5 @@ def with_padding(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """A context in which nothing is computed with fewer bits than it has, on the device of a tensor."""
+    """Return a context without autocast on the device of ``like``."""
     return torch.autocast(like.device.type, enabled=False)

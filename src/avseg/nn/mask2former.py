@@ -1,8 +1,8 @@
-"""Mask2Former (Cheng et al., arXiv 2112.01527) from transformers' parts, open for queries that listen.
+"""Mask2Former (Cheng et al., arXiv 2112.01527), built from the modules of transformers.
 
-A pixel decoder of multi-scale deformable attention, and a transformer decoder whose queries look within the mask they
-drew in the layer before. Both are transformers' modules under transformers' names, so that its pretrained weights fit;
-the loop over decoder layers is ours, because between layers the queries do something else as well: they listen.
+It has a pixel decoder of multi-scale deformable attention, and a transformer decoder with masked attention: queries
+attend within the mask predicted by the previous layer. Both are modules of transformers under their original names, so
+that its pretrained weights load. The loop over decoder layers is ours, because models add audio cross-attention to it.
 """
 
 import re
@@ -24,32 +24,32 @@ from avseg.errors import ConfigError
 from avseg.nn.functional import full_precision
 
 LEVELS = 3
-"""Resolutions the queries look at in turn: strides 32, 16, 8."""
+"""Number of resolutions that decoder layers attend to in turn: strides 32, 16, 8."""
 GROUPS = 32
-"""Of the group norms in the pixel decoder; its width is a multiple."""
+"""Groups of the group norms in the pixel decoder, whose width is a multiple."""
 
 
 class PixelFeatures(NamedTuple):
-    """What the pixel decoder says of n pictures.
+    """Outputs of the pixel decoder for n images.
 
     Attributes:
-        masks: E_v (n, d, H / 4, W / 4), which mask embeddings are multiplied with.
-        levels: (n, d, h, w) at strides 32, 16, 8, which queries look at.
+        masks: E_v (n, d, H / 4, W / 4), multiplied with mask embeddings to get mask logits.
+        levels: (n, d, h, w) at strides 32, 16, 8, keys and values of the decoder.
     """
 
     masks: Tensor
     levels: tuple[Tensor, ...]
 
     def of(self, index: Tensor) -> "PixelFeatures":
-        """Those of some of the pictures."""
+        """Select images by index."""
         return PixelFeatures(self.masks[index], tuple(level[index] for level in self.levels))
 
 
 class QueryOutputs(NamedTuple):
-    """What queries became, before the first layer and after each of L.
+    """Outputs of the decoder before the first layer and after each of L layers.
 
     Attributes:
-        queries: (L + 1, n, N, d), normalised: what a class head reads.
+        queries: (L + 1, n, N, d), after the layer norm; inputs of a class head.
         masks: Logits (L + 1, n, N, H / 4, W / 4).
         embeddings: Mask embeddings of the last layer (n, N, d).
     """
@@ -63,13 +63,13 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
     """Pixel decoder and transformer decoder of Mask2Former, without backbone and class head.
 
     Args:
-        channels: Of the backbone's maps at strides 4, 8, 16, 32.
+        channels: Channels of the backbone maps at strides 4, 8, 16, 32.
         width: d.
         queries: N.
-        layers: L, of the transformer decoder.
-        pixel_layers: Of the pixel decoder.
-        heads: Of all attentions.
-        feedforward: Width inside the feed-forward blocks of the transformer decoder; half of it in the pixel decoder.
+        layers: L, layers of the transformer decoder.
+        pixel_layers: Layers of the pixel decoder.
+        heads: Heads of all attention layers.
+        feedforward: Width of the feed-forward blocks of the transformer decoder; half of it in the pixel decoder.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
             mask_feature_size=width,
             hidden_dim=width,
             num_queries=queries,
-            decoder_layers=layers + 1,  # it counts the masks drawn before the first
+            decoder_layers=layers + 1,  # transformers counts the masks predicted before the first layer
             encoder_layers=pixel_layers,
             num_attention_heads=heads,
             dim_feedforward=feedforward,
@@ -99,73 +99,78 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         self.pixel_level_module = nn.ModuleDict({"decoder": decoder})
         self.transformer_module = Mask2FormerTransformerModule(width, config)
         self.post_init()  # type: ignore[no-untyped-call]
-        # Transformers' own initial weights: in a class that is not its own, post_init leaves most modules out.
+        # The initial weights of transformers; post_init skips most modules in a class outside of transformers.
         self.apply(self._init_weights)
         _start_wide(self.pixel_level_module)
 
     @property
     def queries(self) -> tuple[Tensor, Tensor]:
-        """The class-agnostic queries and their positions, (N, d) each."""
+        """Class-agnostic queries and their position embeddings, (N, d) each."""
         module = self.transformer_module
         return module.queries_features.weight, module.queries_embedder.weight
 
     def pixels(self, features: tuple[Tensor, ...]) -> PixelFeatures:
-        """Maps of the backbone, (n, C_i, h_i, w_i), shallowest first → :class:`PixelFeatures`.
+        """Run the pixel decoder on backbone maps (n, C_i, h_i, w_i), shallowest first.
 
-        In 32 bits, as in Mask2Former's own program: places between pixels need them.
+        It runs in float32, as in the release of Mask2Former, because sampling positions need the precision.
 
         Raises:
-            ConfigError: When a group norm would have one value.
+            ConfigError: When a group norm would normalise a single value.
         """
         count, _, height, width = features[-1].shape
         if count * height * width * self.config.feature_size == GROUPS:
             raise ConfigError(
-                "one frame this small leaves a group of channels one value at stride 32: give more frames or pixels"
+                f"one frame of this size leaves one value per group of channels at stride 32, got maps of "
+                f"{height}x{width}: give more frames or larger frames"
             )
         with full_precision(features[0]):
             out = self.pixel_level_module["decoder"]([f.float() for f in features])
         return PixelFeatures(out.mask_features, tuple(out.multi_scale_features))
 
     def decode(
-        self, pixels: PixelFeatures, queries: Tensor, positions: Tensor, listen: Callable[[int, Tensor], Tensor]
+        self, pixels: PixelFeatures, queries: Tensor, positions: Tensor, before: Callable[[int, Tensor], Tensor]
     ) -> QueryOutputs:
-        """Let queries listen, look and draw, layer after layer.
+        """Run the decoder layers.
 
         Args:
-            pixels: Of n pictures.
+            pixels: Outputs of the pixel decoder for n images.
             queries: (n, N, d).
-            positions: (n, N, d), added to queries wherever they ask.
-            listen: What queries do at the beginning of layer ``i``: (n, N, d) → the same.
+            positions: (n, N, d), added to queries in every attention.
+            before: Called as ``before(i, queries)`` before layer ``i``; maps (n, N, d) to the same shape.
         """
         decoder = self.transformer_module.decoder
         keys, places = self._keys(pixels.levels)
         positions = positions.transpose(0, 1)
-        draw = self.draw
-        shown, embeddings, masks = draw(queries, pixels.masks)
-        drawn = [(shown, masks)]
+        normed, embeddings, masks = self.predict_masks(queries, pixels.masks)
+        outputs = [(normed, masks)]
         for i, layer in enumerate(decoder.layers):
             level = i % LEVELS
             queries = layer(
-                listen(i, queries).transpose(0, 1),
+                before(i, queries).transpose(0, 1),
                 level_index=level,
                 position_embeddings=places,
                 query_position_embeddings=positions,
                 encoder_hidden_states=keys,
                 encoder_attention_mask=self._outside(masks, pixels.levels[level].shape[-2:]),
             )[0].transpose(0, 1)
-            shown, embeddings, masks = draw(queries, pixels.masks)
-            drawn.append((shown, masks))
-        return QueryOutputs(torch.stack([s for s, _ in drawn]), torch.stack([m for _, m in drawn]), embeddings)
+            normed, embeddings, masks = self.predict_masks(queries, pixels.masks)
+            outputs.append((normed, masks))
+        return QueryOutputs(torch.stack([q for q, _ in outputs]), torch.stack([m for _, m in outputs]), embeddings)
 
-    def draw(self, queries: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What queries (n, N, d) show, their mask embeddings, and logits (n, N, h, w) on a map (n, d, h, w)."""
+    def predict_masks(self, queries: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return normed queries and mask embeddings (n, N, d), and mask logits (n, N, h, w).
+
+        Args:
+            queries: (n, N, d).
+            features: E_v (n, d, h, w).
+        """
         decoder: Any = self.transformer_module.decoder
-        shown: Tensor = decoder.layernorm(queries)
-        embeddings: Tensor = decoder.mask_predictor.mask_embedder(shown)
-        return shown, embeddings, torch.einsum("nqd,ndhw->nqhw", embeddings, masks)
+        normed: Tensor = decoder.layernorm(queries)
+        embeddings: Tensor = decoder.mask_predictor.mask_embedder(normed)
+        return normed, embeddings, torch.einsum("nqd,ndhw->nqhw", embeddings, features)
 
     def _keys(self, levels: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
-        """What queries look at, and where it is: (h · w, n, d) for each level."""
+        """Return the keys of each level and their position embeddings, (h · w, n, d) each."""
         module = self.transformer_module
         keys, places = [], []
         for level, project, kind in zip(levels, module.input_projections, module.level_embed.weight, strict=True):
@@ -174,21 +179,21 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
         return keys, places
 
     def places(self, maps: Tensor) -> Tensor:
-        """Sine embeddings of the places of (n, d, h, w), (1, d, h, w)."""
+        """Return sine position embeddings (1, d, h, w) for maps (n, d, h, w)."""
         place: Tensor = self.transformer_module.position_embedder(
             torch.Size((1, *maps.shape[1:])), maps.device, maps.dtype
         )
         return place
 
     def _outside(self, masks: Tensor, size: torch.Size) -> Tensor:
-        """Where a query may not look: outside of its mask, unless that is empty. (n · heads, N, h · w) bool."""
+        """Return the attention mask (n · heads, N, h · w) bool: positions outside the mask of a query, unless empty."""
         outside = interpolate(masks.detach(), size, mode="bilinear").flatten(2) < 0
         outside = outside & ~outside.all(-1, keepdim=True)
         return outside.repeat_interleave(self.config.num_attention_heads, 0)
 
 
 def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """How large a :class:`MaskTransformer` is, as its state dict tells; 0 what it does not tell."""
+    """Return the sizes of a :class:`MaskTransformer` from its state dict; 0 if a tensor is missing."""
     queries = state.get("transformer_module.queries_features.weight", torch.empty(0, 0))
     layer, pixel_layer = (
         re.compile(rf"{place}\.layers\.\d+\.fc1\.weight")
@@ -205,9 +210,10 @@ def sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def _start_wide(module: nn.Module) -> None:
-    """Initial weights of a pixel decoder as in Mask2Former's own program, which learns from them sooner.
+    """Initialise a pixel decoder as in the release of Mask2Former, with which training converges faster.
 
-    Transformers draws convolutions and feed-forward layers with a deviation of 0.02, since it means to load them.
+    Transformers initialises convolutions and feed-forward layers with a standard deviation of 0.02, because it expects
+    pretrained weights.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):

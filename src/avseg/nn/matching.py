@@ -1,11 +1,14 @@
-"""Which query answers for which segment, and what the answer costs: the set loss of DETR and Mask2Former.
+"""Bipartite matching of queries and segments, and the set loss of DETR and Mask2Former.
 
-A segment is one class in one frame, all its things together; the background is one, too. Queries that answer for no
-segment should say "no object", the last class. Masks are compared at points (Cheng et al., arXiv 2112.01527, section
-3.3): at random places alike for all queries to match, most of them where the drawn mask is least certain to learn.
+A segment is all pixels of one class in one frame; the background is a segment, too. Unmatched queries are trained to
+predict "no object", the last class. Masks are compared at points (Cheng et al., arXiv 2112.01527, section 3.3): the
+matching uses random points, the same for all queries; the loss uses mostly the points where the predicted mask is
+least certain.
 
-Differs from Mask2Former: labels between pixels are those of the nearest pixel instead of a blend, so that label 255 can
-be left out; and outside of training the points are a grid, so that a validation loss is the same each time.
+Differs from Mask2Former:
+
+1. Labels at points are those of the nearest pixel instead of an interpolation, so that label 255 can be ignored.
+2. Outside of training the points are a grid, so that the validation loss is deterministic.
 """
 
 from dataclasses import dataclass
@@ -25,13 +28,13 @@ class SetLoss:
     """Weights and points of the set loss.
 
     Attributes:
-        classes: Weight of the classification, in loss and cost.
+        classes: Weight of the classification, in loss and matching cost.
         masks: Weight of the binary cross-entropy of masks.
-        dice: Weight of their dice loss.
+        dice: Weight of the Dice loss of masks.
         no_object: Weight of "no object" among the classes.
-        points: Per mask.
-        oversample: So many times as many points are drawn, for the least certain to be chosen from.
-        importance: Share of the points that is chosen so.
+        points: Points per mask.
+        oversample: Ratio of candidate points to ``points``, from which the least certain are selected.
+        importance: Share of the points that is selected by uncertainty.
     """
 
     classes: float = 2.0
@@ -44,12 +47,12 @@ class SetLoss:
 
 
 class Matches(NamedTuple):
-    """Pairs of a query and a segment, m in all.
+    """Matched pairs of a query and a segment.
 
     Attributes:
         frames: (m,) in 0..n-1.
         queries: (m,) in 0..N-1.
-        classes: (m,), of the segment.
+        classes: (m,), classes of the segments.
     """
 
     frames: Tensor
@@ -58,23 +61,23 @@ class Matches(NamedTuple):
 
 
 def present(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The classes in each frame.
+    """Return the classes in each frame.
 
     Args:
         labels: (n, H, W), 255 ignored.
 
     Returns:
-        (n, G) classes in rising order, and (n, G) bool that tells them from what fills rows up.
+        (n, G) classes in increasing order, and (n, G) bool, False for padding of shorter rows.
     """
     found = [frame[frame != IGNORE].unique() for frame in labels]
-    found.append(labels.new_zeros(0))  # of no frame at all there are rows, too: none
+    found.append(labels.new_zeros(0))  # pad_sequence needs at least one row
     real = [torch.ones_like(classes) for classes in found]
     return pad_sequence(found, True)[:-1], pad_sequence(real, True)[:-1].bool()
 
 
 @torch.no_grad()
 def match(classes: Tensor, masks: Tensor, labels: Tensor, loss: SetLoss, *, random: bool) -> Matches:
-    """Hungarian matching: each segment gets the query that answers for it at the least cost in all.
+    """Match each segment to a query with the minimum total cost (Hungarian algorithm).
 
     Args:
         classes: Logits (n, N, K + 1).
@@ -83,57 +86,58 @@ def match(classes: Tensor, masks: Tensor, labels: Tensor, loss: SetLoss, *, rand
         loss: Weights of the cost.
         random: Compare at random points, otherwise at a grid.
     """
-    wanted, real = present(labels)
+    segments, real = present(labels)
     points = _points(len(labels), loss.points, labels.device, random=random)
     truth = _labels_at(labels, points)
-    costs = _costs(classes.float(), _values_at(masks.float(), points), wanted, truth, loss).cpu()
+    costs = _costs(classes.float(), _values_at(masks.float(), points), segments, truth, loss).cpu()
     pairs = [linear_sum_assignment(cost[:, own].numpy()) for cost, own in zip(costs, real.cpu(), strict=True)]
     triples = [(i, q, s) for i, pair in enumerate(pairs) for q, s in zip(*pair, strict=True)]
     frame, query, segment = torch.tensor(triples, dtype=torch.int64, device=labels.device).view(-1, 3).unbind(1)
-    return Matches(frame, query, wanted[frame, segment])
+    return Matches(frame, query, segments[frame, segment])
 
 
-def _costs(classes: Tensor, masks: Tensor, wanted: Tensor, truth: Tensor, loss: SetLoss) -> Tensor:
-    """Of every query for every segment, (n, N, G), from masks (n, N, P) and labels (n, P) at points."""
+def _costs(classes: Tensor, masks: Tensor, segments: Tensor, truth: Tensor, loss: SetLoss) -> Tensor:
+    """Return the costs (n, N, G) of queries and segments, from mask logits (n, N, P) and labels (n, P) at points."""
     scored = (truth != IGNORE).to(masks)[:, None]
-    inside = (truth[:, None] == wanted[:, :, None]).to(masks)
+    inside = (truth[:, None] == segments[:, :, None]).to(masks)
     cross = (softplus(masks) * scored).sum(-1, keepdim=True) - masks @ inside.mT
     found = masks.sigmoid() * scored
     either = found.sum(-1, keepdim=True) + inside.sum(-1)[:, None]
     dice = 1 - (2 * found @ inside.mT + 1) / (either + 1)
-    certain = classes.softmax(-1).gather(2, wanted[:, None].expand(-1, classes.shape[1], -1))
-    cost = loss.masks * cross / scored.sum(-1, keepdim=True).clamp(min=1) + loss.dice * dice - loss.classes * certain
+    probability = classes.softmax(-1).gather(2, segments[:, None].expand(-1, classes.shape[1], -1))
+    cross = cross / scored.sum(-1, keepdim=True).clamp(min=1)
+    cost = loss.masks * cross + loss.dice * dice - loss.classes * probability
     return cost.nan_to_num(nan=1e9, posinf=1e9, neginf=-1e9)
 
 
 def set_loss(
     classes: Tensor, masks: Tensor, labels: Tensor, matches: Matches, loss: SetLoss, *, random: bool
 ) -> dict[str, Tensor]:
-    """What matched answers cost.
+    """Compute the loss of matched and unmatched queries.
 
     Args:
         classes: Logits (n, N, K + 1), the last for "no object".
         masks: Logits (n, N, h, w).
-        labels: (n, H, W), 255 ignored; a frame without any other label costs nothing.
-        matches: From :func:`match`, or known otherwise.
+        labels: (n, H, W), 255 ignored; frames without any other label are ignored.
+        matches: Result of :func:`match`, or another assignment.
         loss: Weights.
         random: Compare at random points, otherwise at a grid.
 
     Returns:
-        ``classes``, ``masks``, ``dice``: 0-d, weighted; 0 (with gradient 0) when nothing is labelled.
+        ``classes``, ``masks``, ``dice``: 0-d, weighted; 0 with gradient 0 when no pixel is labelled.
     """
-    nothing = classes.shape[-1] - 1
-    wanted = torch.full(classes.shape[:2], nothing, device=classes.device)
-    wanted[matches.frames, matches.queries] = matches.classes
-    wanted[(labels == IGNORE).flatten(1).all(1)] = IGNORE
-    weight = torch.ones(nothing + 1, device=classes.device)
-    weight[nothing] = loss.no_object
-    total = cross_entropy(classes.float().mT, wanted, weight, ignore_index=IGNORE, reduction="sum")
-    known = wanted[wanted != IGNORE]
+    no_object = classes.shape[-1] - 1
+    target = torch.full(classes.shape[:2], no_object, device=classes.device)
+    target[matches.frames, matches.queries] = matches.classes
+    target[(labels == IGNORE).flatten(1).all(1)] = IGNORE
+    weight = torch.ones(no_object + 1, device=classes.device)
+    weight[no_object] = loss.no_object
+    total = cross_entropy(classes.float().mT, target, weight, ignore_index=IGNORE, reduction="sum")
+    scored = target[target != IGNORE]
     matched = masks[matches.frames, matches.queries].float()
     cross, dice = _mask_losses(matched, labels, matches, loss, random=random)
     return {
-        "classes": loss.classes * total / weight[known].sum().clamp(min=1),
+        "classes": loss.classes * total / weight[scored].sum().clamp(min=1),
         "masks": loss.masks * cross,
         "dice": loss.dice * dice,
     }
@@ -142,24 +146,24 @@ def set_loss(
 def _mask_losses(
     masks: Tensor, labels: Tensor, matches: Matches, loss: SetLoss, *, random: bool
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and dice loss of (m, h, w) logits, means over masks."""
+    """Return binary cross-entropy and Dice loss of (m, h, w) logits, averaged over masks."""
     if random:
         points = _uncertain_points(masks.detach(), labels[matches.frames], loss)
     else:
         points = _points(len(masks), loss.points, masks.device, random=False)
-    drawn = _values_at(masks[:, None], points)[:, 0]
+    logits = _values_at(masks[:, None], points)[:, 0]
     truth = _labels_at(labels[matches.frames], points)
-    scored = (truth != IGNORE).to(drawn)
-    inside = (truth == matches.classes[:, None]).to(drawn)
-    cross = (binary_cross_entropy_with_logits(drawn, inside, reduction="none") * scored).sum(1)
-    found = drawn.sigmoid() * scored
+    scored = (truth != IGNORE).to(logits)
+    inside = (truth == matches.classes[:, None]).to(logits)
+    cross = (binary_cross_entropy_with_logits(logits, inside, reduction="none") * scored).sum(1)
+    found = logits.sigmoid() * scored
     dice = 1 - (2 * (found * inside).sum(1) + 1) / ((found + inside).sum(1) + 1)
     count = max(len(masks), 1)
     return (cross / scored.sum(1).clamp(min=1)).sum() / count, dice.sum() / count
 
 
 def _points(count: int, points: int, device: torch.device, *, random: bool) -> Tensor:
-    """Places in -1..1, (count, P, 2); all frames have the same grid."""
+    """Return points (count, P, 2) in -1..1, random or the same grid for all frames."""
     if random:
         return 2 * torch.rand(count, points, 2, device=device) - 1
     side = max(1, round(points**0.5))
@@ -168,7 +172,7 @@ def _points(count: int, points: int, device: torch.device, *, random: bool) -> T
 
 
 def _uncertain_points(masks: Tensor, labels: Tensor, loss: SetLoss) -> Tensor:
-    """Random places (m, P, 2), most of them the least certain of more: labelled ones with the logit nearest to 0."""
+    """Return random points (m, P, 2), most of them the candidates with the labelled logits nearest to 0."""
     chosen = int(loss.importance * loss.points)
     many = _points(len(masks), int(loss.oversample * loss.points), masks.device, random=True)
     certainty = _values_at(masks[:, None], many)[:, 0].abs()
@@ -179,11 +183,11 @@ def _uncertain_points(masks: Tensor, labels: Tensor, loss: SetLoss) -> Tensor:
 
 
 def _values_at(maps: Tensor, points: Tensor) -> Tensor:
-    """(n, C, h, w) maps at (n, P, 2) places, between pixels bilinearly: (n, C, P)."""
+    """Sample maps (n, C, h, w) at points (n, P, 2) bilinearly, (n, C, P)."""
     return grid_sample(maps, points[:, :, None], align_corners=False)[..., 0]
 
 
 def _labels_at(labels: Tensor, points: Tensor) -> Tensor:
-    """(n, H, W) labels at (n, P, 2) places: (n, P)."""
+    """Sample labels (n, H, W) at points (n, P, 2), nearest neighbour, (n, P)."""
     found = grid_sample(labels[:, None].float(), points[:, :, None], mode="nearest", align_corners=False)
     return found[:, 0, :, 0].long()

@@ -1,4 +1,4 @@
-"""Visual backbones as one module: pictures in, four maps at strides 4, 8, 16, 32 out.
+"""Visual backbones: from images to four feature maps at strides 4, 8, 16, 32.
 
 ResNet (He et al., arXiv 1512.03385), PVT-v2 (Wang et al., arXiv 2106.13797) and Swin (Liu et al., arXiv 2103.14030)
 of transformers; EfficientNet-Lite0 (Tan and Le, arXiv 1905.11946) of :mod:`avseg.nn.efficientnet`.
@@ -24,8 +24,8 @@ VisualName = Literal[
 ]  # fmt: skip
 
 VisualTraining = Literal["full", "fixed_norm", "deep", "frozen"]
-"""Parts of a backbone that are trained: all of it; all but the statistics of its batch norms; of the latter the stages
-with strides 16 and 32 alone; nothing."""
+"""Trained parts of a backbone: ``full``, all of it; ``fixed_norm``, all but the statistics of its batch norms;
+``deep``, of the latter only the stages with strides 16 and 32; ``frozen``, nothing."""
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _DROP_PATH = 0.1
@@ -33,7 +33,7 @@ _DROP_PATH = 0.1
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to build one backbone, and the source of its ImageNet weights."""
+    """Settings of one backbone and the source of its ImageNet weights."""
 
     hub: str
     settings: Mapping[str, Any]
@@ -73,15 +73,15 @@ _RECIPES: dict[str, _Recipe] = {
 
 
 Between = Callable[[int, Tensor], Tensor]
-"""What happens to the map (N, C_i, h_i, w_i) of stage i = 1..4 before the next stage, and the caller, get it."""
+"""Replaces the map (N, C_i, h_i, w_i) of stage i = 1..4, for the next stage and for the caller."""
 
 
 class VisualBackbone(nn.Module):
-    """Four feature maps of a picture, with random weights; reads no file.
+    """Visual backbone with four feature maps and random weights; reads no file.
 
     Args:
         name: One of :data:`VisualName`.
-        training: What of it is trained. Batch norms whose statistics are kept stay in evaluation mode.
+        training: Trained parts. Batch norms with fixed statistics stay in evaluation mode.
 
     Attributes:
         channels: Channels of the maps at strides 4, 8, 16, 32.
@@ -107,7 +107,7 @@ class VisualBackbone(nn.Module):
             self.net, self._walk = EfficientNetLite0(), EfficientNetLite0.walk
         else:
             self.net, self._walk = SwinBackbone(SwinConfig(**settings)), _walk_swin
-            # Each stage has a norm of its own; the classifier's last one would never learn.
+            # Each stage has its own norm; the last norm, of the classifier, would never receive a gradient.
             self.net.swin.layernorm = nn.Identity()
         self.channels: tuple[int, ...] = tuple(self.net.channels)
         self._kind = training
@@ -115,6 +115,7 @@ class VisualBackbone(nn.Module):
         if training == "deep":
             for module in _early(self.net):
                 module.requires_grad_(False)
+        self.train()  # here, because Lightning keeps the mode it finds: fixed batch norms must not update
 
     def train(self, mode: bool = True) -> "VisualBackbone":
         """Set training mode, for the parts of the backbone that are trained."""
@@ -126,11 +127,11 @@ class VisualBackbone(nn.Module):
         return self
 
     def forward(self, frames: Tensor, between: Between | None = None) -> tuple[Tensor, ...]:
-        """Return four maps (N, C_i, H / 2^(i+1), W / 2^(i+1)) of normalised pictures (N, 3, H, W), shallowest first.
+        """Return four maps (N, C_i, H / 2^(i+1), W / 2^(i+1)) of normalised images (N, 3, H, W), shallowest first.
 
         Args:
-            frames: N pictures.
-            between: Changes the map of each stage before the next stage sees it. Swin's are those before its norm.
+            frames: N images.
+            between: Replaces the map of each stage before the next stage; for Swin, the map before the stage's norm.
         """
         if between is None:
             out = self.net(frames)
@@ -178,13 +179,13 @@ def _walk_swin(net: Any, x: Tensor, between: Between) -> Iterator[Tensor]:
 
 
 def _as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, h · w, C) → (N, C, h, w)."""
+    """Reshape (N, h · w, C) to (N, C, h, w)."""
     maps: Tensor = tokens.mT.unflatten(2, size)
     return maps.contiguous()
 
 
 def _original_epsilons(net: nn.Module) -> None:
-    """The PVT-v2 authors divide by √(σ² + 1e-5) in patch embedding and attention, transformers by √(σ² + 1e-6)."""
+    """Set eps of the norms in patch embedding and attention to 1e-5 as in the original; transformers has 1e-6."""
     for name, module in net.named_modules():
         if name.endswith(("patch_embedding.layer_norm", "attention.layer_norm")):
             module.eps = 1e-5
@@ -225,11 +226,11 @@ _SWIN_KEYS: tuple[tuple[str, str], ...] = (
 
 
 def original_source(name: str, key: str) -> Source:
-    """Where a tensor of :class:`VisualBackbone` is in the original authors' files.
+    """Return the location of a tensor of :class:`VisualBackbone` in the files of the original authors.
 
     Args:
-        name: The backbone: ResNet → torchvision's keys, PVT-v2 → its authors' keys, Swin → those transformers has in
-            files, which are older than the ones it has in memory, EfficientNet-Lite0 → EfficientNet-PyTorch's.
+        name: The backbone. The keys are those of torchvision for ResNet, of the authors for PVT-v2, of the files of
+            transformers for Swin (older than its keys in memory), and of EfficientNet-PyTorch for EfficientNet-Lite0.
         key: A key of ``VisualBackbone(name).state_dict()``.
     """
     half = {".key.": 0, ".value.": 1}.get(found[0]) if (found := re.findall(r"\.(?:key|value)\.", key)) else None
@@ -242,5 +243,5 @@ def original_source(name: str, key: str) -> Source:
         return Source(key)
     for pattern, replacement in _RESNET_KEYS if name.startswith("resnet") else _PVT_KEYS:
         key = re.sub(pattern, replacement, key)
-    # "+3" marks a number of ours, counted from 0, that the originals count from 1.
+    # "+3" marks an index that counts from 0 here and from 1 in the original.
     return Source(re.sub(r"\+(\d)", lambda m: str(int(m[1]) + 1), key), half)

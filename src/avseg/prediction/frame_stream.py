@@ -20,7 +20,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -28,26 +28,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from avseg.errors import ConfigError, MediaError, did_you_mean
-from avseg.interface import AVSModel, Clip
+from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import AVSModel
 from avseg.media.container import refuse
-from avseg.media.images import normalise
-from avseg.media.sound import Sound, silence, sound_blocks
 from avseg.media.video import Picture, pictures, probe
-from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at
 from avseg.prediction.regions import Frame, find_regions
+from avseg.prediction.sampling import (
+    USUAL_SIZE,
+    MissingAudio,
+    check_settings,
+    is_number,
+    make_clip,
+    open_sound,
+    sample,
+)
 from avseg.prediction.uncertainty import answered, pack
 
-MissingAudio = Literal["error", "silence"]
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
 
-_CENTRE = torch.tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE])
-"""Centre in seconds of the sound of one patch."""
-_USUAL_FRAMES, _USUAL_SIZE = 5, 224
-"""Of AVSBench, for a model whose card names no data."""
+_USUAL_FRAMES = 5
+"""Samples in a clip of AVSBench, for a model whose card names no data."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,10 @@ class Options:
     silence_gate: float | None = -60.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.fps) and self.fps > 0):
-            raise ConfigError(f"fps must be above 0, got {self.fps}")
-        if self.silence_gate is not None and not math.isfinite(self.silence_gate):
-            raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate}")
-        for name, kind in (("missing_audio", MissingAudio), ("damaged", Damaged), ("show", Show)):
+        check_settings(self.fps, self.missing_audio)
+        if self.silence_gate is not None and not is_number(self.silence_gate):
+            raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
+        for name, kind in (("damaged", Damaged), ("show", Show)):
             if (said := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {said!r}. {did_you_mean(said, choices)}")
 
@@ -111,7 +112,7 @@ class FrameStream:
         self._complain = note if options.damaged == "skip" else _refuse
         self._device = next(model.parameters(), torch.empty(0)).device
         self._waiting: deque[float] = deque()
-        self._sound = self._listen()
+        self._sound = open_sound(path, options.missing_audio, self._complain, note)
 
     def __iter__(self) -> Iterator[Frame]:
         before: _Answer | None = None
@@ -121,20 +122,6 @@ class FrameStream:
         if before is not None:
             yield from self._frames(before, before, until=math.inf)
         self._check_end()
-
-    def _listen(self) -> Sound:
-        blocks = sound_blocks(self._path, self._complain)
-        first = next(blocks, None)
-        if first is not None:
-            return Sound(chain([first], blocks))
-        what = "no sound track" if self.info.sample_rate is None else "a sound track, but nothing in it to decode"
-        if self._options.missing_audio == "error":
-            raise MediaError(
-                f"{self._path} has {what}: give a video with sound, or say missing_audio silence "
-                "(--missing_audio silence) to let the model hear silence"
-            )
-        self._note(f"{self._path.name} has {what}: the model heard silence")
-        return silence()
 
     def _frames(self, before: _Answer, after: _Answer, until: float) -> Iterator[Frame]:
         """The pictures that waited for ``after``."""
@@ -150,15 +137,13 @@ class FrameStream:
 
     def _answers(self) -> Iterator[_Answer]:
         data = self._model.card.get("data") or {}
-        length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", _USUAL_SIZE)
+        length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", USUAL_SIZE)
         samples = sample(self._pictures(), self._options.fps)
         doubting = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):
-            seen = torch.stack([_squashed(picture, size) for _, picture in clip])
-            waves = torch.stack([self._sound.waveform_at(time) for time, _ in clip])
-            heard = torch.cat([log_mel_at(wave, _CENTRE) for wave in waves])
+            inputs, waves = make_clip(clip, self._sound, size)
             with torch.inference_mode():
-                answer = self._model(Clip(normalise(seen)[None], heard[None]).to(self._device), maps=doubting)
+                answer = self._model(inputs.to(self._device), maps=doubting)
                 probabilities = answer.probabilities[0].float().cpu().numpy()
             if self._options.silence_gate is not None:
                 _gate(probabilities, waves, self._options.silence_gate)
@@ -195,36 +180,9 @@ def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> Non
         probabilities[quiet, 0] = 1.0
 
 
-def sample(shown: Iterator[Picture], fps: float) -> Iterator[tuple[float, Picture]]:
-    """The moments to look at, with what is on screen then; the rule is at the top of this file.
-
-    Args:
-        shown: All pictures, in order; there is at least one.
-        fps: Samples per second.
-    """
-    picture = next(shown)
-    start, count = picture.time, 0
-    due = start + 0.5 / fps
-    for following in chain(shown, [None]):
-        until = following.time if following else picture.end
-        while due < until:
-            yield due, picture
-            count = max(count + 1, math.ceil((until - start) * fps - 0.5) - 1)
-            due = start + (count + 0.5) / fps
-        picture = following or picture
-    if not count or picture.time > due - 0.5 / fps:
-        yield picture.time, picture
-
-
 def _blend(before: NDArray[np.float32], after: NDArray[np.float32], share: float) -> NDArray[np.float32]:
     return before + (after - before) * np.float32(share)
 
 
 def _refuse(message: str) -> None:
     refuse(f"{message}: copy it again, or say damaged skip (--damaged skip) to leave that part out")
-
-
-def _squashed(picture: Picture, size: int | tuple[int, int]) -> Tensor:
-    """(h, w, 3) uint8."""
-    image = torch.from_numpy(picture.rgb()).movedim(-1, 0)[None]
-    return interpolate(image, size=size, mode="bilinear", antialias=True)[0].movedim(0, -1)

@@ -15,13 +15,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from avseg.checkpoints.store import load
-from avseg.errors import ConfigError
+from avseg.devices import move
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
+from avseg.media.container import video_path
 from avseg.outputs import choose_outputs, patterns, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, MissingAudio, Options, Show
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
+from avseg.prediction.sampling import MissingAudio
 from avseg.progress import seconds_bar
 
 _ROWS = 20
@@ -30,7 +32,7 @@ _ROWS = 20
 
 def predict(
     video: str | Path,
-    model: str | Path | AVSModel = "tiny",
+    model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
     device: str = "cpu",
@@ -50,7 +52,7 @@ def predict(
         model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
             mode on ``device``.
         fps: Samples per second of video.
-        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …
+        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, refuse (``"error"``), or let the model hear ``"silence"``.
         damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
             (``"skip"``).
@@ -67,9 +69,10 @@ def predict(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
+    path = video_path(video)
     network = _ready(model, device)
     notes: list[str] = []
-    frame_stream = FrameStream(Path(video), network, options, notes.append)
+    frame_stream = FrameStream(path, network, options, notes.append)
     frames: list[Frame] = []
     with seconds_bar("listening", frame_stream.info.duration, shown=progress) as reached:
         for frame in frame_stream:
@@ -80,7 +83,7 @@ def predict(
     if show == "masks":
         del settings["show"]  # what is always shown needs no record
     return Result(
-        Path(video),
+        path,
         frame_stream.info.size,
         class_names(network),
         frames,
@@ -93,7 +96,7 @@ def predict(
 
 def stream(
     video: str | Path,
-    model: str | Path | AVSModel = "tiny",
+    model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
     device: str = "cpu",
@@ -125,7 +128,7 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
-    return iter(FrameStream(Path(video), _ready(model, device), options, note))
+    return iter(FrameStream(video_path(video), _ready(model, device), options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -139,7 +142,7 @@ def class_names(model: AVSModel) -> tuple[str, ...]:
 def predict_command(
     video: Path,
     output: Path | None = None,
-    model: str = "tiny",
+    model: str = "small",
     fps: float = 1.0,
     device: str = "cpu",
     missing_audio: MissingAudio = "error",
@@ -156,7 +159,7 @@ def predict_command(
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg if left out.
         model: Bundled name, folder or Hub id of the model.
         fps: How many times per second of video the model looks and listens.
-        device: Where the model runs: cpu, cuda, mps.
+        device: Where the model runs: cpu, cuda, mps, or auto for the fastest one.
         missing_audio: Without a sound track, refuse (error) or let the model hear silence.
         damaged: Where the file cannot be decoded, refuse (error) or skip that part.
         show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
@@ -189,12 +192,7 @@ def predict_command(
 
 
 def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
-    network = model if isinstance(model, AVSModel) else load(model)
-    try:
-        return network.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch's ways of saying that there is no such device
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"device {device!r} cannot be used ({reason}): try cpu") from error
+    return move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
 
 
 def _report(result: Result, folder: Path, elapsed: float) -> None:

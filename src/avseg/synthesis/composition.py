@@ -65,11 +65,14 @@ class Composer:
         stock: Photographs and cut-outs.
         size: Width and height of the pictures.
         weights: Class name → factor of its probability to be shown.
+        picture_weights: Beginning of a file's name → factor of its probability among the pictures of its class.
     """
 
-    def __init__(self, stock: Stock, size: tuple[int, int], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, stock: Stock, size: tuple[int, int], weights: Mapping[str, float], picture_weights: Mapping[str, float]
+    ) -> None:
         self.stock, self.size = stock, size
-        self.weights = weights
+        self.weights, self._picture_weights = weights, picture_weights
         self._photos = self._chances({n: len(p) for n, p in stock.photos.items()})
         self._cutouts = self._chances(
             {n: len(stock.cutouts.get(n, ())) + len(stock.photos.get(n, ())) for n in stock.classes}
@@ -104,15 +107,21 @@ class Composer:
         shown: list[int] = []
         for left, top, right, bottom in boxes:
             number = _pick(rng, self._photos, without=shown)
-            photos = self.stock.photos[number]
-            photo = photos[int(rng.integers(len(photos)))]
+            photo = self._picture(rng, self.stock.photos[number])
             scene.files.append(photo.file)
             picture, labels = _cropped(rng, self.stock.planes(photo), number, (right - left, bottom - top))
             shown += np.unique(labels).tolist()
             scene.setting.image.paste(picture, (left, top))
-            who = self._numbered(scene, labels)
-            if scene.setting.who is not None:
-                scene.setting.who.paste(Image.fromarray(who), (left, top))
+            instances = self._numbered(scene, labels)
+            if scene.setting.instances is not None:
+                scene.setting.instances.paste(Image.fromarray(instances), (left, top))
+
+    def _picture(self, rng: np.random.Generator, pictures: Sequence[Photo]) -> Photo:
+        """Return one of the pictures of a class."""
+        factors = self._picture_weights.items()
+        names = [picture.file.rsplit("/", 1)[-1] for picture in pictures]
+        weights = np.array([next((f for start, f in factors if name.startswith(start)), 1.0) for name in names])
+        return pictures[int(rng.choice(len(pictures), p=weights / weights.sum()))]
 
     def _numbered(self, scene: Composition, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return labels as numbers of new objects; those too small to see are ignored."""
@@ -149,7 +158,7 @@ class Composer:
         """Return a cut-out of a class with a soft border and sometimes a shadow."""
         ready, photos = self.stock.cutouts.get(number, ()), self.stock.photos.get(number, ())
         stamp = bool(ready) and (not photos or rng.random() < max(0.35, len(ready) / (len(ready) + len(photos))))
-        chosen: Photo = (ready if stamp else photos)[int(rng.integers(len(ready if stamp else photos)))]
+        chosen = self._picture(rng, ready if stamp else photos)
         planes = self.stock.planes(chosen)
         image = Image.fromarray(np.ascontiguousarray(planes), "RGBA") if stamp else _cut_from(rng, planes, number)
         if image is None:
@@ -166,10 +175,10 @@ class Composer:
         size = float(rng.uniform(0.25, 1.0)) * _LARGEST_SHARE
         x, y = (float(v) for v in rng.uniform(0.15, 0.85, 2))
         person = next((k + 1 for k, c in enumerate(scene.classes[:-1]) if self.stock.classes[c].name == "person"), None)
-        if person is not None and scene.setting.who is not None and rng.random() < 0.7:
-            box = scene.setting.who.point([int(v == person) * 255 for v in range(256)]).getbbox()
+        if person is not None and scene.setting.instances is not None and rng.random() < 0.7:
+            box = scene.setting.instances.point([int(v == person) * 255 for v in range(256)]).getbbox()
             if box is not None:
-                x, y, size = _held(rng, box, scene.setting.who.size)
+                x, y, size = _held(rng, box, scene.setting.instances.size)
         moves = 0.0 if rng.random() < 0.5 else 1.0
         dx, dy, growth, turn = (float(v) * moves for v in rng.uniform(-1, 1, 4) * (0.12, 0.08, 0.1, 8.0))
         return image, Pose(x, y, size, float(rng.normal(0, 8))), (dx, dy, growth, turn)
@@ -196,7 +205,7 @@ class Composer:
                 for layer in scene.layers
             ]
             shots.append(camera.shoot(scene.setting, actors, part))
-        return np.stack([finish(picture) for picture, _ in shots]), np.stack([who for _, who in shots])
+        return np.stack([finish(picture) for picture, _ in shots]), np.stack([instances for _, instances in shots])
 
 
 def _pick(rng: np.random.Generator, chances: Mapping[int, float], without: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""A user's pictures and masks, as things that can be cut out."""
+"""Cut objects out of the user's images with their masks."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,19 +17,19 @@ from avseg.synthesis.sprites.canvas import CutOut
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SMALLEST_SHARE, _SMALLEST_SIDE = 0.01, 24
-"""Of the picture, and in pixels: what is smaller is not worth cutting out."""
-_ORIENTATION, _LYING = 0x0112, (5, 6, 7, 8)
-"""EXIF tag, and its values for pictures whose sides must be swapped."""
+"""Smallest area, as part of the image, and smallest side in pixels of a cut-out."""
+_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)
+"""EXIF tag, and its values for images with width and height swapped."""
 
 
 class Thing(NamedTuple):
-    """One connected piece of one class in one picture.
+    """One connected component of one class in one image.
 
     Attributes:
-        image: The picture.
-        mask: Its mask.
-        name: Class.
-        value: The mask's value for the class; None when any value but 0 and 255 is.
+        image: The image file.
+        mask: Its mask file.
+        name: Class name.
+        value: Mask value of the class; None if all values but 0 and 255 have this class.
         box: Left, top, right, bottom in pixels.
     """
 
@@ -41,13 +41,13 @@ class Thing(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture and what is in it.
+    """An image and its labelled objects.
 
     Attributes:
-        image: The file.
-        mask: Its mask.
-        values: Mask value → class, of all that is in it; the value None stands for any but 0 and 255.
-        things: What is large enough to be cut out.
+        image: The image file.
+        mask: Its mask file.
+        values: Mask value → class name of all labels in it; the value None stands for all but 0 and 255.
+        things: Objects that are large enough to be cut out.
     """
 
     image: Path
@@ -57,15 +57,15 @@ class Picture(NamedTuple):
 
     @property
     def classes(self) -> set[str]:
-        """All its classes."""
+        """Return the names of all its classes."""
         return set(self.values.values())
 
 
 def read_classes(path: Path) -> dict[int, str]:
-    """Mask value → class from a CSV with the columns ``mask_value`` and ``class``.
+    """Read mask value → class name from a CSV with the columns ``mask_value`` and ``class``.
 
     Raises:
-        DataError: When it cannot be read, or a row is wrong.
+        DataError: When it cannot be read, or a row is not valid.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -78,30 +78,32 @@ def read_classes(path: Path) -> dict[int, str]:
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in a folder and below, in order of their names.
+    """List the images in a folder and its subfolders, in order of their names.
 
     Raises:
-        DataError: When there is no such folder, or no picture in it.
+        DataError: When there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}: give a folder of pictures")
+        raise DataError(f"no folder {folder}: give a folder of images")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _PICTURES)
     if not found:
-        raise DataError(f"no pictures in {folder}: expected {', '.join(_PICTURES)}")
+        raise DataError(f"no images in {folder}: expected {', '.join(_PICTURES)}")
     return found
 
 
-def open_album(files: Iterable[Path], images: Path, masks: Path, names: Mapping[int, str] | None) -> Iterator[Picture]:
-    """What is in each picture.
+def find_objects(
+    files: Iterable[Path], images: Path, masks: Path, names: Mapping[int, str] | None
+) -> Iterator[Picture]:
+    """Find the objects in each image.
 
     Args:
-        files: Pictures below ``images``.
-        images: Folder of pictures.
+        files: Images below ``images``.
+        images: Folder of images.
         masks: Folder of masks: ``images/a/b.jpg`` has ``masks/a/b.png``, values are classes.
-        names: Class of each mask value; None when the folder right below ``images`` names the class.
+        names: Class name of each mask value; None if the first subfolder of ``images`` is the class name.
 
     Raises:
-        DataError: When a mask is missing, does not fit its picture, or holds a value without a name.
+        DataError: When a mask is missing, does not fit its image, or holds a value without a name.
     """
     if not masks.is_dir():
         raise DataError(f"no folder {masks}: give the folder of masks")
@@ -109,7 +111,7 @@ def open_album(files: Iterable[Path], images: Path, masks: Path, names: Mapping[
         relative = image.relative_to(images)
         mask = (masks / relative).with_suffix(".png")
         if names is None and len(relative.parts) < 2:
-            raise DataError(f"which class does {image} show? Sort pictures into folders, or give --classes FILE.csv")
+            raise DataError(f"{image} has no class: sort images into one folder per class, or give --classes FILE.csv")
         if not mask.is_file():
             raise DataError(f"{image} has no mask: expected {mask}")
         labels, size = read_labels(mask), _upright_size(image)
@@ -124,7 +126,7 @@ def open_album(files: Iterable[Path], images: Path, masks: Path, names: Mapping[
 def _classes(
     mask: Path, labels: NDArray[np.uint8], names: Mapping[int, str] | None, folder: str
 ) -> dict[int | None, str]:
-    """Mask value → class of what is in a mask; without ``names`` all values are the folder's class."""
+    """Return mask value → class name of the values in a mask; without ``names`` all have the folder's class."""
     present = [int(v) for v in np.unique(labels) if v not in (0, IGNORE)]
     if names is None:
         return {None: folder} if present else {}
@@ -144,12 +146,12 @@ def _things(image: Path, mask: Path, labels: NDArray[np.uint8], name: str, value
 
 
 def inside(labels: NDArray[np.uint8], value: int | None) -> NDArray[np.bool_]:
-    """Where the pixels of ``value`` are; None takes every label but background and 255."""
+    """Return the mask of the pixels of ``value``; None for all labels but background and 255."""
     return np.asarray((labels != 0) & (labels != IGNORE) if value is None else labels == value)
 
 
 def cut_out(thing: Thing, px: int) -> CutOut:
-    """The thing without its surroundings, its longer side ``px`` pixels, with a soft edge."""
+    """Return an object without its background, with a longer side of ``px`` pixels and a soft edge."""
     labels = read_labels(thing.mask)
     left, top, right, bottom = thing.box
     pieces, _ = ndimage.label(inside(labels, thing.value)[top:bottom, left:right])
@@ -166,7 +168,7 @@ def cut_out(thing: Thing, px: int) -> CutOut:
 def _upright_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
-            lies = file.getexif().get(_ORIENTATION) in _LYING
-            return (file.height, file.width) if lies else (file.width, file.height)
+            rotated = file.getexif().get(_ORIENTATION) in _ROTATED
+            return (file.height, file.width) if rotated else (file.width, file.height)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+        raise DataError(f"cannot read {path} as an image: {error}") from None

@@ -1,4 +1,4 @@
-"""A user's sound files: found by folder, read by PyAV, made to sound without long pauses."""
+"""The user's audio files: found by folder, read by PyAV, with long pauses removed."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -12,23 +12,23 @@ from avseg.mel import SAMPLE_RATE
 
 _SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".mp4", ".mkv", ".webm")
 _SILENT = 1e-4
-"""-80 dB."""
+"""Peak of a silent file: -80 dB."""
 _WINDOW = SAMPLE_RATE // 20
-"""Loudness is judged in pieces of 50 ms."""
+"""Samples of a window in which the level is measured: 50 ms."""
 _QUIET = 0.1
-"""Pieces below this part of the loudest (-20 dB) are pauses."""
+"""Windows below this part of the loudest (-20 dB) are pauses."""
 _PAUSE = 4
-"""Pieces that stay of a pause: 0.2 s."""
+"""Windows that are kept of a pause: 0.2 s."""
 
 
 def find_sounds(folder: Path) -> dict[str, list[Path]]:
-    """Name of each folder below → its sound files.
+    """Return the audio files of each subfolder, by its name.
 
     Raises:
-        DataError: When there is no such folder, or nothing in it.
+        DataError: When there is no such folder, or no audio file in it.
     """
     if not folder.is_dir():
-        raise DataError(f"no folder {folder}: give a folder that holds one folder of sounds per class")
+        raise DataError(f"no folder {folder}: give a folder with one subfolder of sounds per class")
     found = {
         below.name: sorted(p for p in below.rglob("*") if p.suffix.lower() in _SOUNDS)
         for below in sorted(folder.iterdir())
@@ -41,7 +41,7 @@ def find_sounds(folder: Path) -> dict[str, list[Path]]:
 
 @lru_cache(maxsize=256)
 def waveform_without_pauses(path: Path) -> NDArray[np.float32]:
-    """:func:`read_sound` without long pauses, so that it is heard in any second; peak 1.
+    """Read a waveform and remove long pauses, so that every second has sound; peak 1.
 
     Raises:
         DataError: When it cannot be read, or is silent.
@@ -49,18 +49,18 @@ def waveform_without_pauses(path: Path) -> NDArray[np.float32]:
     wave = read_sound(path)
     peak = float(np.abs(wave).max(initial=0.0))
     if peak < _SILENT:
-        raise DataError(f"{path} is silent: remove it, it would label a thing that nobody hears")
+        raise DataError(f"{path} is silent: remove it, it would label an inaudible object as sounding")
     count = max(1, len(wave) // _WINDOW)
-    pieces = np.resize(wave, count * _WINDOW).reshape(count, _WINDOW)
-    loud = np.sqrt((pieces**2).mean(1))
-    # how many quiet pieces in a row there are up to each piece
+    windows = np.resize(wave, count * _WINDOW).reshape(count, _WINDOW)
+    level = np.sqrt((windows**2).mean(1))
+    # number of consecutive quiet windows up to each window
     place = np.arange(count)
-    since = place - np.maximum.accumulate(np.where(loud > _QUIET * loud.max(), place, -_PAUSE - 1))
-    return np.asarray(pieces[since <= _PAUSE].reshape(-1) / peak)
+    since = place - np.maximum.accumulate(np.where(level > _QUIET * level.max(), place, -_PAUSE - 1))
+    return np.asarray(windows[since <= _PAUSE].reshape(-1) / peak)
 
 
 def looped_waveform(path: Path, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """``count`` samples of a recording from a random place on, repeated where it is short."""
+    """Return ``count`` samples of a recording from a random offset, repeated if it is shorter."""
     wave = waveform_without_pauses(path).astype(np.float64)
     start = int(rng.integers(len(wave)))
     return np.resize(np.roll(wave, -start), count)

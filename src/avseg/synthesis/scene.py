@@ -1,7 +1,7 @@
-"""The composer: puts the pictures and sounds of a stock into a scene, and knows who sounds where.
+"""Compose the images and sounds of a stock into a scene with frames, waveform and masks.
 
-It serves the drawn things of :mod:`avseg.data.synthetic` and the photographs of ``avseg data compose`` alike;
-both are a :class:`Stock`.
+Used for the rendered objects of :mod:`avseg.data.synthetic` and the photographs of ``avseg data compose``; both are a
+:class:`Stock`.
 """
 
 from collections.abc import Sequence
@@ -20,41 +20,41 @@ from avseg.synthesis.stage import Actor, Camera, Setting, place, setting_size, s
 
 _TRIES = 5
 _SEEN = 0.004
-"""Part of the picture a thing must show in every frame; else the scene is staged again."""
+"""Smallest visible part of the frame of every visible object; otherwise the scene is staged again."""
 _TWIN_SEEN = 0.03
-"""The same of each of two that are to be told apart."""
+"""The same for each object of a similar pair."""
 
 
 class Stock(Protocol):
-    """Where the pictures and sounds of a scene come from."""
+    """Source of the images and sounds of a scene."""
 
     def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
-        """A thing of that class, its longer side about ``px`` pixels."""
+        """Return an object of that class, its longer side about ``px`` pixels."""
 
     def sound(self, label: int, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """``count`` samples of that class at 16 kHz without a long pause, peak 1."""
+        """Return ``count`` samples of that class at 16 kHz without a long pause, peak 1."""
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-        """An RGB picture of that size."""
+        """Return an RGB image of that size."""
 
     def clutter(self, rng: np.random.Generator, px: int) -> Image.Image:
-        """A thing of no class, RGBA."""
+        """Return an object without a class, RGBA."""
 
     def finish(self, rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The frames (T, H, W, 3) as a camera would record them."""
+        """Return the frames (T, H, W, 3) with the effects of a camera."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip with everything that is known about it. A things, T frames at k + 0.5 s, H × W pixels.
+    """A clip with its objects. A objects, T frames at k + 0.5 s, H × W pixels.
 
     Attributes:
         frames: (T, H, W, 3) uint8.
         waveform: (T · 16000,) float32 at 16 kHz.
-        instances: (T, H, W) uint8; 0 nothing of a class, a + 1 where thing a is seen in front, 255 unknown.
-        labels: Class of each thing.
-        seen: Whether each thing is in the picture; if not, it is only heard.
-        sounds: (A, T) bool: thing a sounds in frame t's second.
+        instances: (T, H, W) uint8; a + 1 where object a is visible, 0 without an object of a class, 255 unknown.
+        labels: Class of each object.
+        seen: Whether each object is visible; if not, it is off screen but audible.
+        sounds: (A, T) bool: object a sounds in the second of frame t.
     """
 
     frames: NDArray[np.uint8]
@@ -66,7 +66,7 @@ class Scene:
 
     @property
     def masks(self) -> NDArray[np.int64]:
-        """(T, H, W) class label where a thing is seen that sounds, 255 where that is unknown, else 0."""
+        """Return (T, H, W) class labels of visible sounding objects, 255 where unknown, else 0."""
         table = np.zeros((len(self.frames), 256), dtype=np.int64)
         table[:, 1 : len(self.labels) + 1] = self.sounds.T * np.asarray(self.labels, dtype=np.int64)
         table[:, IGNORE] = IGNORE
@@ -83,17 +83,17 @@ def stage(
     *,
     twins: bool = False,
 ) -> Scene:
-    """Stage the roles: draw, place, move, occlude, sound.
+    """Render a scene: place, move and occlude the objects, and mix their sounds.
 
     Args:
-        stock: Pictures and sounds.
-        roles: Who is seen and who sounds when.
-        rng: Source of chance.
+        stock: Source of images and sounds.
+        roles: Visibility and sounding seconds of each object.
+        rng: Random generator.
         height: H.
         width: W.
-        setting: A picture that shows all who are seen, role k as number k + 1; left out, a background of the stock
-            before which they are placed.
-        twins: Roles 0 and 1 are seen equally large, and well; only before a background of the stock.
+        setting: Image that already shows all visible objects, role k as number k + 1; None for a background of the
+            stock before which they are placed.
+        twins: Show roles 0 and 1 equally large and clearly; only with a background of the stock.
     """
     seconds = len(roles[0].sounds)
     for _ in range(1 if setting else _TRIES):
@@ -124,23 +124,23 @@ def _render(
     setting: Setting | None,
     twins: bool,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Frames (T, H, W, 3) and instances (T, H, W) of one staging."""
+    """Return frames (T, H, W, 3) and instances (T, H, W) of one random arrangement."""
     camera, actors = Camera(rng, size), list[Actor]()
     if setting is None:
         setting = Setting(stock.background(rng, *setting_size(size)))
-        actors = _cast(stock, roles, rng, min(size), twins)
+        actors = _actors(stock, roles, rng, min(size), twins)
         behind = [still(rng, stock.clutter, min(size), 0.4) for _ in range(int(rng.integers(0, 4)))]
         before = [still(rng, stock.clutter, min(size), 0.3) for _ in range(int(rng.random() < 0.25))]
         actors = [*behind, *actors, *before]
     shots = [camera.shoot(setting, actors, k / max(1, seconds - 1)) for k in range(seconds)]
-    return np.stack([frame for frame, _ in shots]), np.stack([who for _, who in shots])
+    return np.stack([frame for frame, _ in shots]), np.stack([instances for _, instances in shots])
 
 
-def _cast(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, side: int, twins: bool) -> list[Actor]:
-    """The things that are seen, placed one beside the other, the furthest first."""
+def _actors(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, side: int, twins: bool) -> list[Actor]:
+    """Place the visible objects side by side; return them from back to front."""
     seen = [(a + 1, role.label) for a, role in enumerate(roles) if role.seen]
     if twins and rng.random() < 0.5:
-        # The first is free to stand anywhere; where it stands must not tell which of the two sounds.
+        # The first object is placed freely; the positions must not reveal which of the two sounds.
         seen[:2] = seen[1::-1]
     largest = (1.1, 0.95, 0.78, 0.65)[min(len(seen), 4) - 1]
     actors: list[Actor] = []

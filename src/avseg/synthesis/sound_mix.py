@@ -1,4 +1,4 @@
-"""The sound of a scene: every voice in the same room, at its own level, in its own seconds."""
+"""Mix the waveform of a scene: each source with its own level and sounding seconds, all in one simulated room."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,18 +10,18 @@ from avseg.mel import SAMPLE_RATE
 from avseg.synthesis.script import Role
 
 _FADE = 160
-"""Samples in which a sound swells and ends, within its seconds: 10 ms."""
+"""Samples of the fade-in and fade-out within the sounding seconds: 10 ms."""
 
-Voice = Callable[[int, np.random.Generator, int], NDArray[np.float64]]
+Source = Callable[[int, np.random.Generator, int], NDArray[np.float64]]
 
 
-def mix(voice: Voice, roles: Sequence[Role], rng: np.random.Generator, seconds: int) -> NDArray[np.float32]:
-    """(seconds · 16000,) float32: the roles' sounds over a noise floor, peak at most 1.
+def mix(source: Source, roles: Sequence[Role], rng: np.random.Generator, seconds: int) -> NDArray[np.float32]:
+    """Return the mixed sounds of the roles over a noise floor, (seconds · 16000,) float32, peak at most 1.
 
     Args:
-        voice: Makes the sound of a label: (label, rng, samples) → samples, peak 1.
-        roles: Who sounds when.
-        rng: Source of chance.
+        source: Returns the sound of a label: (label, rng, samples) → samples, peak 1.
+        roles: Sounding seconds of each object.
+        rng: Random generator.
         seconds: Length.
     """
     count = seconds * SAMPLE_RATE
@@ -29,14 +29,14 @@ def mix(voice: Voice, roles: Sequence[Role], rng: np.random.Generator, seconds: 
     out = 10.0 ** rng.uniform(-4.0, -2.5) * floor / floor.std()
     room = room_response(rng)
     for role in roles:
-        wave = oaconvolve(voice(role.label, rng, count), room)[:count]
+        wave = oaconvolve(source(role.label, rng, count), room)[:count]
         level = 10.0 ** rng.uniform(-0.9, -0.2) / max(float(np.abs(wave).max()), 1e-9)
         out += level * wave * _gate(role.sounds)
     return np.asarray(out / max(1.0, float(np.abs(out).max())), dtype=np.float32)
 
 
 def room_response(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Impulse response of a room and a microphone: an echo of random length and strength, a random tilt."""
+    """Return the impulse response of a room and a microphone: reverberation of random length and level, random tilt."""
     length = int(rng.uniform(0.01, 0.25) * SAMPLE_RATE)
     echo = rng.standard_normal(length) * np.exp(-6.0 * np.arange(length) / length)
     echo *= rng.uniform(0.0, 0.6) / np.sqrt((echo**2).sum())
@@ -45,7 +45,7 @@ def room_response(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _gate(sounds: Sequence[bool]) -> NDArray[np.float64]:
-    """1 in the seconds of sound, 0 outside, with fades that lie within."""
+    """Return the gain per sample: 1 in the sounding seconds, 0 outside, with fades inside them."""
     gate = np.repeat(np.asarray(sounds, dtype=np.float64), SAMPLE_RATE)
     ramp = np.arange(_FADE) / _FADE
     for k in range(1, len(sounds)):

@@ -1,4 +1,4 @@
-"""Where things stand and move in a scene, and the camera that looks at them."""
+"""Position and motion of the objects in a scene, and of the camera."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from PIL import Image
 from avseg.synthesis.sprites.canvas import CutOut
 
 _OPAQUE = [0] * 128 + [255] * 128
-"""A pixel belongs to whom it shows by half or more."""
+"""Alpha threshold: a pixel belongs to an object with an opacity of half or more."""
 _MARGIN, _VIEW = 1.3, 1.25
-"""A setting is this much larger than the picture; the camera sees this part of it, without its zoom: 1 / 1.25."""
+"""Size of a setting relative to the frame, and of a setting to the part of it in view at zoom 1."""
 _CLOSER = 1.3
-"""What is rooted is nearer to us: this much larger. What is slim is larger, too, to be as easy to see."""
+"""Factor of the size of objects at the lower edge, which are closer to the camera."""
 
 
 class Pose(NamedTuple):
-    """Centre and longer side in parts of the picture (the side: of its shorter edge), and a turn in degrees."""
+    """Centre and longer side in parts of the frame (the side: of its shorter edge), and a rotation in degrees."""
 
     x: float
     y: float
@@ -27,7 +27,7 @@ class Pose(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """A picture that moves from one pose to another. Number 0 belongs to no class."""
+    """An image that moves from one pose to another. Number 0 has no class."""
 
     number: int
     image: Image.Image
@@ -36,25 +36,27 @@ class Actor(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is behind the actors.
+    """Background of a scene, which may contain objects.
 
     Attributes:
         image: RGB, of :func:`setting_size`.
-        who: Of the same size, mode L: the numbers of things that are part of the setting, 0 elsewhere; None for
-            none.
+        instances: Numbers of the objects in the background, 0 elsewhere; mode L, same size; None without objects.
     """
 
     image: Image.Image
-    who: Image.Image | None = None
+    instances: Image.Image | None = None
 
 
 def setting_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of a setting that leaves the camera room to move, for pictures of this width and height."""
+    """Return width and height of a setting for frames of this width and height, with a margin for camera motion."""
     return round(size[0] * _MARGIN), round(size[1] * _MARGIN)
 
 
 def place(rng: np.random.Generator, number: int, thing: CutOut, size: float, others: Sequence[Actor]) -> Actor:
-    """A thing on the best of a few random spots, where it and the others stay visible."""
+    """Place an object at the random position, out of 12, that overlaps least with the others.
+
+    Narrow objects are enlarged, so that they are as visible as others.
+    """
     image = thing.image if rng.random() < 0.5 else thing.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     size *= (_CLOSER if thing.rooted else 1.0) * (max(image.size) / min(image.size)) ** 0.3
     wide, tall = (size * edge / max(image.size) for edge in image.size)
@@ -74,7 +76,7 @@ def place(rng: np.random.Generator, number: int, thing: CutOut, size: float, oth
 
 
 def _spot(rng: np.random.Generator, wide: float, tall: float, rooted: bool) -> tuple[float, float]:
-    """A centre for a thing of that width and height, most of it inside the picture."""
+    """Sample a centre for an object of that width and height, with most of it inside the frame."""
     right, down = max(0.0, 0.5 - wide * 0.4), max(0.0, 0.5 - tall * 0.4)
     x, y = 0.5 + float(rng.uniform(-1, 1)) * right, 0.5 + float(rng.uniform(-1, 1)) * down
     return (x, 1.02 - tall * float(rng.uniform(0.4, 0.5))) if rooted else (x, y)
@@ -83,18 +85,18 @@ def _spot(rng: np.random.Generator, wide: float, tall: float, rooted: bool) -> t
 def still(
     rng: np.random.Generator, draw: Callable[[np.random.Generator, int], Image.Image], side: int, largest: float
 ) -> Actor:
-    """Clutter somewhere."""
+    """Place clutter at a random position, without motion."""
     size = float(rng.uniform(0.1, largest))
     pose = Pose(float(rng.random()), float(rng.random()), size, 0.0)
     return Actor(0, draw(rng, max(6, round(size * side))), pose, pose)
 
 
 class Camera:
-    """Looks at a setting larger than its picture, pans and zooms a little.
+    """Camera with a small random pan and zoom over a setting that is larger than the frame.
 
     Args:
-        rng: Source of chance.
-        size: Width and height of the picture.
+        rng: Random generator.
+        size: Width and height of the frame.
     """
 
     def __init__(self, rng: np.random.Generator, size: tuple[int, int]) -> None:
@@ -109,14 +111,14 @@ class Camera:
     def shoot(
         self, setting: Setting, actors: Sequence[Actor], part: float
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Picture (H, W, 3) and who is seen in front (H, W), when this part of the clip is over."""
+        """Render the frame (H, W, 3) and the number of the object at each pixel (H, W) at this part of the clip."""
         view: list[float] = (self._first * (1 - part) + self._last * part).tolist()
         pan_x, pan_y, zoom = view
         box = _window(setting.image.size, pan_x, pan_y, zoom)
         picture = setting.image.resize(self.size, Image.Resampling.BILINEAR, box=box).convert("RGBA")
-        who = Image.new("L", self.size)
-        if setting.who:
-            who = setting.who.resize(self.size, Image.Resampling.NEAREST, box=box)
+        instances = Image.new("L", self.size)
+        if setting.instances:
+            instances = setting.instances.resize(self.size, Image.Resampling.NEAREST, box=box)
         for number, image, first, last in actors:
             x, y, size, angle = (a * (1 - part) + b * part for a, b in zip(first, last, strict=True))
             stamp = _turned(image, size * zoom * min(self.size), angle)
@@ -124,15 +126,15 @@ class Camera:
             top = round((0.5 + (y - 0.5 + pan_y) * zoom) * self.size[1] - stamp.height / 2)
             alpha = stamp.getchannel("A")
             picture.paste(stamp, (left, top), alpha)
-            who.paste(number, (left, top), alpha.point(_OPAQUE))
-        return np.asarray(picture.convert("RGB")), np.asarray(who)
+            instances.paste(number, (left, top), alpha.point(_OPAQUE))
+        return np.asarray(picture.convert("RGB")), np.asarray(instances)
 
 
 def _window(size: tuple[int, int], pan_x: float, pan_y: float, zoom: float) -> tuple[float, float, float, float]:
-    """The part of a setting that is seen: left, top, right, bottom."""
+    """Return the part of a setting in view: left, top, right, bottom."""
     width, height = size
     wide, tall = width / (_VIEW * zoom), height / (_VIEW * zoom)
-    # the setting is further away than the things and so moves less
+    # parallax: the setting is further away than the objects and moves less
     left, top = (width - wide) / 2 - 0.6 * pan_x * wide, (height - tall) / 2 - 0.6 * pan_y * tall
     return max(0.0, left), max(0.0, top), min(float(width), left + wide), min(float(height), top + tall)
 

@@ -313,7 +313,7 @@ def _cutout(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
                 raise DataError(f"{path} has no alpha channel: a cut-out needs one")
             picture = file.convert("RGBA")
     except OSError as error:
-        raise DataError(f"{path} is not a picture that can be read: {error}") from None
+        raise DataError(f"cannot read {path} as an image: {error}") from None
     box = picture.getchannel("A").point([0] * 32 + [255] * 224).getbbox()
     if box is None:
         raise DataError(f"{path} is transparent everywhere")

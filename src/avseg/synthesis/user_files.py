@@ -1,4 +1,4 @@
-"""Everything a composition is made of: the user's files, matched by class and divided among the splits."""
+"""The user's files for a composition, matched by class and divided among the splits."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,18 +8,18 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from avseg.errors import DataError, did_you_mean
-from avseg.synthesis.cutouts import Picture, Thing, find_pictures, open_album, read_classes
+from avseg.synthesis.cutouts import Picture, Thing, find_objects, find_pictures, read_classes
 from avseg.synthesis.recordings import find_sounds, waveform_without_pauses
 from avseg.synthesis.user_stock import Collected, share_out, source_of
 
 
 class Material(NamedTuple):
-    """What there is.
+    """Files to compose clips from.
 
     Attributes:
-        pictures: What is in each picture.
-        sounds: Class → recordings; for a folder that is no picture's class, the folder's name.
-        backgrounds: Pictures without anything that sounds in this data set.
+        pictures: Images with their objects.
+        sounds: Class name → recordings; the folder's name for a folder without a class in the images.
+        backgrounds: Images without objects that sound in this data set.
     """
 
     pictures: list[Picture]
@@ -28,20 +28,20 @@ class Material(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Label - 1 → class: first what is both seen and heard, then what is only seen, then what is only heard."""
+        """Return label - 1 → class: first classes with images and sounds, then only with images, then only sounds."""
         seen = {thing.name for picture in self.pictures for thing in picture.things}
-        heard = set(self.sounds)
-        return [*sorted(seen & heard), *sorted(seen - heard), *sorted(heard - seen)]
+        audible = set(self.sounds)
+        return [*sorted(seen & audible), *sorted(seen - audible), *sorted(audible - seen)]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Label → name for the labels a mask can hold."""
+        """Return label → name of the labels in masks."""
         seen = {thing.name for picture in self.pictures for thing in picture.things}
         return ("background", *sorted(seen & set(self.sounds)))
 
     @property
     def files(self) -> list[Path]:
-        """All files."""
+        """Return all files."""
         pictures = (path for picture in self.pictures for path in (picture.image, picture.mask))
         sounds = (path for paths in self.sounds.values() for path in paths)
         return sorted({*pictures, *sounds, *self.backgrounds})
@@ -53,26 +53,27 @@ def gather(
     """Find, read and match the files.
 
     Args:
-        images: Folder of pictures.
+        images: Folder of images.
         masks: Folder of their masks.
-        sounds: Folder with a folder of recordings per class.
+        sounds: Folder with one subfolder of recordings per class.
         classes: CSV of mask values and classes, or None.
-        pairs: ``class=folder,...`` where names differ.
-        backgrounds: Folder of pictures to stand before, or None: those of ``images`` that show nothing that sounds.
-        bar: Shows how far it is.
+        pairs: ``class=folder,...`` for names that differ.
+        backgrounds: Folder of background images; None for the images in ``images`` without sounding objects.
+        bar: Progress bar.
 
     Raises:
-        DataError: When anything is missing, cannot be read or does not fit.
+        DataError: When a file is missing, cannot be read or does not fit.
     """
     files, folders = find_pictures(images), find_sounds(sounds)
     names = read_classes(classes) if classes else None
-    album = bar.track(open_album(files, images, masks, names), len(files), description="pictures")
-    pictures = list(album)
+    pictures = list(bar.track(find_objects(files, images, masks, names), len(files), description="images"))
     seen = {thing.name for picture in pictures for thing in picture.things}
     matched = match(pairs, seen, folders)
     if not seen & set(matched):
-        shown, heard = ", ".join(sorted(seen)) or "nothing", ", ".join(sorted(folders))
-        raise DataError(f"no class has pictures and sounds. Seen: {shown}. Heard: {heard}. Name them alike, or --pairs")
+        shown, audible = ", ".join(sorted(seen)) or "none", ", ".join(sorted(folders))
+        raise DataError(
+            f"no class has images and sounds. Images: {shown}. Sounds: {audible}. Use equal names, or give --pairs"
+        )
     for path in bar.track([p for paths in matched.values() for p in paths], description="sounds"):
         waveform_without_pauses(path)
     behind = find_pictures(backgrounds) if backgrounds else [p.image for p in pictures if not p.classes & set(matched)]
@@ -80,15 +81,17 @@ def gather(
 
 
 def match(pairs: str, seen: Iterable[str], folders: dict[str, list[Path]]) -> dict[str, list[Path]]:
-    """Class → recordings: of the folders paired with it, else of the folder with its name; then all other folders.
+    """Return class name → recordings: of the folders paired with it, or of the folder with its name.
+
+    All other folders are added under their own names.
 
     Args:
         pairs: ``class=folder,...``; a class may be paired with several folders.
-        seen: Classes there are pictures of.
-        folders: Folder → recordings.
+        seen: Classes with images.
+        folders: Folder name → recordings.
 
     Raises:
-        DataError: When a pair names a class without pictures or a folder without sounds.
+        DataError: When a pair names a class without images or a folder without sounds.
     """
     seen, matched, taken = set(seen), defaultdict[str, list[Path]](list), set()
     for pair in filter(None, pairs.split(",")):
@@ -96,7 +99,7 @@ def match(pairs: str, seen: Iterable[str], folders: dict[str, list[Path]]) -> di
         if not equals:
             raise DataError(f"--pairs holds {pair!r}: expected class=folder, such as person=crying_baby")
         if name not in seen:
-            raise DataError(f"--pairs: class {name!r} has no pictures. {did_you_mean(name, seen)}")
+            raise DataError(f"--pairs: class {name!r} has no images. {did_you_mean(name, seen)}")
         if folder not in folders:
             raise DataError(f"--pairs: folder {folder!r} has no sounds. {did_you_mean(folder, folders)}")
         matched[name] += folders[folder]
@@ -108,16 +111,16 @@ def match(pairs: str, seen: Iterable[str], folders: dict[str, list[Path]]) -> di
 
 
 def divide(material: Material, splits: Sequence[str], seed: int, sound_source: str | None) -> dict[str, Collected]:
-    """What each split may use: no picture and no recording is used by two.
+    """Divide images and recordings among the splits; no file is in two of them.
 
     Args:
-        material: From :func:`gather`.
-        splits: Splits that are wanted.
-        seed: Decides which source goes where.
+        material: Result of :func:`gather`.
+        splits: Splits to create.
+        seed: Seed of the assignment.
         sound_source: See :func:`avseg.synthesis.user_stock.source_of`.
 
     Raises:
-        DataError: When a split is left without any class that is both seen and heard.
+        DataError: When a split has no class with both images and sounds.
     """
     shown: dict[str, list[str]] = {str(p.image): [*p.classes, ""] for p in material.pictures}
     shown.update({str(path): ["", "background"] for path in material.backgrounds if str(path) not in shown})
@@ -138,9 +141,7 @@ def divide(material: Material, splits: Sequence[str], seed: int, sound_source: s
             own = [path for path in paths if sound_owner[source_of(path, sound_source)] == split]
             sounds.update({label[name]: own} if own else {})
         if not set(things) & set(sounds):
-            raise DataError(
-                f"too few files: {split} has no class with a picture and a sound. Give more, or --{split} 0"
-            )
+            raise DataError(f"too few files: {split} has no class with an image and a sound. Give more, or --{split} 0")
         whole = [p for p in own_pictures if any(label.get(name) in sounds for name in p.classes)]
         behind = [path for path in material.backgrounds if owner[str(path)] == split]
         stocks[split] = Collected(split, dict(things), dict(sounds), whole, label, behind)

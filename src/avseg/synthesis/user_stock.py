@@ -1,4 +1,4 @@
-"""A stock of photographs and recordings, for the same composer that stages the drawn things."""
+"""A stock of the user's photographs and recordings."""
 
 import re
 from collections import Counter
@@ -19,20 +19,20 @@ from avseg.synthesis.sprites.canvas import CutOut
 from avseg.synthesis.sprites.traits import Traits
 
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
-"""Of the pictures and of the sounds of every class."""
+"""Shares of the splits in the images and sounds of every class."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one split may use.
+    """Images and recordings of one split.
 
     Attributes:
-        split: Whose drawn clutter and backgrounds.
-        things: Label → things of that class.
+        split: Split of the rendered clutter and backgrounds.
+        things: Label → objects of that class.
         sounds: Label → recordings of that class.
-        pictures: Pictures that show something that sounds.
-        labels: Class → label.
-        backgrounds: Pictures to stand before; drawn ones in half of the scenes, or always when there is none.
+        pictures: Images with sounding objects.
+        labels: Class name → label.
+        backgrounds: Background images; half of the scenes, or all without any image, have a rendered background.
         used: Files used so far, in order.
     """
 
@@ -45,19 +45,19 @@ class Collected:
     used: list[Path] = field(default_factory=list)
 
     def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
-        """One of the things of that class."""
+        """Return a random object of that class."""
         thing = self.things[label][int(rng.integers(len(self.things[label])))]
         self.used.append(thing.image)
         return cut_out(thing, px)
 
     def sound(self, label: int, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """One of the recordings of that class, from a random place on."""
+        """Return a random recording of that class, from a random offset."""
         path = self.sounds[label][int(rng.integers(len(self.sounds[label])))]
         self.used.append(path)
         return looped_waveform(path, rng, count)
 
     def background(self, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-        """A random part of a picture, or a drawn background."""
+        """Return a random crop of a background image, or a rendered background."""
         if not self.backgrounds or rng.random() < 0.5:
             return scenery.background(Traits(rng, self.split), width, height)
         path = self.backgrounds[int(rng.integers(len(self.backgrounds)))]
@@ -66,7 +66,7 @@ class Collected:
         return picture.resize((width, height), Image.Resampling.LANCZOS, box=_part(rng, picture.size, width, height))
 
     def whole(self, rng: np.random.Generator, width: int, height: int) -> tuple[Image.Image, NDArray[np.uint8]]:
-        """A random part of a picture with the things in it, and their labels (H, W), 255 where they are unknown."""
+        """Return a random crop of an image with objects, and its labels (H, W), 255 where unknown."""
         picture = self.pictures[int(rng.integers(len(self.pictures)))]
         self.used.append(picture.image)
         image, mask = read_picture(picture.image), read_labels(picture.mask)
@@ -78,32 +78,32 @@ class Collected:
         return small, np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST, box=box))
 
     def clutter(self, rng: np.random.Generator, px: int) -> Image.Image:
-        """A drawn thing that never sounds."""
+        """Render an object that never sounds."""
         return scenery.clutter(Traits(rng, self.split), px)
 
     def finish(self, rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Exposure, tint and noise."""
+        """Apply exposure, tint and noise."""
         return scenery.through_camera(rng, frames)
 
 
 def _part(
     rng: np.random.Generator, size: tuple[int, int], width: int, height: int
 ) -> tuple[float, float, float, float]:
-    """A random box of a picture, shaped like ``width`` to ``height`` and almost as large as can be."""
+    """Return a random box of the aspect ratio ``width`` : ``height``, 0.8 to 1 times the largest possible."""
     shrink = min(size[0] / width, size[1] / height) * float(rng.uniform(0.8, 1.0))
     left, top = rng.random() * (size[0] - width * shrink), rng.random() * (size[1] - height * shrink)
     return left, top, min(left + width * shrink, size[0]), min(top + height * shrink, size[1])
 
 
 def share_out(sources: Mapping[str, Iterable[str]], splits: Sequence[str], seed: int) -> dict[str, str]:
-    """Source → split, such that every class is divided by :data:`SHARES` as well as can be.
+    """Assign each source to a split, such that every class is divided as closely to :data:`SHARES` as possible.
 
-    A class with as many sources as there are splits has one in each, unless other classes share them.
+    A class with as many sources as splits has one in each, unless other classes share them.
 
     Args:
-        sources: Source (a picture, a recording) → its classes.
-        splits: Splits that are wanted.
-        seed: Decides who goes where.
+        sources: Source (an image or a recording) → its classes.
+        splits: Splits to create.
+        seed: Seed of the assignment.
     """
     classes = {source: tuple(names) for source, names in sources.items()}
     total = Counter(name for names in classes.values() for name in names)
@@ -126,6 +126,6 @@ def share_out(sources: Mapping[str, Iterable[str]], splits: Sequence[str], seed:
 
 
 def source_of(path: Path, pattern: str | None) -> str:
-    """What a file was taken from: its name, or the first group of a regular expression found in it."""
+    """Return the source of a file: its name, or the first group of a regular expression found in the name."""
     found = re.search(pattern, path.name) if pattern else None
     return f"{path.parent.name}/{found.group(1) if found else path.name}"

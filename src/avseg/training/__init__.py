@@ -1,1 +1,1 @@
-"""Training a model: the loop, its checkpoints, its sampler and its curves."""
+"""Training of a model: the loop, its checkpoints, its sampler and its curves."""

@@ -1,4 +1,4 @@
-"""What survives a kill: ``resume.ckpt`` to go on from, ``best/`` and ``last/`` to load."""
+"""Checkpoints of a run: ``resume.ckpt`` to resume from, ``best/`` and ``last/`` to load."""
 
 import json
 import math
@@ -23,18 +23,18 @@ from avseg.training.sampler import START, Position
 
 RESUME = "resume.ckpt"
 MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "out", "resume"}
-"""Training settings in which a resumed run may differ from the run it continues."""
+"""Training settings in which a resumed run may differ from the original run."""
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a run goes on.
+    """State to resume from.
 
     Attributes:
         path: The checkpoint; None for a new run.
         position: Epoch and batch.
-        step: Optimizer steps done.
-        curve_bytes: How much of ``metrics.csv`` belongs to it.
+        step: Number of optimizer steps done.
+        curve_bytes: Bytes of ``metrics.csv`` at the time of the checkpoint.
     """
 
     path: Path | None = None
@@ -44,15 +44,15 @@ class Resume:
 
 
 def find_resume(run: Run, folder: Path) -> Resume:
-    """What ``train.resume`` asks for.
+    """Find the checkpoint that ``train.resume`` selects.
 
     Raises:
-        ConfigError: When a new run would write over an old one, or the checkpoint is of another run.
+        ConfigError: When a new run would overwrite an old one, or the checkpoint is of another run.
         CheckpointError: When the checkpoint is missing or cannot be read.
     """
     wish, own = run.train.resume, folder / RESUME
     if wish is None and own.exists():
-        raise ConfigError(f"{folder} holds a run: go on with --train.resume auto, or choose another --train.out")
+        raise ConfigError(f"{folder} contains a run: resume it with --train.resume auto, or set another --train.out")
     if wish is None or (wish == "auto" and not own.exists()):
         return Resume()
     path = own if wish == "auto" else Path(wish)
@@ -68,16 +68,18 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
-        # Torch, zipfile and pickle each have their own way to say that a file is broken or unsafe.
+        # Torch, zipfile and pickle raise different errors for broken or unsafe files.
         reason = str(error).strip().partition("\n")[0][:160]
-        raise CheckpointError(f"cannot resume from {path}, it is broken or not from avseg train: {reason}") from error
+        raise CheckpointError(
+            f"cannot resume from {path}, it is broken or was not written by avseg train: {reason}"
+        ) from error
     if not isinstance(state, dict) or "avseg" not in state:
-        raise CheckpointError(f"cannot resume from {path}: it is not from avseg train")
+        raise CheckpointError(f"cannot resume from {path}: it was not written by avseg train")
     return state
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    # A rate that falls does so over the length of the run, which decides every step of it.
+    # A decaying learning rate depends on the length of the run in every step.
     free = MAY_CHANGE if new["train"]["schedule"] == "constant" else MAY_CHANGE - {"epochs", "max_steps"}
     for section in ("model", "data", "train"):
         for key in old[section].keys() & new[section].keys():
@@ -87,30 +89,30 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write checkpoints atomically."""
+    """Writes checkpoint files atomically; they contain tensors and plain values only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path``, see :func:`avseg.files.replacing`."""
+        """Write a checkpoint, see :func:`avseg.files.replacing`."""
         with replacing(Path(path)) as temporary:
             torch.save(checkpoint, temporary)
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes the run's folder while it trains.
+    """Writes the checkpoints of a run during training.
 
     Args:
-        folder: Of the run.
-        run: Says how often, which score is best, and which run this is.
+        folder: Folder of the run.
+        run: Settings of the run.
         classes: K of the model.
-        card: What the cards of ``best/`` and ``last/`` say beside the scores.
+        card: Fields of the cards of ``best/`` and ``last/`` in addition to the scores.
 
     Raises:
-        ConfigError: When no score has the name ``train.monitor``.
+        ConfigError: When ``train.monitor`` is not the name of a score.
     """
 
     def __init__(self, folder: Path, run: Run, classes: int, card: Mapping[str, Any]) -> None:
         self.folder, self.run, self.config, self.card = folder, run, run.train, card
-        # AVSBench's tables begin with these two.
+        # The main scores of the AVSBench tables.
         first = "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"
         self.monitor, names = run.train.monitor or first, score_names(classes)
         if self.monitor not in names:
@@ -124,36 +126,36 @@ class RunCheckpoint(Checkpoint):
         return "Keeper"
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, for Lightning to keep in the checkpoint."""
+        """Return the best score, which Lightning stores in the checkpoint."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The best score so far."""
+        """Restore the best score."""
         self.best = state_dict["best"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Within an epoch, save every so often, when told to terminate, and when the steps are used up."""
+        """Save within an epoch: every ``train.save_every`` steps, on SIGTERM, and after ``train.max_steps``."""
         c, step, done = self.config, trainer.global_step, batch_idx + 1
         if c.keep_every and step % c.keep_every == 0 and not done % c.accumulate:
             self._write_weights(trainer, pl_module, (f"step{step}",), {})
         if done % c.accumulate or done == trainer.num_training_batches:
             return
         if self._used_up(step):
-            # Validation comes next, and may be killed: a run that is done must have its last weights.
+            # The validation that follows may be interrupted; a finished run must have its last weights.
             self._save_weights(trainer, pl_module)
         if trainer.received_sigterm or self._used_up(step) or step % c.save_every == 0:
             self._save_resume(trainer, pl_module, Position(trainer.current_epoch, done))
         trainer.should_stop = trainer.should_stop or self._used_up(step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """At the end of an epoch, save after validation."""
+        """Save at the end of an epoch, after validation."""
         self._save_weights(trainer, pl_module)
         if trainer.fit_loop.batch_idx + 1 == trainer.num_training_batches:
             self._save_resume(trainer, pl_module, Position(trainer.current_epoch + 1))
             trainer.should_stop = trainer.should_stop or self._used_up(trainer.global_step)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add where the run stands, and which run it is."""
+        """Add the settings and the position of the run."""
         checkpoint["avseg"] = {
             "run": json.dumps(self.run.as_dict()),
             "position": tuple(self._position),
@@ -177,7 +179,7 @@ class RunCheckpoint(Checkpoint):
         self._write_weights(trainer, module, ("last", "best") if better else ("last",), scores)
         if scores:
             trainer.print(
-                f"epoch {trainer.current_epoch + 1}/{self.config.epochs}, step {trainer.global_step}: "
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: "
                 f"val/loss {scores['val/loss']:.4f}, {self.monitor} {scores[self.monitor]:.4f}"
                 f"{' (best)' if better else ''}"
             )
@@ -198,6 +200,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # Python, torch and safetensors each have their own way to say that a disk is full.
+        # Python, torch and safetensors raise different errors for a full disk.
         reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"cannot write {path} ({reason}): make room, then --train.resume auto goes on") from error
+        raise CheckpointError(
+            f"cannot write {path} ({reason}): free disk space, then continue with --train.resume auto"
+        ) from error

@@ -1,4 +1,4 @@
-"""Training curves on disk: ``metrics.csv`` (step, name, value) and TensorBoard, both exact after a resume."""
+"""Training curves: ``metrics.csv`` (step, name, value) and TensorBoard, both exact after a resume."""
 
 import csv
 import os
@@ -9,12 +9,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 
 class CurveLogger:
-    """Writes numbers under names.
+    """Writes named scalars per step.
 
     Args:
-        folder: Where; made if missing.
-        size: Bytes of ``metrics.csv`` that stand; what a killed run wrote after them is cut off.
-        step: The step a resumed run starts with; TensorBoard forgets what was written from there on.
+        folder: Folder of the run; created if missing.
+        size: Bytes of ``metrics.csv`` to keep on resume; later rows of an interrupted run are truncated.
+        step: First step of a resumed run; TensorBoard discards events from there on.
     """
 
     def __init__(self, folder: Path, size: int = 0, step: int = 0) -> None:
@@ -29,19 +29,19 @@ class CurveLogger:
         self._board = SummaryWriter(str(folder), purge_step=step or None)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """One point on each curve."""
+        """Write one point of each curve."""
         for name, value in values.items():
             self._rows.writerow((step, name, repr(value)))
             self._board.add_scalar(name, value, step)
         self._file.flush()
 
     def size(self) -> int:
-        """Bytes of ``metrics.csv`` that are safely on disk."""
+        """Flush ``metrics.csv`` to disk and return its size in bytes."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close the files."""
         self._file.close()
         self._board.close()

@@ -1,4 +1,4 @@
-"""One model learning from one data set: the steps Lightning calls."""
+"""Lightning module that trains a model on a data set."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,25 +21,25 @@ from avseg.training.curves import CurveLogger
 from avseg.training.sampler import START, Position, ResumableSampler, reseed
 
 BACKBONE = "backbone"
-"""The part of a model that ``train.backbone_lr`` is for."""
+"""The part of a model whose learning rate is scaled by ``train.backbone_lr``."""
 POLY = 0.9
-"""Power of what remains of a run, with the schedule "poly" (DeepLab, arXiv 1606.00915)."""
+"""Power of the schedule "poly" (DeepLab, arXiv 1606.00915)."""
 
 
 class AVSLightningModule(pl.LightningModule):
-    """One model learning from one data set.
+    """Training and validation steps of one model.
 
     Args:
-        model: Learns.
-        training: To learn from.
-        validation: To be scored on.
-        config: How.
-        curves: Where the numbers go; None in processes that do not write.
-        start: What a resumed run has done already.
+        model: Model to train.
+        training: Training set.
+        validation: Validation set.
+        config: Training settings.
+        curves: Logger of curves; None in processes that do not write.
+        start: Position of a resumed run.
 
     Attributes:
-        scores: Of the latest validation; empty when somebody took them.
-        fresh: Names of the tensors that start from random weights although the others do not.
+        scores: Scores of the latest validation; empty after they were saved.
+        fresh: Names of tensors with random weights in a model that starts from a checkpoint.
     """
 
     def __init__(
@@ -58,9 +58,10 @@ class AVSLightningModule(pl.LightningModule):
         self.validation_loss = MeanMetric()
         self.scores: dict[str, float] = {}
         self.fresh: list[str] = []
+        self._since_step: list[tuple[Prediction, Target]] = []
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Batches from where the run stands."""
+        """Return the loader of training batches from the position of the run."""
         c, t = self.config, self.trainer
         sampler = ResumableSampler(
             len(self.training_set), c.seed, c.batch_size, self.start, t.global_rank, t.world_size
@@ -68,7 +69,7 @@ class AVSLightningModule(pl.LightningModule):
         return self._loader(self.training_set, sampler, c.batch_size)
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Clip by clip, as many for each process: the last ones may come twice."""
+        """Return the loader of validation clips, equally many in each process; the last may be repeated."""
         clips, world = len(self.validation_set), self.trainer.world_size
         mine = [i % clips for i in range(self.trainer.global_rank, -(-clips // world) * world, world)]
         return self._loader(self.validation_set, mine, 1)
@@ -79,7 +80,7 @@ class AVSLightningModule(pl.LightningModule):
         return DataLoader(data, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate, pin_memory=on_gpu)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of what learns, and its schedule in steps."""
+        """Return the optimizer of trainable parameters, and its schedule in optimizer steps."""
         c = self.config
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[c.optimizer]
         optimizer = kind(self._groups(), lr=c.lr, weight_decay=c.weight_decay)
@@ -89,48 +90,61 @@ class AVSLightningModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _groups(self) -> list[dict[str, Any]]:
-        """What learns; a backbone with a rate of its own comes second."""
+        """Return the parameter groups: all trainable parameters, or the others and the backbone with its own rate."""
         ratio = self.config.backbone_lr
-        learning = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        trainable = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if ratio == 1:
-            return [{"params": [p for _, p in learning]}]
-        backbone = [p for name, p in learning if part_of(self.model, name) == BACKBONE]
+            return [{"params": [p for _, p in trainable]}]
+        backbone = [p for name, p in trainable if part_of(self.model, name) == BACKBONE]
         if not backbone:
-            raise ConfigError(f"{self.model.name} has no backbone that learns: leave out train.backbone_lr {ratio}")
-        others = [p for name, p in learning if part_of(self.model, name) != BACKBONE]
+            raise ConfigError(f"{self.model.name} has no trainable backbone: leave out train.backbone_lr {ratio}")
+        others = [p for name, p in trainable if part_of(self.model, name) != BACKBONE]
         return [{"params": others}, {"params": backbone, "lr": ratio * self.config.lr}]
 
     def on_train_start(self) -> None:
-        """Say what is about to happen."""
-        learn = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        """Print the sizes of model and data, and the parameters with random initial weights."""
+        count = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.trainer.print(
-            f"{self.model.name}: {learn / 1e6:.2f} M parameters learn from {len(self.training_set)} clips, "
+            f"{self.model.name}: {count / 1e6:.2f} M trainable parameters, {len(self.training_set)} clips, "
             f"{self.trainer.num_training_batches} batches per epoch, on {self.device}"
         )
         if self.fresh:
-            self.trainer.print(f"not in weights.model, so random at the start: {', '.join(self.fresh)}")
+            self.trainer.print(f"not in weights.model, initialised randomly: {', '.join(self.fresh)}")
 
     def on_train_batch_start(self, batch: Sample, batch_idx: int) -> None:
-        """Make all that is random a function of seed, position and process: a resumed run draws the same."""
+        """Seed all random generators from seed, position and process, so that a resumed run is equal."""
         reseed(self.config.seed, self.current_epoch, batch_idx, self.trainer.global_rank)
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """The loss of one batch.
+        """Return the loss of one batch.
 
         Raises:
-            AvsegError: When it is not finite.
+            AvsegError: When the loss is not finite.
         """
         clip, target = mirror(batch.clip, batch.target) if self.config.flip else (batch.clip, batch.target)
-        prediction = self._answer(clip, target)
+        prediction = self._predict(clip, target)
         terms = self.model.loss(prediction, target)
         loss = self._sum(terms, batch)
+        if type(self.model).after_step is not AVSModel.after_step:  # otherwise keep no prediction in memory
+            self._since_step.append((prediction, target))
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
         if self.global_step % self.config.log_every == 0 and batch_idx % self.config.accumulate == 0:
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             self._write("train", {"loss": loss, **terms, **prediction.scalars, "lr": rate})
         return loss
 
-    def _answer(self, clip: Clip, target: Target) -> Prediction:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step the optimizer, then call :meth:`AVSModel.after_step` for each batch of the step.
+
+        ``on_train_batch_end`` of the module would be too late, because it runs after the callback that saves the run.
+        """
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            for prediction, target in self._since_step:
+                self.model.after_step(prediction, target)
+        self._since_step.clear()
+
+    def _predict(self, clip: Clip, target: Target) -> Prediction:
         try:
             return cast("Prediction", self.model(clip, target))
         except ValueError as error:
@@ -138,21 +152,21 @@ class AVSLightningModule(pl.LightningModule):
                 raise
             b, t, _, h, w = clip.frames.shape
             raise ConfigError(
-                f"{b} clips of {t} frames of {h}x{w} leave the deepest stage one value per channel, too few for batch "
-                "norm: raise train.batch_size or data.size"
+                f"{b} clips of {t} frames of {h}x{w} leave one value per channel in the deepest stage, too few for "
+                "batch norm: raise train.batch_size or data.size"
             ) from error
 
     def validation_step(self, batch: Sample, batch_idx: int) -> None:
-        """Count one clip in every score."""
+        """Add one clip to every score."""
         if batch_idx * self.trainer.world_size + self.trainer.global_rank >= len(self.validation_set):
-            return  # it comes for the second time
+            return  # a repeated clip
         prediction = self.model(batch.clip).at(batch.target.masks.shape[-2:])
         self.validation_loss.update(self._sum(self.model.loss(prediction, batch.target), batch))
         for protocol in self.protocols.children():
             cast("Metric", protocol).update(prediction, batch.target, batch.clip.valid)
 
     def on_validation_epoch_end(self) -> None:
-        """The scores over all clips of all processes."""
+        """Compute the scores over all clips of all processes."""
         values: dict[str, Any] = {"loss": self.validation_loss.compute()}
         self.validation_loss.reset()
         for name, protocol in cast("dict[str, Metric]", self.protocols).items():
@@ -164,7 +178,7 @@ class AVSLightningModule(pl.LightningModule):
         loss = torch.stack([*terms.values()]).sum()
         if not torch.isfinite(loss):
             raise AvsegError(
-                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}), in clips "
+                f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch + 1}) for clips "
                 f"{', '.join(batch.names)}: earlier checkpoints are kept; try a lower train.lr, or train.clip_grad 1"
             )
         return loss
@@ -177,18 +191,18 @@ class AVSLightningModule(pl.LightningModule):
 
 
 def score_names(classes: int) -> list[str]:
-    """What a validation will measure."""
+    """Return the names of the scores of a validation."""
     one = torch.ones(1, 1, dtype=torch.bool)
-    answer, target = Prediction(torch.zeros(1, 1, classes, 8, 8)), Target(torch.zeros(1, 1, 8, 8).long(), one)
+    prediction, target = Prediction(torch.zeros(1, 1, classes, 8, 8)), Target(torch.zeros(1, 1, 8, 8).long(), one)
     names = ["val/loss"]
     for name, protocol in protocols(classes).items():
-        protocol.update(answer, target, one)
+        protocol.update(prediction, target, one)
         names += [f"val/{name}/{key}" for key, value in protocol.compute().items() if value.ndim == 0]
     return names
 
 
 def rate_factor(config: TrainConfig, total: int) -> Callable[[int], float]:
-    """What multiplies every learning rate at each of ``total`` optimizer steps."""
+    """Return the factor of all learning rates as a function of the optimizer step, for ``total`` steps."""
 
     def factor(step: int) -> float:
         if step < config.warmup:
@@ -202,7 +216,7 @@ def rate_factor(config: TrainConfig, total: int) -> Callable[[int], float]:
 
 
 def mirror(clip: Clip, target: Target) -> tuple[Clip, Target]:
-    """Half of the clips, at random, left to right: pictures, masks, and the channels of stereo sound."""
+    """Flip a random half of the clips horizontally: frames, masks, and the channels of stereo audio."""
     chosen = torch.rand(len(clip.frames)) < 0.5
 
     def flip(x: Tensor, axis: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which clip comes when, and what is random: functions of the seed and the position alone, so nothing can be lost."""
+"""Order of clips and random seeds as functions of the run's seed and position, so that a run can be resumed."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 
 class Position(NamedTuple):
-    """How far a run has come: ``batch`` batches of epoch ``epoch`` are done."""
+    """Progress of a run: ``batch`` batches of epoch ``epoch`` are done."""
 
     epoch: int = 0
     batch: int = 0
@@ -20,17 +20,17 @@ START = Position()
 
 
 class ResumableSampler(Sampler[int]):
-    """Every clip once an epoch, in an order that only the seed and the epoch decide; can start at any position.
+    """Sample every clip once per epoch, in an order that depends on seed and epoch only, from any start position.
 
-    With several processes the order is dealt out clip by clip; when it does not come out even, the first clips of
-    the epoch fill the gap.
+    In distributed training, clips are assigned to processes in turn; if their number is not a multiple of the number
+    of processes, the first clips of the epoch are repeated.
 
     Args:
         clips: Number of clips.
-        seed: Of the run.
-        batch_size: Clips per batch, to count the start in.
-        start: What has been seen already.
-        rank: Number of this process.
+        seed: Seed of the run.
+        batch_size: Clips per batch, the unit of ``start``.
+        start: Position to start from.
+        rank: Index of this process.
         world: Number of processes.
     """
 
@@ -41,12 +41,12 @@ class ResumableSampler(Sampler[int]):
         self.epoch, self.skip = start.epoch, start.batch * batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch, unless already in it (called by Lightning)."""
+        """Move to the start of an epoch, unless it is the current one (called by Lightning)."""
         if epoch != self.epoch:
             self.epoch, self.skip = epoch, 0
 
     def __len__(self) -> int:
-        """Clips of a whole epoch in this process, wherever it starts."""
+        """Return the number of clips of a whole epoch in this process, independent of the start."""
         return -(-self.clips // self.world)
 
     def __iter__(self) -> Iterator[int]:
@@ -57,13 +57,13 @@ class ResumableSampler(Sampler[int]):
 
 
 def mix(*numbers: int) -> int:
-    """One seed from several numbers; close inputs give unrelated seeds."""
+    """Return one seed from several numbers; close inputs give unrelated seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def reseed(*numbers: int) -> None:
-    """Set the random state of Python, numpy and torch (all devices) from some numbers."""
+    """Seed Python, numpy and torch (all devices) from several numbers."""
     seed = mix(*numbers)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries draw from the global state
+    np.random.seed(seed)  # noqa: NPY002 - libraries use the global state
     torch.manual_seed(seed)

@@ -1,12 +1,13 @@
-"""``avseg train``: a model learns from a data set, and a killed run goes on as if nothing had happened.
+"""``avseg train``: train a model on a data set, with exact resume of interrupted runs.
 
-A run's folder holds ``config.yaml``, ``metrics.csv`` and TensorBoard's events, ``best/`` and ``last/`` for
-:func:`avseg.load`, and ``resume.ckpt``. All that is random is a function of the seed and the position in the run, so
-that weights, optimizer, best score and position are all it takes to go on bit for bit (on a GPU as far as its own
-arithmetic repeats itself).
+The folder of a run has ``config.yaml``, ``metrics.csv`` and TensorBoard events, ``best/`` and ``last/`` for
+:func:`avseg.load`, and ``resume.ckpt``. All randomness is a function of the seed and the position in the run. A run
+that is resumed from weights, optimizer, best score and position therefore equals an uninterrupted run bit for bit (on a
+GPU, if its operations are deterministic).
 """
 
 import dataclasses
+import math
 import warnings
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
-from avseg.checkpoints.store import is_model, start_from, take_part
-from avseg.config import Run, Weights
+from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
+from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
 from avseg.files import write_text
@@ -33,17 +34,17 @@ from avseg.training.sampler import reseed
 
 
 def train(run: Run, *, progress: bool = False) -> Path:
-    """Train until the epochs or steps are used up.
+    """Train for the given number of epochs or steps.
 
     Args:
         run: All settings.
-        progress: Show a bar.
+        progress: Show a progress bar.
 
     Returns:
-        The run's folder.
+        The folder of the run.
 
     Raises:
-        AvsegError: When a setting cannot work, the run cannot be resumed, or the loss is not finite.
+        AvsegError: When a setting is invalid, the run cannot be resumed, or the loss is not finite.
     """
     folder = Path(run.train.out or f"runs/{run.model['name']}_{run.data['name']}")
     resume = find_resume(run, folder)
@@ -54,6 +55,7 @@ def train(run: Run, *, progress: bool = False) -> Path:
     model = build_for(training, **run.model)
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
+    trainer.fit_loop.max_epochs = _epochs(run.train, len(training), trainer.world_size)
     curves = None
     if trainer.is_global_zero:
         curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
@@ -65,14 +67,14 @@ def train(run: Run, *, progress: bool = False) -> Path:
 
 
 def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
-    """A trained model or parts of one to start from, and the check that a frozen audio encoder has weights.
+    """Load initial weights of a model or its parts, and check that a frozen audio encoder has weights.
 
     Returns:
-        The tensors that ``weights.model`` had in another shape, or not at all: they start from random weights.
+        Names of the tensors that ``weights.model`` lacks or has in another shape; they are initialised randomly.
 
     Raises:
-        CheckpointError: When weights cannot be had or do not fit.
-        ConfigError: When the model would listen through a frozen, random encoder.
+        CheckpointError: When weights cannot be found or do not fit.
+        ConfigError: When the audio encoder is frozen and has random weights.
     """
     fresh = [] if weights.model is None else start_from(model, weights.model)
     for part, source, read in (
@@ -84,16 +86,30 @@ def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[st
             take_part(model, part, source)
         elif source is not None:
             read(model, source)
-    if weights.audio is not None:
-        return fresh
     encoder = getattr(model, "audio", None)
-    frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.learns
-    if frozen and weights.model is None and data[0].clip.audio.ndim == 5:
-        raise ConfigError(
-            "the audio encoder is frozen and has no weights: give --weights.audio FILE, or let it learn with "
-            "--model.train_audio true"
-        )
+    frozen = isinstance(encoder, AudioEncoder) and encoder.net is not None and not encoder.trainable
+    without = weights.model is None or any(key.startswith("audio.") for key in fresh)
+    if frozen and without and weights.audio is None and data[0].clip.audio.ndim == 5:
+        raise ConfigError(_audio_hint(model.config.audio))
     return fresh
+
+
+def _epochs(config: TrainConfig, clips: int, processes: int) -> int:
+    """Return the number of epochs after which training ends, by ``epochs`` or ``max_steps``."""
+    if config.max_steps is None:
+        return config.epochs
+    steps = math.ceil(math.ceil(clips / processes) / (config.batch_size * config.accumulate))
+    return min(config.epochs, math.ceil(config.max_steps / steps))
+
+
+def _audio_hint(audio: str) -> str:
+    """Return the message for a frozen audio encoder without weights, with the shortest flags that work."""
+    name = bundled()[0]
+    return (
+        f"the audio encoder {audio!r} is frozen and has no weights: add --model.audio {load(name).config.audio} "
+        f"--weights.audio {name} for those of the bundled model, --weights.audio FILE for a file of your own, or "
+        "--model.train_audio true to train it"
+    )
 
 
 def _dataset(run: Run, split: str) -> AVSDataset:
@@ -135,10 +151,10 @@ def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Tra
 def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -> None:
     with warnings.catch_warnings():
         for harmless in (
-            ".*your dataloader is not resumable",  # it is, by ShuffledFrom; Lightning looks for another way
+            ".*your dataloader is not resumable",  # it is, by ResumableSampler, which Lightning does not recognise
             ".*does not have many workers",
             ".*LeafSpec.* is deprecated",  # between Lightning and torch
-            r"Found \d+ module\(s\) in eval mode",  # a frozen audio encoder, on purpose
+            r"Found \d+ module\(s\) in eval mode",  # a frozen audio encoder
         ):
             warnings.filterwarnings("ignore", harmless)
         try:

@@ -10,7 +10,7 @@ SECONDS = 4
 
 
 def patches(kind: int, split: str, clip: int) -> np.ndarray:
-    """(4, 96, 64) log-mel of one sound at random loudness over a noise floor."""
+    """Return (4, 96, 64) log-mel of one sound at random level over a noise floor."""
     rng = np.random.default_rng([kind, clip])
     wave = KINDS[kind].sound(Traits(rng, split), SECONDS * SAMPLE_RATE)
     wave = wave * rng.uniform(0.15, 0.6) + 0.001 * rng.standard_normal(len(wave))
@@ -18,7 +18,7 @@ def patches(kind: int, split: str, clip: int) -> np.ndarray:
 
 
 def features(patch: np.ndarray) -> np.ndarray:
-    """Mean spectrum, its spread, its roughness and its rhythm, loudness taken out."""
+    """Return mean spectrum, its deviation, roughness and rhythm, independent of the level."""
     patch = patch - patch.mean()
     rhythm = np.abs(np.fft.rfft(patch - patch.mean(0), axis=0))[1:45].reshape(11, 4, 8, 8).mean((1, 3))
     rough = np.abs(np.diff(patch, axis=0)).mean(0)
@@ -26,17 +26,17 @@ def features(patch: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=[k.name for k in KINDS])
-def test_a_sound_fills_its_time_and_is_heard_in_every_patch(kind):
+def test_sound_has_full_length_and_is_audible_in_every_patch(kind):
     for clip in range(3):
         wave = KINDS[kind].sound(Traits(np.random.default_rng(clip), "train"), SECONDS * SAMPLE_RATE)
         assert wave.shape == (SECONDS * SAMPLE_RATE,)
         assert np.isfinite(wave).all()
         assert np.abs(wave).max() == pytest.approx(1.0)
-        heard = log_mel_at(torch.from_numpy(wave.astype(np.float32)), torch.arange(SECONDS) + 0.5)
-        assert (heard.amax((1, 2, 3)) > np.log(0.01) + 3.0).all()
+        audio = log_mel_at(torch.from_numpy(wave.astype(np.float32)), torch.arange(SECONDS) + 0.5)
+        assert (audio.amax((1, 2, 3)) > np.log(0.01) + 3.0).all()
 
 
-def test_nearest_centroid_tells_unheard_sounds_apart():
+def test_nearest_centroid_classifies_test_sounds():
     kinds = range(len(KINDS))
     train = np.array([[features(p) for c in range(10) for p in patches(k, "train", c)] for k in kinds])
     mean, spread = train.mean((0, 1)), train.std((0, 1)) + 1e-6

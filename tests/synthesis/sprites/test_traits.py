@@ -6,7 +6,7 @@ from avseg.synthesis.sprites.traits import CELLS, REGIONS, Traits, mix, shade
 SPLITS = ("train", "val", "test")
 
 
-def test_regions_of_the_splits_do_not_touch():
+def test_split_regions_are_disjoint():
     edges = [edge for split in SPLITS for edge in REGIONS[split]]
     assert edges == sorted(edges)
     assert edges[0] >= 0.0
@@ -15,7 +15,7 @@ def test_regions_of_the_splits_do_not_touch():
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_positions_stay_in_the_split_and_reach_every_cell(split):
+def test_positions_stay_in_split_and_cover_all_cells(split):
     traits = Traits(np.random.default_rng(0), split)
     positions = np.array([traits.position() for _ in range(500)]) * CELLS
     low, high = REGIONS[split]
@@ -24,7 +24,7 @@ def test_positions_stay_in_the_split_and_reach_every_cell(split):
 
 
 @pytest.mark.parametrize("kind", ["uniform", "pitch"])
-def test_no_value_of_one_split_can_come_from_another(kind):
+def test_values_of_splits_are_disjoint(kind):
     values = {}
     for split in SPLITS:
         draw = getattr(Traits(np.random.default_rng(1), split), kind)

@@ -1,1 +1,1 @@
-"""Drawn things, their sounds and their scenery: the sprites of the built-in benchmark."""
+"""Sprites of the built-in benchmark: rendered objects, their sounds, and backgrounds."""

@@ -1,4 +1,4 @@
-"""A small canvas for drawing things: smooth shapes in units of the thing's height, then light and grain."""
+"""Canvas for sprites: antialiased shapes in units of the sprite's height, then shading and texture."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from avseg.synthesis.sprites.traits import Traits
 Points = Sequence[tuple[float, float]]
 
 _FINER = 2
-"""Drawn this many times larger than asked, for smooth edges."""
+"""Supersampling factor, for antialiasing."""
 
 
 class CutOut(NamedTuple):
-    """A thing without its surroundings.
+    """An object without background.
 
     Attributes:
-        image: RGBA, cut to the thing.
-        rooted: Ends at its lower edge, and so stands at the lower edge of the picture.
-        upright: Is not seen lying or upside down.
+        image: RGBA, cropped to the object.
+        rooted: Whether it is cut off at its lower edge, and therefore placed at the lower edge of the frame.
+        upright: Whether it is never rotated far.
     """
 
     image: Image.Image
@@ -31,10 +31,10 @@ class CutOut(NamedTuple):
 
 
 class Canvas:
-    """Transparent paper; x runs over 0..aspect, y over 0..1 downwards.
+    """Transparent canvas; x is in 0..aspect, y in 0..1 downwards.
 
     Args:
-        px: Height of the finished picture.
+        px: Height of the final image in pixels.
         aspect: Width over height.
     """
 
@@ -45,22 +45,22 @@ class Canvas:
         self._pen = ImageDraw.Draw(self.image)
 
     def polygon(self, points: Points, colour: Colour) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         self._pen.polygon([(x * self.unit, y * self.unit) for x, y in points], fill=colour)
 
     def smooth(self, points: Points, colour: Colour) -> None:
-        """A filled closed curve through the points."""
+        """Draw a filled closed curve through the points."""
         p = np.asarray(points, dtype=np.float64)
         before, after, beyond = np.roll(p, 1, 0), np.roll(p, -1, 0), np.roll(p, -2, 0)
         t = np.linspace(0.0, 1.0, 8, endpoint=False)[:, None, None]
-        # Catmull-Rom: passes through every point, tangent to the chord of its neighbours
+        # Catmull-Rom spline: passes through every point, tangent to the chord of its neighbours
         curve = p + 0.5 * t * (
             after - before + t * (2 * before - 5 * p + 4 * after - beyond + t * (3 * (p - after) + beyond - before))
         )
         self._pen.polygon((curve.transpose(1, 0, 2).reshape(-1) * self.unit).tolist(), fill=colour)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, angle: float = 0.0) -> None:
-        """A filled ellipse about (x, y), turned by ``angle`` degrees."""
+        """Draw a filled ellipse centred on (x, y), rotated by ``angle`` degrees."""
         if angle == 0.0:
             box = [(x - rx) * self.unit, (y - ry) * self.unit, (x + rx) * self.unit, (y + ry) * self.unit]
             self._pen.ellipse(box, fill=colour)
@@ -71,12 +71,12 @@ class Canvas:
         self.polygon(list(zip(xs.tolist(), ys.tolist(), strict=True)), colour)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, radius: float = 0.0) -> None:
-        """A filled rectangle with round corners."""
+        """Draw a filled rectangle with rounded corners."""
         u = self.unit
         self._pen.rounded_rectangle([x0 * u, y0 * u, max(x0, x1) * u, max(y0, y1) * u], radius * u, fill=colour)
 
     def line(self, points: Points, width: float, colour: Colour) -> None:
-        """A bent line with round joints and ends."""
+        """Draw a polyline with round joints and ends."""
         scaled = [(x * self.unit, y * self.unit) for x, y in points]
         self._pen.line(scaled, fill=colour, width=max(1, round(width * self.unit)), joint="curve")
         radius = width / 2
@@ -87,16 +87,16 @@ class Canvas:
     def arc(
         self, x: float, y: float, rx: float, ry: float, start: float, end: float, width: float, colour: Colour
     ) -> None:
-        """Part of an ellipse's outline, degrees clockwise from the right."""
+        """Draw part of an ellipse's outline; angles in degrees clockwise from the right."""
         box = [(x - rx) * self.unit, (y - ry) * self.unit, (x + rx) * self.unit, (y + ry) * self.unit]
         self._pen.arc(box, start, end, fill=colour, width=max(1, round(width * self.unit)))
 
     def finish(self, traits: Traits, grain: float = 0.06, *, rooted: bool = False, upright: bool = True) -> CutOut:
-        """The picture at its asked size, cut to what is drawn, lit from one side, with a grain.
+        """Return the image at its final size, cropped to the shapes, with shading and texture.
 
         Args:
-            traits: Decides light and grain.
-            grain: Deviation of the surface's brightness.
+            traits: Random parameters of shading and texture.
+            grain: Standard deviation of the surface brightness.
             rooted: See :class:`CutOut`.
             upright: See :class:`CutOut`.
         """
@@ -105,7 +105,7 @@ class Canvas:
 
 
 def _lit(picture: Image.Image, traits: Traits, grain: float) -> Image.Image:
-    """An RGBA picture under a light from a random side, its surface slightly uneven."""
+    """Shade an RGBA image with light from a random side and an uneven surface."""
     pixels = np.asarray(picture).astype(np.float32)
     height, width = pixels.shape[:2]
     turn, depth = traits.free(0.0, 2 * np.pi), traits.free(0.05, 0.3)
@@ -118,7 +118,7 @@ def _lit(picture: Image.Image, traits: Traits, grain: float) -> Image.Image:
 
 
 def cloud(rng: np.random.Generator, height: int, width: int, cells: int) -> NDArray[np.float32]:
-    """(height, width) smooth noise about -1..1 with that many lumps along a side."""
+    """Return (height, width) smooth noise of about -1..1, interpolated from ``cells`` x ``cells`` values."""
     coarse = rng.standard_normal((cells, cells), dtype=np.float32)
     smooth = Image.fromarray(coarse, "F").resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(smooth)

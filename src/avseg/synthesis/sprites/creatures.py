@@ -1,4 +1,4 @@
-"""Drawn people, dogs, cats and birds."""
+"""Render people, dogs, cats and birds."""
 
 import math
 
@@ -11,7 +11,7 @@ _WHITE: Colour = (244, 242, 238)
 
 
 def person(t: Traits, px: int) -> CutOut:
-    """Head and shoulders, facing us: skin, hair, clothes, glasses, beard, turn of the head all vary."""
+    """Render head and shoulders from the front; skin, hair, clothes, glasses, beard and head pose vary."""
     c = Canvas(px, 1.0)
     skin, hair = t.skin(), _hair_colour(t)
     cx, cy = 0.5 + t.free(-0.02, 0.02), 0.36
@@ -142,7 +142,7 @@ def _face(c: Canvas, t: Traits, head: tuple[float, float, float, float], skin: C
 
 
 def dog(t: Traits, px: int) -> CutOut:
-    """A dog from the side, standing, or its face and chest."""
+    """Render a standing dog from the side, or its face and chest."""
     fur = t.colour((0.05, 0.12), (0.0, 0.7), (0.15, 0.95))
     patch = shade(fur, t.pick((0.55, 1.6)))
     return (_dog_face if t.chance(0.5) else _dog_side)(t, px, fur, patch)
@@ -220,7 +220,7 @@ def _dog_face(t: Traits, px: int, fur: Colour, patch: Colour) -> CutOut:
 
 
 def cat(t: Traits, px: int) -> CutOut:
-    """A sitting cat, seen from the front, plain or tabby."""
+    """Render a sitting cat from the front, plain or tabby."""
     c = Canvas(px, 0.9)
     fur = t.colour((0.04, 0.12), (0.0, 0.65), (0.15, 0.95))
     stripe, cx, cy = shade(fur, t.pick((0.6, 0.75, 1.35))), 0.43, 0.29
@@ -286,7 +286,7 @@ def _cat_face(c: Canvas, t: Traits, head: tuple[float, float, float, float], str
 
 
 def bird(t: Traits, px: int) -> CutOut:
-    """A bird from the side: plump or slim, tail, wing, crest, beak and colours vary."""
+    """Render a bird from the side; body, tail, wing, crest, beak and colours vary."""
     c = Canvas(px, 1.3)
     coat, wing, breast = t.colour(), t.colour(), t.colour(value=(0.6, 1.0))
     cx, cy, rx, ry = 0.6, 0.52, t.uniform(0.26, 0.34), t.uniform(0.17, 0.27)

@@ -1,4 +1,4 @@
-"""Drawn ambulances, tractors, helicopters and chainsaws."""
+"""Render ambulances, tractors, helicopters and chainsaws."""
 
 import math
 
@@ -22,7 +22,7 @@ def _glass(t: Traits) -> Colour:
 
 
 def ambulance(t: Traits, px: int) -> CutOut:
-    """A van with lamps, stripe and sign: ambulance, fire or police car."""
+    """Render a van with lamps, stripe and sign: ambulance, fire or police car."""
     c = Canvas(px, 1.6)
     paint = t.pick(
         (
@@ -69,7 +69,7 @@ def ambulance(t: Traits, px: int) -> CutOut:
 
 
 def tractor(t: Traits, px: int) -> CutOut:
-    """A tractor from the side: big and small wheel, cab, bonnet, exhaust pipe."""
+    """Render a tractor from the side: large and small wheel, cab, bonnet, exhaust pipe."""
     c = Canvas(px, 1.4)
     paint, rim = t.colour(saturation=(0.6, 1.0), value=(0.35, 0.95)), t.colour((0.0, 0.17), (0.5, 0.95), (0.6, 1.0))
     big, small = t.uniform(0.25, 0.32), t.uniform(0.13, 0.19)
@@ -104,7 +104,7 @@ def tractor(t: Traits, px: int) -> CutOut:
 
 
 def helicopter(t: Traits, px: int) -> CutOut:
-    """A helicopter from the side; nose, tail boom, rotor and skids vary."""
+    """Render a helicopter from the side; nose, tail boom, rotor and skids vary."""
     c = Canvas(px, 1.7)
     paint, trim = t.colour(saturation=(0.1, 0.95)), t.colour()
     cx, cy, rx, ry = 1.1, 0.58, t.uniform(0.3, 0.4), t.uniform(0.19, 0.25)
@@ -146,7 +146,7 @@ def helicopter(t: Traits, px: int) -> CutOut:
 
 
 def chainsaw(t: Traits, px: int) -> CutOut:
-    """A chainsaw: coloured motor with handles, long bar with teeth."""
+    """Render a chainsaw: coloured motor with handles, long bar with teeth."""
     c = Canvas(px, 1.8)
     paint, grip = (
         t.colour((-0.05, 0.15), (0.7, 1.0), (0.6, 1.0)) if t.chance(0.7) else t.colour(),

@@ -1,4 +1,4 @@
-"""Drawn guitars, drums, bells and clocks."""
+"""Render guitars, drums, bells and clocks."""
 
 import math
 
@@ -12,7 +12,7 @@ _STEEL: Colour = (190, 194, 200)
 
 
 def guitar(t: Traits, px: int) -> CutOut:
-    """A guitar seen from the front, its neck up (the scene turns it): acoustic or electric."""
+    """Render a guitar from the front with the neck up (the scene rotates it): acoustic or electric."""
     c = Canvas(px, 0.5)
     cx, wood = 0.25, t.colour((0.03, 0.12), (0.5, 0.95), (0.3, 0.95))
     electric = t.chance(0.35)
@@ -58,7 +58,7 @@ def guitar(t: Traits, px: int) -> CutOut:
 
 
 def drum(t: Traits, px: int) -> CutOut:
-    """A drum with hoops, lacing or stripes, and two sticks."""
+    """Render a drum with hoops, lacing or stripes, and two sticks."""
     c = Canvas(px, 1.05)
     shell, trim, skin = (
         t.colour(),
@@ -96,7 +96,7 @@ def drum(t: Traits, px: int) -> CutOut:
 
 
 def bell(t: Traits, px: int) -> CutOut:
-    """A hanging bell with yoke and clapper, from slim to squat, in metal colours."""
+    """Render a hanging bell with yoke and clapper, from narrow to wide, in metal colours."""
     c = Canvas(px, 0.95)
     metal = t.colour((0.07, 0.15), (0.15, 0.8), (0.4, 0.95))
     cx, shoulder, mouth = 0.475, t.uniform(0.14, 0.24), t.uniform(0.34, 0.44)
@@ -136,7 +136,7 @@ def bell(t: Traits, px: int) -> CutOut:
 
 
 def clock(t: Traits, px: int) -> CutOut:
-    """A clock: round or square case, ticks or dots, hands at any hour; some are alarm clocks."""
+    """Render a clock: round or square case, ticks or dots, hands at any time; some are alarm clocks."""
     c = Canvas(px, 1.0)
     case, face = t.colour(), t.colour((0.0, 1.0), (0.0, 0.25), (0.8, 1.0))
     dark = t.chance(0.2)

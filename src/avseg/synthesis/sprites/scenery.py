@@ -1,4 +1,4 @@
-"""Backgrounds, clutter and the camera's own flaws: everything in a picture that never sounds."""
+"""Backgrounds, clutter and camera effects: the parts of an image that never sound."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ Picture = NDArray[np.float32]
 
 
 def background(t: Traits, width: int, height: int) -> Image.Image:
-    """An RGB picture of that size: studio, sky and land, room, wall, leaves, lights, cloth or haze."""
+    """Render an RGB image of that size: studio, sky and land, room, wall, leaves, lights, cloth or haze."""
     kinds = (_studio, _studio, _land, _room, _bricks, _leaves, _lights, _cloth, _haze)
     picture = t.pick(kinds)(t, width, height)
     return picture.filter(ImageFilter.GaussianBlur(t.free(0.0, 1.6) * height / 224))
@@ -23,7 +23,7 @@ def _tone(t: Traits) -> Colour:
 
 
 def _blend(amount: NDArray[np.floating], colours: list[Colour]) -> Image.Image:
-    """Picks along a row of colours; ``amount`` of 0..1, (H, W)."""
+    """Interpolate in a list of colours by ``amount`` of 0..1, (H, W)."""
     stops = np.linspace(0.0, 1.0, len(colours))
     table = np.array(colours, dtype=np.float64)
     lut = np.stack([np.interp(np.linspace(0, 1, 256), stops, table[:, k]) for k in range(3)], -1).astype(np.uint8)
@@ -37,7 +37,7 @@ def _ramp(width: int, height: int, turn: float) -> Picture:
 
 
 def _uneven(t: Traits, picture: Image.Image, strength: float) -> Image.Image:
-    """The picture with brightness noise in two sizes."""
+    """Add brightness noise of two scales."""
     width, height = picture.size
     noise = cloud(t.rng, height, width, 4) + 0.7 * cloud(t.rng, height, width, max(4, height // 5))
     pixels = np.asarray(picture).astype(np.float32) * (1.0 + strength * noise[..., None])
@@ -124,7 +124,7 @@ def _haze(t: Traits, width: int, height: int) -> Image.Image:
 
 
 def clutter(t: Traits, px: int) -> Image.Image:
-    """A thing that never sounds, RGBA: box, ball, post, plant, bottle or blob."""
+    """Render an object that never sounds, RGBA: box, ball, post, plant, bottle or blob."""
     kind = t.pick(("box", "ball", "post", "plant", "bottle", "blob"))
     c, colour = Canvas(px, 1.0), _tone(t)
     if kind == "box":
@@ -158,7 +158,7 @@ def clutter(t: Traits, px: int) -> Image.Image:
 
 
 def through_camera(rng: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The frames (T, H, W, 3) with one exposure, tint and contrast, and noise of their own."""
+    """Apply one exposure, tint and contrast to all frames (T, H, W, 3), and independent noise to each."""
     gain, tint = rng.uniform(0.75, 1.2), rng.uniform(0.92, 1.08, 3)
     gamma, noise = rng.uniform(0.8, 1.25), rng.uniform(0.0, 7.0)
     levels = (np.arange(256) / 255.0)[:, None] ** gamma * gain * tint * 255.0

@@ -1,4 +1,4 @@
-"""How much alike two things look: their outlines, laid over each other, and their colours."""
+"""Visual similarity of two objects: overlap of their outlines and of their colour histograms."""
 
 from collections.abc import Sequence
 
@@ -9,24 +9,24 @@ from PIL import Image
 from avseg.synthesis.sprites.canvas import CutOut
 
 _AREA = 12.0
-"""Outlines are compared at this size: side of the square with their area."""
+"""Outlines are scaled to the area of a square of this side before the comparison."""
 _FIELD = 48
-"""Pixels of the square they are laid on, centre of mass on centre."""
+"""Side in pixels of the canvas on which outlines are compared, centred on their centre of mass."""
 _OPAQUE = 127
 _LEVELS = 4
-"""Of each of red, green and blue, for the histogram of colours."""
+"""Levels per channel in the colour histogram."""
 
 
 def likeness(some: Sequence[CutOut], others: Sequence[CutOut]) -> NDArray[np.float64]:
-    """The geometric mean of how much two outlines and two palettes share: 1 for one picture twice.
+    """Return the geometric mean of outline overlap and colour overlap: 1 for equal images.
 
-    Outlines: intersection over union, of equal area and with one centre, the best of the ways in which a scene may
-    show a thing: mirrored or not, and in quarter turns where neither of the two has to be upright. Palettes: the
-    intersection of their histograms.
+    Outline overlap: intersection over union at equal area and centre, maximum over the transformations of a scene:
+    mirrored or not, and in quarter turns if neither of the two has to be upright. Colour overlap: histogram
+    intersection.
 
     Args:
-        some: N things.
-        others: M things.
+        some: N objects.
+        others: M objects.
 
     Returns:
         (N, M), 0..1.
@@ -43,13 +43,13 @@ def likeness(some: Sequence[CutOut], others: Sequence[CutOut]) -> NDArray[np.flo
 
 
 def _views(image: Image.Image) -> list[Image.Image]:
-    """As it is and mirrored; then both in quarter turns."""
+    """Return the image and its mirror image, then both in quarter turns."""
     ways = [image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
     return ways + [way.rotate(turn, expand=True) for turn in (90, 180, 270) for way in ways]
 
 
 def _outline(image: Image.Image) -> NDArray[np.bool_]:
-    """(field, field): where the thing is when it has the common area and lies in the middle."""
+    """Return the outline, scaled to the common area and centred, (field, field)."""
     alpha = image.getchannel("A")
     factor = _AREA / float((np.asarray(alpha) > _OPAQUE).sum()) ** 0.5
     small = alpha.resize((max(1, round(alpha.width * factor)), max(1, round(alpha.height * factor))))
@@ -65,7 +65,7 @@ def _overlap(some: NDArray[np.bool_], one: NDArray[np.bool_]) -> NDArray[np.floa
 
 
 def _palette(image: Image.Image) -> NDArray[np.float64]:
-    """Shares of the thing's pixels with each of 64 colours."""
+    """Return the colour histogram of the object over 64 colours."""
     pixels = np.asarray(image)
     level = pixels[pixels[..., 3] > _OPAQUE][:, :3].astype(np.int64) * _LEVELS // 256
     counts = np.bincount(level @ np.array([_LEVELS**2, _LEVELS, 1]), minlength=_LEVELS**3)

@@ -1,6 +1,6 @@
-"""The sounds of the drawn things: each function fills any number of samples at 16 kHz, peak 1.
+"""Synthesise the sounds of the rendered objects: each function returns any number of samples at 16 kHz, peak 1.
 
-Every sound has an event in any 0.9 s, so that a thing that is switched on is heard in each patch.
+Every sound has an event in any 0.9 s, so that a sounding object is audible in each patch.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def _peak(x: Wave) -> Wave:
 
 
 def _dense(x: Wave, drive: float) -> Wave:
-    """Short spikes made fuller by soft limiting."""
+    """Raise the level of short peaks by soft limiting."""
     return _peak(np.tanh(drive * _peak(x)))
 
 
@@ -33,30 +33,30 @@ def _band(x: Wave, low: float, high: float) -> Wave:
 
 
 def _resonate(x: Wave, hertz: float, width: float) -> Wave:
-    """A formant: two-pole resonator with unit gain at its centre, about."""
+    """Apply a formant: a two-pole resonator with approximately unit gain at its centre."""
     radius = np.exp(-np.pi * width / SAMPLE_RATE)
     poles = [1.0, -2.0 * radius * np.cos(2 * np.pi * hertz / SAMPLE_RATE), radius**2]
     return np.asarray(lfilter([1.0 - radius], poles, x))
 
 
 def _phase(hertz: Wave) -> Wave:
-    """Turns so far of an oscillator with this frequency at each sample."""
+    """Return the accumulated cycles of an oscillator with this frequency at each sample."""
     return np.cumsum(hertz) / SAMPLE_RATE
 
 
 def _pulses(hertz: Wave) -> Wave:
-    """One impulse per turn."""
+    """Return one impulse per cycle."""
     turns = np.floor(_phase(hertz))
     return np.diff(turns, prepend=0.0)
 
 
 def _buzz(hertz: Wave) -> Wave:
-    """A sawtooth."""
+    """Return a sawtooth wave."""
     return 2.0 * (_phase(hertz) % 1.0) - 1.0
 
 
 def _fill(count: int, pieces: Iterator[Wave]) -> Wave:
-    """Pieces one after the other until ``count`` samples are full."""
+    """Concatenate pieces to ``count`` samples."""
     out, at = np.zeros(count), 0
     while at < count:
         piece = next(pieces)[: count - at]
@@ -66,7 +66,7 @@ def _fill(count: int, pieces: Iterator[Wave]) -> Wave:
 
 
 def _strike(t: Traits, count: int, gap: tuple[float, float], event: Callable[[], Wave]) -> Wave:
-    """Events that ring on into each other, ``gap`` seconds apart."""
+    """Add overlapping events, ``gap`` seconds apart."""
     out, at = np.zeros(count), -int(t.free(0.0, gap[0]) * SAMPLE_RATE)
     while at < count:
         wave = event()
@@ -88,9 +88,9 @@ _VOWELS = (
 
 
 def speech(t: Traits, count: int) -> Wave:
-    """Syllables of a man, a woman or a child: pulses through formants, hisses, pauses (person)."""
+    """Synthesise syllables of a man, a woman or a child: pulses through formants, fricatives, pauses (person)."""
     pitch, rate = t.pitch(85.0, 320.0), t.uniform(3.6, 6.2)
-    tract = (pitch / 120.0) ** 0.22  # shorter vocal tracts come with higher voices
+    tract = (pitch / 120.0) ** 0.22  # higher voices have shorter vocal tracts
     breath = t.uniform(0.01, 0.05)
 
     def syllables() -> Iterator[Wave]:
@@ -123,7 +123,7 @@ def _vowel(t: Traits, source: Wave, tract: float) -> Wave:
 
 
 def bark(t: Traits, count: int) -> Wave:
-    """Short, rough bursts whose pitch jumps up and falls (dog)."""
+    """Synthesise short, rough bursts with a rising, then falling pitch (dog)."""
     pitch, rough, length = t.pitch(220.0, 620.0), t.uniform(0.25, 0.7), t.uniform(0.09, 0.2)
     pause = t.uniform(0.12, 0.45)
 
@@ -139,7 +139,7 @@ def bark(t: Traits, count: int) -> Wave:
 
 
 def meow(t: Traits, count: int) -> Wave:
-    """Long vowels that open and close, pitch rising and falling (cat)."""
+    """Synthesise long vowels that open and close, with rising and falling pitch (cat)."""
     pitch, length, bend = t.pitch(420.0, 820.0), t.uniform(0.42, 0.72), t.uniform(0.15, 0.5)
 
     def calls() -> Iterator[Wave]:
@@ -159,7 +159,7 @@ def meow(t: Traits, count: int) -> Wave:
 
 
 def chirp(t: Traits, count: int) -> Wave:
-    """Quick whistles between 2 and 7 kHz: rising, falling, warbling (bird)."""
+    """Synthesise short whistles between 2 and 7 kHz: rising, falling, warbling (bird)."""
     pitch, length, width = t.pitch(2300.0, 5200.0), t.uniform(0.05, 0.2), t.uniform(0.1, 0.4)
     pause, kind = t.uniform(0.03, 0.2), t.pick(("rise", "fall", "arch", "trill"))
     quiver = t.uniform(18.0, 40.0)
@@ -184,7 +184,7 @@ def chirp(t: Traits, count: int) -> Wave:
 
 
 def pluck(t: Traits, count: int) -> Wave:
-    """Plucked strings in the manner of Karplus and Strong, in closed form (guitar)."""
+    """Synthesise plucked strings by the closed form of Karplus-Strong synthesis (guitar)."""
     root, beat, sustain = t.pitch(82.0, 250.0), 1.0 / t.uniform(2.2, 6.0), t.uniform(0.992, 0.999)
     scale = t.pick(((0, 4, 7, 12, 16), (0, 3, 7, 12, 15), (0, 7, 12, 19), (0, 2, 4, 7, 9, 12)))
 
@@ -201,7 +201,7 @@ def pluck(t: Traits, count: int) -> Wave:
 
 
 def beat(t: Traits, count: int) -> Wave:
-    """Strokes on a skin: a falling thump with a noisy attack (drum)."""
+    """Synthesise drum strokes: a tone of falling pitch with a noisy attack (drum)."""
     pitch, snare, decay = t.pitch(130.0, 330.0), t.uniform(0.1, 0.8), t.uniform(9.0, 22.0)
     tempo = 1.0 / t.uniform(2.2, 5.5)
     s = _seconds(int(0.45 * SAMPLE_RATE))
@@ -215,7 +215,7 @@ def beat(t: Traits, count: int) -> Wave:
 
 
 def ring(t: Traits, count: int) -> Wave:
-    """Strokes of a bell: partials out of tune with each other, long decay (bell)."""
+    """Synthesise bell strokes: inharmonic partials with long decay (bell)."""
     pitch, decay = t.pitch(420.0, 1500.0), t.uniform(1.2, 4.5)
     ratios = np.array([0.5, 1.0, 1.19, 1.5, 2.0, 2.66, 3.01, 4.07]) * (1.0 + 0.03 * t.rng.standard_normal(8))
     loud = np.array([0.5, 1.0, 0.7, 0.4, 0.8, 0.5, 0.4, 0.3]) * t.rng.uniform(0.5, 1.0, 8)
@@ -232,7 +232,7 @@ def ring(t: Traits, count: int) -> Wave:
 
 
 def tick(t: Traits, count: int) -> Wave:
-    """Dry clicks, every other one lower (clock)."""
+    """Synthesise dry clicks, every other one lower (clock)."""
     pitch, gap, dull = t.pitch(1900.0, 4800.0), 1.0 / t.uniform(1.6, 5.0), t.uniform(0.65, 0.95)
     n = int(0.06 * SAMPLE_RATE)
     click = t.rng.standard_normal(n) * np.exp(-_seconds(n) * 900.0)
@@ -246,7 +246,7 @@ def tick(t: Traits, count: int) -> Wave:
 
 
 def siren(t: Traits, count: int) -> Wave:
-    """Wail, yelp or two tones (ambulance)."""
+    """Synthesise a siren: wail, yelp or two tones (ambulance)."""
     low, span = t.pitch(520.0, 820.0), t.uniform(1.35, 2.1)
     kind = t.pick(("wail", "yelp", "two tones"))
     rate = {"wail": t.uniform(0.25, 0.6), "yelp": t.uniform(2.4, 4.2), "two tones": t.uniform(0.7, 1.3)}[kind]
@@ -257,7 +257,7 @@ def siren(t: Traits, count: int) -> Wave:
 
 
 def engine(t: Traits, count: int) -> Wave:
-    """Slow explosions of a big motor over a rumble (tractor)."""
+    """Synthesise slow engine strokes over a rumble (tractor)."""
     firing, body, sway = t.pitch(17.0, 42.0), t.pitch(140.0, 330.0), t.uniform(0.02, 0.15)
     speed = firing * (1.0 + sway * np.sin(2 * np.pi * t.free(0.2, 0.7) * _seconds(count) + t.free(0.0, 6.28)))
     blows = _pulses(speed) * (1.0 + 0.25 * t.rng.standard_normal(count))
@@ -267,7 +267,7 @@ def engine(t: Traits, count: int) -> Wave:
 
 
 def rotor(t: Traits, count: int) -> Wave:
-    """Noise chopped by blades, with a turbine's whine (helicopter)."""
+    """Synthesise noise modulated by the blades, with a turbine tone (helicopter)."""
     blades, top = t.pitch(8.5, 15.0), t.pitch(900.0, 2600.0)
     chop = 0.5 + 0.5 * np.cos(2 * np.pi * _phase(np.full(count, blades)) + t.free(0.0, 6.28))
     wash = _band(t.rng.standard_normal(count), 90.0, top)
@@ -276,7 +276,7 @@ def rotor(t: Traits, count: int) -> Wave:
 
 
 def saw(t: Traits, count: int) -> Wave:
-    """A small motor's harsh buzz, revving up and down (chainsaw)."""
+    """Synthesise the buzz of a small motor with varying speed (chainsaw)."""
     idle, rev, swing = t.pitch(75.0, 120.0), t.uniform(1.25, 1.9), t.uniform(0.4, 1.1)
     place = np.clip(1.4 * np.sin(2 * np.pi * swing * _seconds(count) + t.free(0.0, 6.28)), -1.0, 1.0)
     buzz = _buzz(idle * rev ** (1.0 + place))

@@ -1,4 +1,4 @@
-"""The page about your own data: what it shows is done, block by block, in an empty folder."""
+"""The tutorial and the Python page: their code blocks run from top to bottom in an empty folder."""
 
 import re
 import shlex
@@ -11,21 +11,20 @@ from avseg.cli import main
 ROOT = Path(__file__).parents[1]
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Language and text of the page's code, in order."""
-    return re.findall(
-        r"^```(python|bash)\n(.*?)^```", (ROOT / "docs/own_data.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Return language and text of the page's code blocks, in order."""
+    return re.findall(r"^```(python|bash)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_works_from_top_to_bottom(
+@pytest.mark.slow
+def test_tutorial_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for language, text in blocks():
+    for language, text in blocks("docs/tutorial.md"):
         if language == "python":
-            exec(compile(text, "docs/own_data.md", "exec"), {})
+            exec(compile(text, "docs/tutorial.md", "exec"), {})
             continue
         for line in text.splitlines():
             command, *words = shlex.split(line)
@@ -34,11 +33,18 @@ def test_the_page_works_from_top_to_bottom(
     printed = capsys.readouterr().out
     assert "mine can be used: data: {name: videos, root: mine}" in printed
     assert "mine_prepared can be used: data: {name: folder, root: mine_prepared}" in printed
-    assert printed.count("1 clips, 3 frames") == 2
+    assert printed.count("1 clips, 10 frames") == 2
     assert (tmp_path / "mine.png").stat().st_size > 1000
+    assert (tmp_path / "portrait_and_cat_mine/overlay.mp4").stat().st_size > 1000
 
 
-def test_every_layout_has_its_place_on_the_page() -> None:
+def test_python_page_runs_from_top_to_bottom() -> None:
+    variables: dict[str, object] = {}
+    for _, text in blocks("docs/howto/python.md"):
+        exec(compile(text, "docs/howto/python.md", "exec"), variables)
+
+
+def test_own_data_page_has_every_part_of_the_layout() -> None:
     page = (ROOT / "docs/own_data.md").read_text()
     for name in ("videos/", "masks/", "classes.txt", "split.csv", "annotations.json", "--data.seconds"):
         assert name in page
