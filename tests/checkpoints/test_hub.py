@@ -131,7 +131,7 @@ def test_save_pretrained_refuses_a_file(tmp_path: Path) -> None:
 def test_refusal_of_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     model = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16)
-    with pytest.raises(CheckpointError, match="me/model was not uploaded, the Hub says: ") as caught:
+    with pytest.raises(CheckpointError, match="me/model was not uploaded, the Hub reports: ") as caught:
         model.push_to_hub("me/model", token=False)
     assert "\n" not in str(caught.value)
 
