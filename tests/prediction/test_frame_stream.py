@@ -263,6 +263,6 @@ def test_uncertainty_costs_a_picture_a_few_kilobytes(doubtful, doubter):
 
 def test_a_model_that_does_not_estimate_it_is_refused_at_its_first_clip(make_video, make_beep, ear):
     path = make_video(times=[k / 5 for k in range(60)], sound=make_beep(12, 0, 12))
-    with pytest.raises(ConfigError, match="does not say how uncertain it is: train"):
+    with pytest.raises(ConfigError, match="does not estimate its uncertainty: train"):
         list(walk(path, ear, show="uncertainty"))
     assert len(ear.clips) == 1

@@ -118,7 +118,7 @@ def test_command_does_not_delete_its_input(beeping, loaded, tmp_path):
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
     predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
     said = " ".join(capsys.readouterr().out.split())
-    assert "nothing sounds" in said
+    assert "no sounding object" in said
     assert "note: mute.mp4 has no sound track" in said
 
 

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError
 from avseg.interface import Prediction
-from avseg.prediction.uncertainty import LONGEST, answered, pack, quantised, unpack
+from avseg.prediction.uncertainty import LONGEST, pack, predicted_maps, quantised, unpack
 
 LOGITS = torch.zeros(1, 3, 1, 8, 8)
 
@@ -78,7 +78,7 @@ def test_quantised_rounds():
 def test_the_map_of_an_answer():
     maps = torch.rand(1, 3, 1, 4, 5)
     maps[0, 0, 0, 0, :2] = torch.tensor([-0.0005, 1.0005])
-    values = answered(Prediction(LOGITS, maps={"uncertainty": maps.to(torch.float64)}), "it")
+    values = predicted_maps(Prediction(LOGITS, maps={"uncertainty": maps.to(torch.float64)}), "it")
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, maps[0, :, 0])
 
@@ -86,8 +86,8 @@ def test_the_map_of_an_answer():
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        ({}, r"this model \(it\) does not say how uncertain it is: train ama_ue with uncertainty on"),
-        ({"mask/4": LOGITS, "mask/3": LOGITS}, r"does not say how uncertain it is: train ama_ue .*or show masks"),
+        ({}, r"this model \(it\) does not estimate its uncertainty: train ama_ue with uncertainty on"),
+        ({"mask/4": LOGITS, "mask/3": LOGITS}, r"does not estimate its uncertainty: train ama_ue .*or show masks"),
         ({"uncertainty": LOGITS[0]}, r"must be \(B, T, 1, h, w\), here \(1, 3, 1\), got \(3, 1, 8, 8\)"),
         ({"uncertainty": LOGITS[:, :2]}, r"got \(1, 2, 1, 8, 8\)"),
         ({"uncertainty": LOGITS.expand(1, 3, 2, 8, 8)}, r"got \(1, 3, 2, 8, 8\)"),
@@ -98,5 +98,5 @@ def test_the_map_of_an_answer():
 )
 def test_answers_without_a_usable_map_are_refused(maps, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        answered(Prediction(LOGITS, maps=maps), "it")
+        predicted_maps(Prediction(LOGITS, maps=maps), "it")
     assert "\n" not in str(caught.value)

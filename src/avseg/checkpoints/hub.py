@@ -9,6 +9,7 @@ import yaml
 
 from avseg.checkpoints.store import CARD, WEIGHTS, save
 from avseg.errors import CheckpointError
+from avseg.files import write_text
 from avseg.interface import AVSModel
 
 README = "README.md"
@@ -35,7 +36,7 @@ def save_pretrained(model: AVSModel, folder: str | Path, *, repo_id: str | None 
     recorded = {key: value for key, value in model.card.items() if key not in ("model", "classes", "config")}
     save(model, folder, **recorded)
     if not (folder / README).exists():
-        (folder / README).write_text(model_card(model, repo_id or str(folder)), encoding="utf-8")
+        write_text(folder / README, model_card(model, repo_id or str(folder)))
     return folder
 
 

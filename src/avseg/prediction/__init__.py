@@ -1,5 +1,5 @@
-"""From a video file to the masks of what sounds in it.
+"""Predict the masks of the sounding objects in a video.
 
-``predict`` is the entry point, ``frame_stream`` runs the model over the video, ``result`` holds the masks; ``draw``,
-``summary`` and ``export`` show and write them.
+``predict`` is the entry point. ``sampling`` reads the model input from the video, ``frame_stream`` runs the model,
+``record`` holds the masks and ``result`` adds methods to it; :mod:`avseg.outputs` writes them to files.
 """

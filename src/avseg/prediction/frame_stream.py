@@ -1,19 +1,17 @@
-"""One pass through a video: pictures and sound in, a frame of masks out for every picture, in constant memory.
+"""One pass through a video: yield the regions of every frame, in constant memory.
 
-How it looks and listens:
-
-- Samples. The model sees what is on screen at ``(k + 1/2) / fps`` seconds after the first picture, squashed to the
-  size it was trained at, and hears the 0.96 s of sound centred on that very moment. When the last picture lies more
-  than half a step after the last sample, it is a sample too: no picture is further than half a step from one. While
-  a picture stays on screen, only the first and the last of its samples are taken: no mask depends on the others.
-  Samples go through the model in clips of the length it was trained with; the last clip may be shorter.
-- Pictures between samples. Probabilities, not masks, are blended linearly in time between the sample before and the
-  sample after; before the first and after the last sample, the nearest counts. The blend is enlarged bilinearly to
-  the picture's own size and only there becomes a mask (:func:`avseg.prediction.regions.find_regions`).
-- Silence. Where the sound around a sample is below ``silence_gate``, nothing is marked, whatever the model predicts.
-- Uncertainty, when it is to be shown, is blended like a probability, and made small
+- Samples. The model input is the frame displayed at ``(k + 1/2) / fps`` seconds after the first frame, resized to the
+  size of the training data, and the 0.96 s of sound centred on the same time. If the last frame starts more than half a
+  step after the last sample, it is a sample too, so that no frame is more than half a step from a sample. While a frame
+  stays on display, only the first and the last of its samples are predicted: no mask depends on the others. Samples are
+  batched into clips of the length of the training data; the last clip may be shorter.
+- Frames between samples. Probabilities, not masks, are interpolated linearly in time between the adjacent samples;
+  frames before the first or after the last sample take the nearest one. The result is enlarged bilinearly to the size
+  of the frame and then thresholded (:func:`avseg.prediction.regions.find_regions`).
+- Silence. Where the sound around a sample is below ``silence_gate``, the mask is empty.
+- Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
-- Memory. The pictures of one clip and about 2 s of sound are held, however long the video is.
+- Memory. The frames of one clip and about 2 s of sound are held, for a video of any length.
 """
 
 import math
@@ -43,26 +41,26 @@ from avseg.prediction.sampling import (
     open_sound,
     sample,
 )
-from avseg.prediction.uncertainty import answered, pack
+from avseg.prediction.uncertainty import pack, predicted_maps
 
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
 
 _USUAL_FRAMES = 5
-"""Samples in a clip of AVSBench, for a model whose card names no data."""
+"""Samples in a clip of AVSBench, for a model whose card has no data."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to go through a video.
+    """Settings of a prediction.
 
     Attributes:
         fps: Samples per second of video.
-        missing_audio: Without a sound track, refuse, or let the model hear silence.
-        damaged: Where something cannot be decoded, refuse, or leave that part out and note it.
-        show: What to keep of the model's answers: the masks, or its uncertainty as well.
-        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which nothing is
-            marked; None marks what the model predicts.
+        missing_audio: Without a sound track, raise an error or use silence.
+        damaged: Where the file cannot be decoded, raise an error, or omit that part and add a note.
+        show: The masks, or masks and uncertainty.
+        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
+            empty; None disables the gate.
     """
 
     fps: float = 1.0
@@ -76,12 +74,12 @@ class Options:
         if self.silence_gate is not None and not is_number(self.silence_gate):
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
         for name, kind in (("damaged", Damaged), ("show", Show)):
-            if (said := getattr(self, name)) not in (choices := get_args(kind)):
-                raise ConfigError(f"unknown {name} {said!r}. {did_you_mean(said, choices)}")
+            if (value := getattr(self, name)) not in (choices := get_args(kind)):
+                raise ConfigError(f"unknown {name} {value!r}. {did_you_mean(value, choices)}")
 
 
-class _Answer(NamedTuple):
-    """What the model says about one moment: (K, h, w) probabilities, (h, w) uncertainty if that is to be shown."""
+class _SamplePrediction(NamedTuple):
+    """Prediction of one sample: (K, h, w) probabilities, and (h, w) uncertainty if it is requested."""
 
     time: float
     probabilities: NDArray[np.float32]
@@ -89,20 +87,20 @@ class _Answer(NamedTuple):
 
 
 class FrameStream:
-    """The pass; iterate over it once.
+    """Iterator over the predicted frames of a video; it can be iterated once.
 
     Args:
         path: The video.
-        model: In evaluation mode.
-        options: How.
-        note: Is told what the user should know of.
+        model: Model in evaluation mode.
+        options: Settings.
+        note: Called with each warning.
 
     Attributes:
-        info: What the file says about itself.
-        end: When the last picture so far goes, in seconds since the start of the file.
+        info: Properties declared by the file.
+        end: End of the last frame so far, in seconds since the start of the file.
 
     Raises:
-        MediaError: When the file is no video, or has no sound and silence was not asked for.
+        MediaError: When the file is not a video, or has no sound and ``missing_audio`` is ``"error"``.
     """
 
     def __init__(self, path: Path, model: AVSModel, options: Options, note: Callable[[str], None]) -> None:
@@ -115,41 +113,41 @@ class FrameStream:
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
 
     def __iter__(self) -> Iterator[Frame]:
-        before: _Answer | None = None
-        for after in self._answers():
+        before: _SamplePrediction | None = None
+        for after in self._predict_samples():
             yield from self._frames(before or after, after, until=after.time)
             before = after
         if before is not None:
             yield from self._frames(before, before, until=math.inf)
         self._check_end()
 
-    def _frames(self, before: _Answer, after: _Answer, until: float) -> Iterator[Frame]:
-        """The pictures that waited for ``after``."""
+    def _frames(self, before: _SamplePrediction, after: _SamplePrediction, until: float) -> Iterator[Frame]:
+        """Yield the decoded frames up to ``until``, interpolated between two samples."""
         span = after.time - before.time
         while self._waiting and self._waiting[0] <= until:
             time = self._waiting.popleft()
             share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
             probabilities = _blend(before.probabilities, after.probabilities, share)
-            doubt = None
+            uncertainty = None
             if before.uncertainty is not None and after.uncertainty is not None:
-                doubt = pack(_blend(before.uncertainty, after.uncertainty, share))
-            yield Frame(time, find_regions(probabilities, self.info.size, doubt), doubt)
+                uncertainty = pack(_blend(before.uncertainty, after.uncertainty, share))
+            yield Frame(time, find_regions(probabilities, self.info.size, uncertainty), uncertainty)
 
-    def _answers(self) -> Iterator[_Answer]:
+    def _predict_samples(self) -> Iterator[_SamplePrediction]:
         data = self._model.card.get("data") or {}
         length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", USUAL_SIZE)
         samples = sample(self._pictures(), self._options.fps)
-        doubting = self._options.show == "uncertainty"
+        uncertain = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):
             inputs, waves = make_clip(clip, self._sound, size)
             with torch.inference_mode():
-                answer = self._model(inputs.to(self._device), maps=doubting)
-                probabilities = answer.probabilities[0].float().cpu().numpy()
+                prediction = self._model(inputs.to(self._device), maps=uncertain)
+                probabilities = prediction.probabilities[0].float().cpu().numpy()
             if self._options.silence_gate is not None:
                 _gate(probabilities, waves, self._options.silence_gate)
-            doubts = answered(answer, self._model.name) if doubting else [None] * len(clip)
-            for (time, _), p, doubt in zip(clip, probabilities, doubts, strict=True):
-                yield _Answer(time, p, doubt)
+            maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(clip)
+            for (time, _), p, found in zip(clip, probabilities, maps, strict=True):
+                yield _SamplePrediction(time, p, found)
 
     def _pictures(self) -> Iterator[Picture]:
         for picture in pictures(self._path, self._complain):
@@ -158,7 +156,7 @@ class FrameStream:
             yield picture
 
     def _check_end(self) -> None:
-        """Complain of a file that says it is longer; a player would stop in silence, too."""
+        """Report a file that ends before its declared duration, and a silent sound track."""
         declared = self.info.duration or 0.0
         missing = 1.0 + 0.02 * declared
         if declared - self.end > missing:
@@ -173,7 +171,7 @@ class FrameStream:
 
 
 def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:
-    """Mark nothing, in place, in the frames (T, K, h, w) whose sound (T, n) is below a level in dBFS."""
+    """Empty, in place, the masks of the samples (T, K, h, w) whose sound (T, n) is below a level in dBFS."""
     quiet = (waves.double().square().mean(1) < 10.0 ** (dbfs / 10.0)).numpy()
     probabilities[quiet] = 0.0
     if probabilities.shape[1] > 1:
@@ -185,4 +183,4 @@ def _blend(before: NDArray[np.float32], after: NDArray[np.float32], share: float
 
 
 def _refuse(message: str) -> None:
-    refuse(f"{message}: copy it again, or say damaged skip (--damaged skip) to leave that part out")
+    refuse(f"{message}: copy it again, or skip that part with damaged='skip' (--damaged skip)")

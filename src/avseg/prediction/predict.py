@@ -1,7 +1,6 @@
-"""``avseg predict``: a video goes in, a mask of what sounds comes out for every picture.
+"""``avseg predict``: the masks of the sounding objects in every frame of a video.
 
-How frames between the model's samples get their masks, and what is held in memory, stands in
-:mod:`avseg.prediction.frame_stream`.
+:mod:`avseg.prediction.frame_stream` describes the interpolation between the samples and the use of memory.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ from avseg.prediction.sampling import MissingAudio
 from avseg.progress import seconds_bar
 
 _ROWS = 20
-"""Intervals the command line lists at most; all are in result.json."""
+"""Largest number of intervals in the report; result.json has all of them."""
 
 
 def predict(
@@ -42,30 +41,30 @@ def predict(
     silence_gate: float | None = -60.0,
     progress: bool = False,
 ) -> Result:
-    """Find what sounds in a video.
+    """Segment the sounding objects in a video.
 
-    The model looks and listens once per second, or ``fps`` times; every picture of the video gets a mask at its own
-    size, blended in time between the samples around it (see :mod:`avseg.prediction.frame_stream`).
+    The model predicts ``fps`` samples per second. Every frame of the video gets a mask at its own size, interpolated in
+    time between the adjacent samples (see :mod:`avseg.prediction.frame_stream`).
 
     Args:
-        video: Any file FFmpeg reads: container, codec, frame rate (also variable), rotation, size, length.
+        video: Any file that FFmpeg reads, of any container, codec, frame rate (also variable), rotation, size, length.
         model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
             mode on ``device``.
         fps: Samples per second of video.
         device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
-        missing_audio: Without a sound track, refuse (``"error"``), or let the model hear ``"silence"``.
-        damaged: Where something cannot be decoded, refuse (``"error"``), or leave that part out and note it
+        missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
+        damaged: Where the file cannot be decoded, raise an error (``"error"``), or omit that part and add a note
             (``"skip"``).
-        show: The ``"masks"``, or, of a model that estimates it, the ``"uncertainty"`` as well.
-        silence_gate: Level in dBFS below which nothing is marked; ``None`` marks what the model predicts.
-        progress: Show a bar.
+        show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
+        silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
+        progress: Show a progress bar.
 
     Returns:
-        Masks, times, scores, intervals, uncertainty if asked for; ``.plot()``, ``.save(folder)``, ``.to_coco()``.
+        Masks, times, scores, intervals and, if requested, uncertainty; see :class:`~avseg.prediction.result.Result`.
 
     Raises:
-        MediaError: When the video cannot be used; says why.
-        ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
+        MediaError: When the video cannot be used.
+        ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
@@ -74,14 +73,14 @@ def predict(
     notes: list[str] = []
     frame_stream = FrameStream(path, network, options, notes.append)
     frames: list[Frame] = []
-    with seconds_bar("listening", frame_stream.info.duration, shown=progress) as reached:
+    with seconds_bar("predicting", frame_stream.info.duration, shown=progress) as reached:
         for frame in frame_stream:
             frames.append(frame)
             reached(frame.time)
     name = network.name if isinstance(model, AVSModel) else str(model)
     settings = {**dataclasses.asdict(options), "device": device}
     if show == "masks":
-        del settings["show"]  # what is always shown needs no record
+        del settings["show"]  # recorded only where it differs from the default
     return Result(
         path,
         frame_stream.info.size,
@@ -106,25 +105,25 @@ def stream(
     silence_gate: float | None = -60.0,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
-    """Like :func:`predict`, one frame after the other, as soon as the sample after it is answered.
+    """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
 
     Args:
-        video: See :func:`predict`, as for all the others.
+        video: See :func:`predict`; the same holds for the other arguments.
         model: A name, a path or a model.
         fps: Samples per second of video.
         device: Where the model runs.
-        missing_audio: What to do without a sound track.
-        damaged: What to do with what cannot be decoded.
-        show: With ``"uncertainty"``, a frame and its regions tell theirs.
-        silence_gate: Level in dBFS below which nothing is marked.
-        note: Is told what the user should know, such as that the sound is silent.
+        missing_audio: Behaviour without a sound track.
+        damaged: Behaviour where the file cannot be decoded.
+        show: With ``"uncertainty"``, frames and regions have their uncertainty.
+        silence_gate: Level in dBFS of the sound below which masks are empty.
+        note: Called with each warning, such as that the sound track is silent.
 
     Returns:
-        For every picture its time and regions; ``avseg.media.rle.decode(region.rle)`` is a region's mask.
+        Time and regions of every frame; ``avseg.media.rle.decode(region.rle)`` is the mask of a region.
 
     Raises:
-        MediaError: When the video cannot be used; damage is found on the way.
-        ConfigError: When a setting cannot work, or the model does not estimate its uncertainty.
+        MediaError: When the video cannot be used; damage is found during the iteration.
+        ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
@@ -132,7 +131,7 @@ def stream(
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
-    """Label → name, the first being the background; numbers when the model's card names none."""
+    """Return label → name, the first being the background; names with numbers if the model's card has none."""
     if names := model.card.get("class_names"):
         return tuple(names)
     sounding = ["sounding"] if model.classes == 1 else [f"class {k}" for k in range(1, model.classes)]
@@ -152,25 +151,25 @@ def predict_command(
     save: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Mark what sounds in a video.
+    """Segment the sounding objects in a video.
 
     Args:
         video: The video file.
-        output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg if left out.
+        output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
         model: Bundled name, folder or Hub id of the model.
-        fps: How many times per second of video the model looks and listens.
+        fps: Samples per second of video that the model predicts.
         device: Where the model runs: cpu, cuda, mps, or auto for the fastest one.
-        missing_audio: Without a sound track, refuse (error) or let the model hear silence.
-        damaged: Where the file cannot be decoded, refuse (error) or skip that part.
-        show: The masks, or, of a model that estimates it, its uncertainty as well: a veil of stripes in overlay.mp4,
-            grey pictures in uncertainty/, rows in summary.png.
-        silence_gate: Level in dBFS below which nothing is marked; null marks what the model predicts.
-        save: Outputs to write, with commas between them: overlay, masks, summary, json, uncertainty, or those of
+        missing_audio: Without a sound track, raise an error or use silence.
+        damaged: Where the file cannot be decoded, raise an error or skip that part.
+        show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
+            grey images in uncertainty/, more rows in summary.png.
+        silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
+        save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
 
     Raises:
-        AvsegError: When video, model, folder or a setting cannot be used.
+        AvsegError: When the video, the model, the folder or a setting cannot be used.
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
@@ -198,20 +197,20 @@ def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
 def _report(result: Result, folder: Path, elapsed: float) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
-    table = Table("from", "to", "what sounds", box=None, header_style="dim", pad_edge=False)
+    table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
     for start, end, name in result.intervals[:_ROWS]:
         table.add_row(f"{start:.2f} s", f"{end:.2f} s", escape(name))
     if result.intervals:
         console.print(table)
     if (more := len(result.intervals) - _ROWS) > 0:
-        console.print(f"and {more} more, see result.json")
+        console.print(f"and {more} more")
     if not result.intervals:
-        console.print("nothing sounds")
+        console.print("no sounding object")
     if result.has_uncertainty:
-        doubt = result.mean_uncertainty
-        most = int(doubt.argmax())
+        means = result.mean_uncertainty
+        most = int(means.argmax())
         console.print(
-            f"uncertainty {doubt.mean():.2f} on average, {doubt[most]:.2f} at most (at {result.times[most]:.2f} s)"
+            f"uncertainty {means.mean():.2f} on average, {means[most]:.2f} at most (at {result.times[most]:.2f} s)"
         )
     for note in result.notes:
         console.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)

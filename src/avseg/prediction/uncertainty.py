@@ -1,8 +1,8 @@
-"""How little a model knows about each pixel of a picture, kept so small that an hour of video fits into memory.
+"""Uncertainty maps of frames, compressed so that those of an hour of video fit into memory.
 
-A model that estimates its uncertainty answers with a map of that name (:data:`MAP`): 0 is sure, 1 knows nothing. One
-such map per picture is kept as a grey PNG of 256 levels, :data:`LONGEST` pixels long at most: it is smooth, and a few
-kB are what a picture may cost.
+A model that estimates its uncertainty returns a map of that name (:data:`MAP`), from 0 (certain) to 1 (uncertain). The
+map of a frame is stored as an 8-bit grey PNG whose longer side is at most :data:`LONGEST` pixels: maps are smooth,
+and this takes a few kB.
 """
 
 from io import BytesIO
@@ -17,21 +17,21 @@ from avseg.interface import Prediction
 from avseg.media.images import enlarged
 
 MAP = "uncertainty"
-"""Its name in :attr:`avseg.interface.Prediction.maps`."""
+"""Name of the map in :attr:`avseg.interface.Prediction.maps`."""
 LONGEST = 64
-"""Pixels of the longer side of a map that is kept; a smaller one keeps its size."""
+"""Largest length in pixels of the longer side of a stored map; a smaller map keeps its size."""
 _LEVELS = 255
 _SLACK = 1e-3
-"""How far beyond 0 and 1 rounding may take a value: less than half a level."""
+"""Tolerance for values outside 0..1 by rounding errors: less than half a level."""
 
 
 class UncertaintyMap(NamedTuple):
-    """The uncertainty about one picture.
+    """Uncertainty of one frame.
 
     Attributes:
-        mean: Over the map's pixels, 0..1.
+        mean: Mean over the map, 0..1.
         size: (h, w) of the map.
-        png: The map as an 8-bit grey PNG; 255 knows nothing.
+        png: The map as an 8-bit grey PNG; 255 is uncertainty 1.
     """
 
     mean: float
@@ -39,20 +39,20 @@ class UncertaintyMap(NamedTuple):
     png: bytes
 
 
-def answered(prediction: Prediction, model: str) -> NDArray[np.float32]:
-    """The map of a model's answer to one clip: (T, h, w).
+def predicted_maps(prediction: Prediction, model: str) -> NDArray[np.float32]:
+    """Return the uncertainty maps (T, h, w) of the prediction for one clip.
 
     Args:
-        prediction: Made with ``maps=True``, of one clip.
-        model: The model's name, to be named when it has no such map.
+        prediction: Prediction with ``maps=True`` for one clip.
+        model: Name of the model, for errors.
 
     Raises:
-        ConfigError: When it has none, or one that is none.
+        ConfigError: When the prediction has no such map, or its shape or values are wrong.
     """
     found = prediction.maps.get(MAP)
     if found is None:
         raise ConfigError(
-            f"this model ({model}) does not say how uncertain it is: train ama_ue with uncertainty on and name its "
+            f"this model ({model}) does not estimate its uncertainty: train ama_ue with uncertainty on and give its "
             "folder (--model FOLDER), or show masks (--show masks)"
         )
     expected = (1, prediction.logits.shape[1], 1)
@@ -65,7 +65,7 @@ def answered(prediction: Prediction, model: str) -> NDArray[np.float32]:
 
 
 def pack(values: NDArray[np.float32]) -> UncertaintyMap:
-    """Make a map small; averages areas.
+    """Compress a map; its size is reduced by averaging areas.
 
     Args:
         values: (h, w), 0..1.
@@ -80,13 +80,13 @@ def pack(values: NDArray[np.float32]) -> UncertaintyMap:
     return UncertaintyMap(round(float(levels.mean()) / _LEVELS, 4), (image.height, image.width), png.getvalue())
 
 
-def unpack(kept: UncertaintyMap, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The map at the (H, W) of its picture, enlarged bilinearly: the transpose of a C-contiguous array, 0..1."""
-    with Image.open(BytesIO(kept.png)) as image:
+def unpack(packed: UncertaintyMap, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the map enlarged bilinearly to (H, W), 0..1, as the transpose of a C-contiguous array."""
+    with Image.open(BytesIO(packed.png)) as image:
         levels = np.asarray(image, np.float32)
     return enlarged(levels.T / np.float32(_LEVELS), size).T
 
 
 def quantised(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """0..1 as 0..255."""
+    """Convert 0..1 to 0..255."""
     return np.round(values * np.float32(_LEVELS)).astype(np.uint8)
