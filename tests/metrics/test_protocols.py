@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from avseg import metrics
 from avseg.interface import Prediction, Target
-from avseg.metrics import AVSBench, AVSBenchSemantic, DatasetLevel, Davis, MaxF, PerClass, Strict, protocols
+from avseg.metrics import AVSBench, AVSBenchSemantic, DatasetLevel, Davis, MaxF, PerClass, Strict, headline, protocols
 
 
 def seeded(*shape, seed=0):
@@ -394,3 +394,14 @@ def test_two_processes_score_as_one(tmp_path):
     for (classes, name), scores in together.items():
         alone = run(protocols(classes)[name], *random_clips(classes))
         assert {k: same(v, rel=1e-12) for k, v in alone.items()} == scores, name
+
+
+@pytest.mark.parametrize(("classes", "name", "label"), [(1, "avsbench/j", "J"), (3, "avsbench_semantic/miou", "mIoU")])
+def test_headline_is_a_score_of_its_protocol(classes, name, label):
+    main = headline(classes)
+    assert (main.name, main.label) == (name, label)
+    metric = protocols(classes)[main.protocol]
+    masks = torch.zeros(1, 2, 4, 4, dtype=torch.int64)
+    prediction = Prediction(torch.zeros(1, 2, classes, 4, 4))
+    metric.update(prediction, Target(masks, torch.ones(1, 2, dtype=torch.bool)), torch.ones(1, 2, dtype=torch.bool))
+    assert main.score in metric.compute()

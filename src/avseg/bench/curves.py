@@ -12,6 +12,7 @@ from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.figures.files import styled, write_figure
 from avseg.figures.trend import line_styles, read_curves
+from avseg.metrics import headline
 
 _DPI = 150
 _FAINT = 0.3
@@ -26,17 +27,16 @@ def draw_curves(runs: Mapping[str, Sequence[Run]], path: Path) -> None:
         path: PNG to write.
     """
     data = next(iter(runs.values()))[0].data
-    one = build_dataset(split="val", **data).classes == 1
-    score, heading = ("val/avsbench/j", "J") if one else ("val/avsbench_semantic/miou", "mIoU")
+    main = headline(build_dataset(split="val", **data).classes)
     with styled():
         figure = Figure(figsize=(7.5, 3.4), layout="constrained")
         axes = figure.add_subplot()
         for (label, of_model), (colour, line) in zip(runs.items(), line_styles(len(runs)), strict=True):
-            steps, values = _seeds(of_model, score)
+            steps, values = _seeds(of_model, f"val/{main.name}")
             axes.plot(steps, values.mean(0), line, color=colour, marker="o", markersize=3, label=label)
             band = axes.fill_between(steps, values.min(0), values.max(0), color=colour, linewidth=0)
             band.set_alpha(_FAINT / len(runs) ** 0.5)
-        axes.set(xlabel="optimizer steps", ylabel=f"{heading} on the validation split, percent")
+        axes.set(xlabel="optimizer steps", ylabel=f"{main.label} on the validation split, percent")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from avseg.data._base import AVSDataset, Sample, lengthen
 from avseg.data._pickles import read_log_mel
 from avseg.data._sound import Short, consecutive, one_per_frame, remembered
-from avseg.errors import ConfigError, DataError, did_you_mean
+from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import Resize, fitted, normalise, read_picture
 from avseg.media.sound import read_sound
@@ -106,10 +106,6 @@ class FileConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            value, words = getattr(self, name), get_args(kind)
-            if get_origin(kind) is Literal and value not in words:
-                raise ConfigError(f"{name} = {value!r} does not exist. {did_you_mean(str(value), words)}")
         if min(self.shape) < 0:
             raise ConfigError(f"size must be 0 (as stored) or more, got {self.size}")
         if self.original_masks and self.resize == "crop":

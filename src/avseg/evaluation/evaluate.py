@@ -26,7 +26,7 @@ from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
 from avseg.files import check_writable
 from avseg.interface import AVSModel, Clip, Prediction, Target
-from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, protocols
+from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, headline, protocols
 from avseg.provenance import provenance, write_result
 
 RIGHT = "right"
@@ -199,18 +199,18 @@ def _share(amount: float, of: int) -> float | None:
 
 def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, Any]:
     right = tallies[RIGHT]
-    protocol, score = ("avsbench", "j") if dataset.classes == 1 else ("avsbench_semantic", "miou")
+    main = headline(dataset.classes)
     report = {
         "clips": len(dataset),
         "frames": right.frames,
-        "headline": f"{protocol}/{score}",
+        "headline": main.name,
         **right.scores(),
         "negatives": {},
     }
-    best = report["scores"][protocol][score]
+    best = report["scores"][main.protocol][main.score]
     for kind in [kind for kind in tallies if kind != RIGHT]:
         found = tallies[kind].scores()
-        value = found["scores"][protocol][score]
+        value = found["scores"][main.protocol][main.score]
         drop = None if best is None or value is None else best - value
         report["negatives"][kind] = {**found, "drop": drop, **tallies[kind].change()}
     if dataset.classes > 1:

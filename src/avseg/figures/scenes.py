@@ -18,7 +18,7 @@ from avseg.evaluation.evaluate import check_classes, data_settings, evaluating
 from avseg.figures.cells import Colour, Pixels
 from avseg.interface import IGNORE, AVSModel, Prediction
 from avseg.media.images import denormalise
-from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide
+from avseg.metrics import AVSBench, AVSBenchSemantic, Protocol, decide, headline
 
 
 class ExamplePrediction(NamedTuple):
@@ -102,7 +102,7 @@ class Examples:
     @property
     def score(self) -> str:
         """Return the name of the score."""
-        return "J" if len(self.names) == 2 else "mIoU"
+        return headline(1 if len(self.names) == 2 else len(self.names)).label
 
     def colour(self, label: int) -> Colour:
         """Return the colour of a label, safe for colour blindness; grey for the label that is not scored."""

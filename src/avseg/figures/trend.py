@@ -22,10 +22,11 @@ from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.figures.files import check_figure, styled, write_figure
 from avseg.figures.page import GAP, WIDTH, clamped, shortened, width_of
 from avseg.figures.scenes import short_names
+from avseg.metrics import headline
 
 KEEP_RATIOS = "keep_ratio/*"
 """Share of the pixels of O_i that are queries in the next stage."""
-SCORES = {"val/avsbench/j": "val J", "val/avsbench_semantic/miou": "val mIoU"}
+SCORES = {f"val/{main.name}": f"val {main.label}" for main in map(headline, (1, 2))}
 """Score → name; the first of these that a run has is plotted below its curves."""
 _ABREAST = 3
 """Panels per row."""

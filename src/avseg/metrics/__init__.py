@@ -6,12 +6,14 @@ from avseg.metrics.protocols import (
     AVSBenchSemantic,
     DatasetLevel,
     Davis,
+    Headline,
     MaxF,
     PerClass,
     Protocol,
     Strict,
     decide,
     foreground,
+    headline,
     protocols,
 )
 
@@ -20,6 +22,7 @@ __all__ = [
     "AVSBenchSemantic",
     "DatasetLevel",
     "Davis",
+    "Headline",
     "MaxF",
     "PerClass",
     "Protocol",
@@ -28,6 +31,7 @@ __all__ = [
     "binary_iou",
     "decide",
     "foreground",
+    "headline",
     "protocols",
     "semantic_scores",
 ]

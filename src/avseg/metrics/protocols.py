@@ -15,7 +15,7 @@ AVSBench code does. In shapes of single clips, T is the number of scored frames.
 """
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +63,30 @@ def protocols(classes: int) -> dict[str, Metric]:
             "ddeseg": DatasetLevel(classes, absent="skip"),
         }
     return {**first, "strict": Strict(classes), "davis": Davis(classes)}
+
+
+class Headline(NamedTuple):
+    """The main score of the AVSBench tables.
+
+    Attributes:
+        protocol: Name of its protocol, see :func:`protocols`.
+        score: Its name in the scores of the protocol.
+        label: Its name in figures and tables.
+    """
+
+    protocol: str
+    score: str
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Name in reports: ``<protocol>/<score>``."""
+        return f"{self.protocol}/{self.score}"
+
+
+def headline(classes: int) -> Headline:
+    """Return the main score for models of K classes."""
+    return Headline("avsbench", "j", "J") if classes == 1 else Headline("avsbench_semantic", "miou", "mIoU")
 
 
 def foreground(prediction: Prediction) -> Tensor:

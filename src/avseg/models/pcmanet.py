@@ -30,7 +30,6 @@ output tokens of QSCA to (C, h, w) without transposing them, which scrambles the
 (``transpose_tokens``).
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
@@ -46,6 +45,7 @@ from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, v
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.class_prior import PriorFusion
 from avseg.nn.functional import real_frames, with_padding
+from avseg.nn.keys import rename
 from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining
 
 STAGES = (4, 3, 2, 1)
@@ -523,6 +523,4 @@ def _release_source(key: str, visual: str, audio: str) -> Source:
     """Return the location of one of our tensors in the authors' release."""
     if key.startswith("visual."):
         return visual_source(visual, key.removeprefix("visual."))
-    for pattern, replacement in (("^audio_linear\\.", audio), *_RELEASE_KEYS):
-        key = re.sub(pattern, replacement, key)
-    return Source(key)
+    return Source(rename(key, ((r"^audio_linear\.", audio), *_RELEASE_KEYS)))

@@ -51,6 +51,7 @@ from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.functional import real_frames, with_padding
+from avseg.nn.keys import rename
 from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)
@@ -421,6 +422,4 @@ def _release_source(key: str, visual: str) -> Source:
     """Return the location of one of our tensors in the authors' release."""
     if key.startswith("visual."):
         return visual_source(visual, key.removeprefix("visual."))
-    for pattern, replacement in _RELEASE_KEYS:
-        key = re.sub(pattern, replacement, key)
-    return Source(key)
+    return Source(rename(key, _RELEASE_KEYS))

@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d, linear, pad
 
 from avseg.errors import ConfigError
 from avseg.media.images import MEAN, STD
+from avseg.nn.keys import rename
 
 IMAGENET_CLASSES = 1000
 CHANNELS = (24, 40, 112, 320)
@@ -223,7 +224,4 @@ def original_key(key: str) -> str:
     def block(found: re.Match[str]) -> str:
         return f"_blocks.{_STAGE_STARTS[int(found[1])] + int(found[2])}."
 
-    key = re.sub(r"^stages\.(\d)\.(\d)\.", block, key)
-    for pattern, replacement in _KEYS:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return rename(re.sub(r"^stages\.(\d)\.(\d)\.", block, key), _KEYS)

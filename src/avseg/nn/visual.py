@@ -15,6 +15,7 @@ from transformers import PvtV2Backbone, PvtV2Config, ResNetBackbone, ResNetConfi
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Source
 from avseg.nn.efficientnet import EfficientNetLite0, original_key
+from avseg.nn.keys import rename
 
 VisualName = Literal[
     "resnet18", "resnet34", "resnet50", "resnet101",
@@ -238,10 +239,7 @@ def original_source(name: str, key: str) -> Source:
     if name == "efficientnet_lite0":
         return Source(original_key(key))
     if name.startswith("swin"):
-        for pattern, replacement in _SWIN_KEYS:
-            key = re.sub(pattern, replacement, key)
-        return Source(key)
-    for pattern, replacement in _RESNET_KEYS if name.startswith("resnet") else _PVT_KEYS:
-        key = re.sub(pattern, replacement, key)
+        return Source(rename(key, _SWIN_KEYS))
+    key = rename(key, _RESNET_KEYS if name.startswith("resnet") else _PVT_KEYS)
     # "+3" marks an index that counts from 0 here and from 1 in the original.
     return Source(re.sub(r"\+(\d)", lambda m: str(int(m[1]) + 1), key), half)

@@ -18,6 +18,7 @@ from avseg.checkpoints import store
 from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing
+from avseg.metrics import headline
 from avseg.training.module import AVSLightningModule, score_names
 from avseg.training.sampler import START, Position
 
@@ -112,9 +113,7 @@ class RunCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path, run: Run, classes: int, card: Mapping[str, Any]) -> None:
         self.folder, self.run, self.config, self.card = folder, run, run.train, card
-        # The main scores of the AVSBench tables.
-        first = "val/avsbench/j" if classes == 1 else "val/avsbench_semantic/miou"
-        self.monitor, names = run.train.monitor or first, score_names(classes)
+        self.monitor, names = run.train.monitor or f"val/{headline(classes).name}", score_names(classes)
         if self.monitor not in names:
             raise ConfigError(f"train.monitor {self.monitor!r} is no score. {did_you_mean(self.monitor, names)}")
         self.best = -math.inf
