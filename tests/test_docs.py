@@ -15,6 +15,7 @@ from scipy.io import wavfile
 
 import avseg.data
 import avseg.models
+import avseg.outputs
 from avseg import build, list_models
 from avseg.cli import main
 from avseg.config import read_run
@@ -23,6 +24,7 @@ from avseg.errors import DataError
 from avseg.flags import parse
 from avseg.metrics import protocols
 from avseg.models import model_class
+from avseg.prediction.regions import Frame
 from avseg.testing import CHECKS, check_dataset, check_model
 
 ROOT = Path(__file__).parents[1]
@@ -30,8 +32,8 @@ SOURCES = ROOT / "src/avseg"
 BANNED_OPENINGS = {"What", "Who", "Of", "Where", "How", "Whether"}
 CHECKED_ROOMS = (  # until all rooms are clean
     "interface.py", "losses.py", "mel.py", "costs.py", "profile.py", "progress.py", "provenance.py",
-    "models", "nn", "metrics", "evaluation", "training",
-    "checkpoints/__init__.py", "checkpoints/pretrained.py", "checkpoints/release.py", "checkpoints/state.py",
+    "files.py", "registry.py", "colours.py",
+    "models", "nn", "metrics", "evaluation", "training", "checkpoints", "prediction", "outputs",
 )  # fmt: skip
 CARDS = ("examples/README.md", "src/avseg/weights/*/README.md")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(path for card in CARDS for path in ROOT.glob(card))])
@@ -230,3 +232,13 @@ def test_the_data_set_of_contributing_works(stills: Path) -> None:
     assert sample.target.masks.sum((2, 3)).tolist() == [[0, 400, 400]]
     with pytest.raises(DataError, match=r"no clip in .*expected folders"):
         build_dataset("stills", "train", root=str(stills))
+
+
+def test_the_output_of_contributing_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "times.py").write_text(block("CONTRIBUTING.md", "# src/avseg/outputs/times.py"))
+    monkeypatch.setattr(avseg.outputs, "__path__", [*avseg.outputs.__path__, str(tmp_path)])
+    frames = [Frame(0.25, ()), Frame(0.5, ())]
+    result = avseg.Result(tmp_path / "a.mp4", (8, 8), ("background", "sounding"), frames, 0.75, "small", {})
+    folder = result.save(tmp_path / "out", ["times"])
+    assert [path.name for path in folder.iterdir()] == ["times.csv"]
+    assert (folder / "times.csv").read_text().split() == ["time,score", "0.25,0.0", "0.5,0.0"]
