@@ -96,9 +96,8 @@ def load(
             that is not from the Hub.
         ConfigError: When the device cannot be used.
     """
-    given: object = name_or_path
-    if not isinstance(given, str | Path):
-        kind = type(given).__name__
+    if not isinstance(name_or_path, str | Path):
+        kind = type(name_or_path).__name__  # type: ignore[unreachable]
         raise CheckpointError(f"a model must be a bundled name, a path or a Hub id, as str or Path, got {kind}")
     find_device(device)
     name = str(name_or_path)
