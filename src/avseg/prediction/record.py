@@ -106,7 +106,7 @@ class Record:
 
     @property
     def has_uncertainty(self) -> bool:
-        """Whether uncertainty was requested: ``predict(..., show="uncertainty")``."""
+        """True if uncertainty was requested: ``predict(..., show="uncertainty")``."""
         return any(frame.uncertainty is not None for frame in self.frames)
 
     @property
