@@ -1,7 +1,6 @@
 """``after_step`` updates the buffers that ``loss`` leaves alone."""
 
 import pytest
-import torch
 from torch import Tensor
 
 import avseg
