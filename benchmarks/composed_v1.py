@@ -5,9 +5,9 @@ with their hashes; none of them, nor another file of the same source, was used f
 ``composed_v1/settings.yaml`` (seeds). STOCK is a folder made by ``collect_material.py``. The listed files are linked
 into WORK, which may be used again. Two sets of clips are scored:
 
-- *clips*: 300 clips of five frames of all kinds, with the protocols and the wrong audio of ``avseg eval``;
-- *pairs*: 300 frames of two photographs side by side. A frame counts as right when a larger share of the sounding
-  object than of the other one is marked.
+- *clips*: 200 clips of five frames of all kinds, with the protocols and the wrong audio of ``avseg eval``;
+- *pairs*: 200 frames of two photographs side by side. A frame counts as right when a larger share of the sounding
+  object than of the other one is marked. The expected calibration error is measured on these frames too.
 
 Writes OUT.json and a chart of J per class, OUT.png.
 """
@@ -38,6 +38,7 @@ from avseg.data.composed import ComposedClips
 from avseg.errors import DataError
 from avseg.evaluation.evaluate import evaluate
 from avseg.interface import AVSModel
+from avseg.metrics.calibration import Calibration
 from avseg.provenance import provenance, write_result
 from avseg.synthesis.soundtrack import SILENT, SOUNDING
 
@@ -81,19 +82,25 @@ def clips(model: AVSModel, work: Path, settings: Mapping[str, Any]) -> ComposedC
 
 @torch.inference_mode()
 def side_accuracy(model: AVSModel, data: ComposedClips) -> dict[str, float]:
-    """Return the share of frames in which more of the sounding object than of the other one is marked."""
+    """Return the share of frames in which more of the sounding object than of the other one is marked.
+
+    The expected calibration error of the probabilities is that of all pixels of all pairs.
+    """
     right: list[bool] = []
+    calibration = Calibration(model.classes)
     for index in track(range(len(data)), "pairs", console=Console(stderr=True), transient=True):
         scene, sample = data.compose(index), data[index]
+        prediction = model(sample.clip)
+        calibration.update(prediction.probabilities[0], sample.target.masks[0])
         states = scene.states[:, 0]
         sounding, silent = (np.flatnonzero(states == s) + 1 for s in (SOUNDING, SILENT))
         if len(sounding) != 1 or not len(silent):
             continue
-        marked = model(sample.clip).masks[0, 0].numpy()
+        marked = prediction.masks[0, 0].numpy()
         shares = [marked[np.isin(scene.objects[0], numbers)] for numbers in (sounding, silent)]
         if all(len(share) for share in shares):
             right.append(bool(shares[0].mean() > shares[1].mean()))
-    return {"frames": len(right), "right": float(np.mean(right))}
+    return {"frames": len(right), "right": float(np.mean(right)), "ece": calibration.reliability.ece}
 
 
 def measure(name: str, work: Path) -> dict[str, Any]:

@@ -33,9 +33,9 @@ def test_tutorial_runs_from_top_to_bottom(
     printed = capsys.readouterr().out
     assert "mine can be used: data: {name: videos, root: mine}" in printed
     assert "mine_prepared can be used: data: {name: folder, root: mine_prepared}" in printed
-    assert printed.count("1 clips, 3 frames") == 2
+    assert printed.count("1 clips, 10 frames") == 2
     assert (tmp_path / "mine.png").stat().st_size > 1000
-    assert (tmp_path / "speaker_mine/overlay.mp4").stat().st_size > 1000
+    assert (tmp_path / "portrait_and_cat_mine/overlay.mp4").stat().st_size > 1000
 
 
 def test_python_page_runs_from_top_to_bottom() -> None:

@@ -22,7 +22,7 @@ def test_build_dataset_applies_settings():
         ("syntetic", "train", {}, "Did you mean 'synthetic'?"),
         ("synthetic", "tests", {}, "Did you mean 'test'?"),
         ("synthetic", "train", {"varient": "s4"}, "Did you mean 'variant'?"),
-        ("synthetic", "train", {"variant": "s5"}, "'s4', 'ms3' or 'avss', got 's5'"),
+        ("synthetic", "train", {"variant": "s5"}, "variant = 's5' does not exist. Choose from: avss, ms3, s4."),
         ("synthetic", "train", {"size": 4}, "8 pixels or more, got 4"),
         ("synthetic", "train", {"frames": 0}, "1 or more"),
         ("synthetic", "train", {"seed": -1}, "0 or more, got -1"),

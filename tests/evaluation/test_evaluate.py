@@ -260,7 +260,7 @@ def test_evaluation_does_not_change_model_or_random_state():
 
 def test_training_modes_are_restored_after_an_error():
     model = Reader(lambda level: level * math.nan).train()
-    with pytest.raises(CheckpointError, match=r"NaN to clip 'even/0' \(right audio\)"):
+    with pytest.raises(CheckpointError, match=r"NaN for clip 'even/0' \(right audio\)"):
         evaluate(_nan(model), Stripes(), progress=False)
     assert model.training
 
@@ -279,7 +279,7 @@ class TestRefuses:
     def test_classes_of_other_names(self):
         model = Reader(classes=4)
         model.card = {"class_names": ["a", "b", "x", "d"]}
-        with pytest.raises(ConfigError, match="it has 'x' where 'c' is"):
+        with pytest.raises(ConfigError, match="the model has 'x' where the data set has 'c'"):
             evaluate(model, Stripes(class_names=tuple("abcd")))
 
     @pytest.mark.parametrize("device", ["abacus", "cuda:99"])

@@ -368,20 +368,11 @@ def test_frozen_audio_encoder_without_weights_names_flags_that_work(
 
 
 def test_weights_model_without_a_matching_audio_encoder_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = [
-        "train",
-        "--weights.model",
-        "small",
-        "--model.visual",
-        "resnet18",
-        "--data.size",
-        "32",
-        "-o",
-        str(tmp_path / "r"),
-    ]
-    assert "the audio encoder 'vggish' is frozen and has no weights" in fails(capsys, *argv)
+    argv = [*SMALL, "--model.audio", "vggish", "--model.train_audio", "false", "--weights.model", str(whole / "last")]
+    error = fails(capsys, *argv, "--train.out", str(tmp_path / "run"))
+    assert "the audio encoder 'vggish' is frozen and has no weights" in error
 
 
 def test_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,7 +62,7 @@ def push_to_hub(
         except Exception as error:
             # The Hub client raises a dozen kinds: offline, no permission, not a valid name.
             reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(f"{repo_id} was not uploaded, the Hub says: {reason}") from error
+            raise CheckpointError(f"{repo_id} was not uploaded, the Hub reports: {reason}") from error
     return str(created)
 
 

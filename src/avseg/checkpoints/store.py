@@ -137,7 +137,7 @@ def _from_hub(repository: str, revision: str | None, token: str | bool | None) -
     except Exception as error:
         # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
         reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{repository} is no local folder, and the Hub says: {reason}") from error
+        raise CheckpointError(f"{repository} is no local folder, and the Hub reports: {reason}") from error
     return Path(folder)
 
 
