@@ -17,6 +17,8 @@ from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
 from avseg.models import list_models, model_class
 
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -46,6 +48,8 @@ class TrainConfig:
         save_every: Optimizer steps between two resume points; one is always written at the end of an epoch.
         keep_every: Optimizer steps between two sets of weights that are kept, in step<n>/; null keeps best and last.
         log_every: Optimizer steps between two logged points.
+        loggers: Destinations of the curves: csv (metrics.csv in the folder of the run), tensorboard, wandb, mlflow. The
+            last two need their package.
         monitor: Validation score that selects the best weights; null for AVSBench's J, or with several classes its
             mIoU.
         mode: Whether the best score is the highest or the lowest.
@@ -76,6 +80,7 @@ class TrainConfig:
     save_every: int = 500
     keep_every: int | None = None
     log_every: int = 10
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
     out: str | None = None
