@@ -45,7 +45,7 @@ def measure(stock: Path, rounds: int) -> dict[str, float]:
         composed = time.perf_counter()
         loss = torch.stack([*model.loss(model(sample.clip, sample.target), sample.target).values()]).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         composing.append((composed - started) / batch)
         training.append((time.perf_counter() - composed) / batch)

@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ import avseg
 from _common import mistakes_in_a_line
 from avseg.interface import AVSModel
 from avseg.mel import SAMPLE_RATE, log_mel_at
+from avseg.nn.audio import AudioEncoder
 from avseg.nn.class_prior import object_classes
 from avseg.provenance import provenance, write_result
 from avseg.synthesis.stock import Recording, Stock, open_stock
@@ -63,8 +64,8 @@ def best(model: AVSModel, stock: Stock, recording: Recording) -> tuple[str, floa
     """Return the name of a recording and its score in 0..1."""
     wave = torch.from_numpy(stock.wave(recording))
     times = torch.arange(max(1, len(wave) // SAMPLE_RATE)) + 0.5
-    embeddings = model.audio(log_mel_at(wave, times)[None])
-    scores = model.audio.scores(embeddings)[0].sigmoid().amax(0)
+    encoder = cast("AudioEncoder", model.audio)
+    scores = encoder.scores(encoder(log_mel_at(wave, times)[None]))[0].sigmoid().amax(0)
     found = {c.name: float(scores[list(c.audio)].max()) for c in object_classes() if c.name not in UNNAMED}
     name = max(found, key=lambda n: found[n])
     return name, found[name]

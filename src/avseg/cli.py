@@ -164,8 +164,8 @@ def _described(name: str) -> tuple[str, str]:
 
     spec = find_spec(f"avseg.models.{name}")
     source = "" if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
-    for found in ast.parse(source).body:
-        for line in found.body if isinstance(found, ast.ClassDef) else ():
+    for found in (statement for statement in ast.parse(source).body if isinstance(statement, ast.ClassDef)):
+        for line in found.body:
             if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "paper" and line.value is not None:
                 return ast.literal_eval(line.value), (ast.get_docstring(found) or "").partition("\n")[0]
     model = model_class(name)

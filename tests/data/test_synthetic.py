@@ -268,7 +268,7 @@ def test_fixed_appearance_is_equal_at_any_time_and_size():
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"ambiguity": "temporl"}, "must be 'none', 'spatial' or 'temporal', got 'temporl'"),
+        ({"ambiguity": "temporl"}, "Did you mean 'temporal'"),
         ({"ambiguity": "temporal", "variant": "s4"}, "variant 'ms3' or 'avss' and frames 2 or more, got 's4' and 5"),
         ({"ambiguity": "temporal", "frames": 1}, "frames 2 or more, got 'ms3' and 1"),
     ],

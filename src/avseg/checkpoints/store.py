@@ -98,7 +98,7 @@ def load(
         ConfigError: When the device cannot be used.
     """
     if not isinstance(name_or_path, str | Path):
-        kind = type(name_or_path).__name__
+        kind = type(name_or_path).__name__  # type: ignore[unreachable]
         raise CheckpointError(f"a model must be a bundled name, a path or a Hub id, as str or Path, got {kind}")
     find_device(device)
     name = str(name_or_path)

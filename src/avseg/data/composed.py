@@ -10,10 +10,10 @@ that is unclear (:func:`avseg.synthesis.soundtrack.states`). The stock of photog
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ Negative = Literal["silence", "noise", "hum", "off_screen", "background"]
 
 _KINDS: dict[Kind, float] = {"photo": 0.42, "pair": 0.1, "mosaic": 0.2, "paste": 0.28}
 _NEGATIVES: dict[Negative, float] = {"silence": 0.15, "noise": 0.15, "hum": 0.05, "off_screen": 0.45, "background": 0.2}
+_Name = TypeVar("_Name", bound=str)
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -203,7 +204,7 @@ class ComposedClips(AVSDataset):
         if rng.random() < 0.15:
             waveform = soundtrack.limited(rng, waveform)
         waveform /= max(1.0, float(np.abs(waveform).max(initial=0.0)))
-        times = np.arange(self.config.frames) + self.phase
+        times = np.arange(self.config.frames, dtype=np.float64) + self.phase
         found = soundtrack.states(events, waveform[:count], times)
         states = np.zeros((len(scene.classes), self.config.frames), np.uint8)
         for event, row in zip(events, found, strict=True):
@@ -296,5 +297,6 @@ class ComposedClips(AVSDataset):
         return possible[int(rng.choice(len(possible), p=weights / weights.sum()))]
 
 
-def _choice(rng: np.random.Generator, chances: dict[str, float]) -> str:  # type: ignore[type-arg]
-    return str(rng.choice(list(chances), p=list(chances.values())))
+def _choice(rng: np.random.Generator, chances: Mapping[_Name, float]) -> _Name:
+    names = list(chances)
+    return names[int(rng.choice(len(names), p=list(chances.values())))]

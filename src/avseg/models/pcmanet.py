@@ -419,7 +419,8 @@ class PCMANet(AVSModel):
         if not (self.training and self.prior is not None and self.config.embedding_dropout):
             return embeddings
         kept = torch.rand(len(embeddings), 1, 1, device=embeddings.device) >= self.config.embedding_dropout
-        return embeddings * kept
+        dropped: Tensor = embeddings * kept
+        return dropped
 
     def _fuse(self, features: dict[int, Tensor], audio: Tensor) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
         """Return V_i of all stages, and their attention maps."""

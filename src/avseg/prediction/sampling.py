@@ -158,7 +158,7 @@ def check_settings(fps: object, missing_audio: object) -> None:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether a value is a finite real number; True and False are not."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
 
 
 def _check_stretch(start: object, seconds: object) -> None:

@@ -107,7 +107,7 @@ def at_level(wave: NDArray[np.float32], dbfs: float) -> NDArray[np.float32]:
 def coloured_noise(rng: np.random.Generator, count: int, dbfs: float) -> NDArray[np.float32]:
     """Return noise between white and brown at this level."""
     noise = lfilter([1.0], [1.0, -rng.uniform(0.0, 0.98)], rng.standard_normal(count))
-    return (10.0 ** (dbfs / 20.0) * noise / noise.std()).astype(np.float32)
+    return np.asarray(10.0 ** (dbfs / 20.0) * noise / noise.std(), np.float32)
 
 
 def hum(rng: np.random.Generator, count: int, dbfs: float) -> NDArray[np.float32]:
