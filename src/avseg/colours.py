@@ -1,6 +1,6 @@
 """A colour for every label, the same in every picture the package makes of labels."""
 
-import numpy as np
+from colorsys import hsv_to_rgb
 
 from avseg.interface import IGNORE
 
@@ -28,8 +28,6 @@ def palette() -> list[int]:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """RGB of 0..255 from hue, saturation and value of 0..1."""
-    k = (np.array([5.0, 3.0, 1.0]) + hue * 6.0) % 6.0
-    rgb = value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0)
-    r, g, b = (round(255.0 * float(c)) for c in rgb)
+    """Return RGB in 0..255 from hue, saturation and value in 0..1; the hue wraps around."""
+    r, g, b = (round(255.0 * channel) for channel in hsv_to_rgb(hue % 1.0, saturation, value))
     return r, g, b

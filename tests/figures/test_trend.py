@@ -51,7 +51,7 @@ def test_read_curves_ignores_incomplete_last_line(tmp_path):
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        (None, "give a folder that avseg train has written"),
+        (None, "give a folder written by avseg train"),
         ("step,name,value\n1,a,b\n", "could not convert"),
         ("step,name,value\n1,2\n", "not step, name and value"),
         ("step,name,value\n1,a,nan\n", "no numbers yet"),
