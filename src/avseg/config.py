@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
@@ -95,6 +95,10 @@ class TrainConfig:
         for name in ("warmup", "workers", "seed", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
+        unknown = [name for name in self.loggers if name not in get_args(LoggerName)]
+        if unknown or len(set(self.loggers)) < len(self.loggers):
+            choices = ", ".join(get_args(LoggerName))
+            raise ConfigError(f"train.loggers must be different names out of {choices}, got {', '.join(self.loggers)}")
         for name in ("lr", "backbone_lr", "clip_grad"):
             value = getattr(self, name)
             if value is not None and value <= 0:

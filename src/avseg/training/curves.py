@@ -85,6 +85,8 @@ class _Board(TensorBoardLogger):
 def make_loggers(names: Sequence[LoggerName], folder: Path, size: int = 0, step: int = 0) -> list[Logger]:
     """Return the loggers of a run; packages of loggers that are not named are not imported.
 
+    MLflow takes the server of the environment variable ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` in the folder.
+
     Args:
         names: Names out of :data:`avseg.config.LoggerName`.
         folder: Folder of the run.
@@ -95,16 +97,20 @@ def make_loggers(names: Sequence[LoggerName], folder: Path, size: int = 0, step:
     Raises:
         ConfigError: When the package of a logger is not installed.
     """
+    for name in names:
+        if name in ("wandb", "mlflow") and find_spec(name) is None:
+            raise ConfigError(f"train.loggers has {name}, which is not installed: pip install {name}")
     return [_make(name, folder, size, step) for name in names]
 
 
 def _make(name: LoggerName, folder: Path, size: int, step: int) -> Logger:
-    if name in ("wandb", "mlflow") and find_spec(name) is None:
-        raise ConfigError(f"train.loggers has {name}, which is not installed: pip install {name}")
     if name == "csv":
         return CurveLogger(folder, size)
     if name == "tensorboard":
         return _Board(folder, name="", version="", purge_step=step or None)
     if name == "wandb":
         return WandbLogger(project=PROJECT, name=folder.name, save_dir=folder)
-    return MLFlowLogger(experiment_name=PROJECT, run_name=folder.name, save_dir=str(folder / "mlruns"))
+    database = f"sqlite:///{(folder / 'mlflow.db').resolve()}"  # MLflow 3 refuses new runs in plain files
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", database)
+    artifacts = None if tracking != database else (folder / "mlruns").resolve().as_uri()
+    return MLFlowLogger(PROJECT, folder.name, tracking, artifact_location=artifacts)
