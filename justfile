@@ -6,11 +6,11 @@ default:
 
 # run the tests
 test *arguments:
-    pytest {{arguments}}
+    pytest -n auto {{arguments}}
 
 # run the tests that take less than 3 s each
 quick:
-    pytest -m "not slow"
+    pytest -n auto -m "not slow"
 
 # check style, format, types and spelling
 lint:

@@ -8,6 +8,7 @@ def test_hsv_of_primary_colours() -> None:
     assert hsv(0.0, 1.0, 1.0) == (255, 0, 0)
     assert hsv(1 / 3, 1.0, 1.0) == (0, 255, 0)
     assert hsv(2 / 3, 1.0, 0.5) == (0, 0, 128)
+    assert hsv(-1 / 3, 1.0, 0.5) == hsv(5 / 3, 1.0, 0.5) == (0, 0, 128)
 
 
 def test_colours_are_those_of_okabe_and_ito_then_lighter_and_darker_ones() -> None:

@@ -1,5 +1,6 @@
 """Colours of labels: one colour per label, in every picture and palette PNG that the package writes."""
 
+from colorsys import hsv_to_rgb
 from functools import cache
 
 import numpy as np
@@ -49,8 +50,6 @@ def palette(labels: int = 256) -> NDArray[np.uint8]:
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """Return the RGB colour, 0..255, of a hue, saturation and value, 0..1."""
-    k = (np.array([5.0, 3.0, 1.0]) + hue * 6.0) % 6.0
-    rgb = value - value * saturation * np.clip(np.minimum(k, 4.0 - k), 0.0, 1.0)
-    r, g, b = (round(255.0 * float(c)) for c in rgb)
+    """Return RGB in 0..255 from hue, saturation and value in 0..1; the hue wraps around."""
+    r, g, b = (round(255.0 * channel) for channel in hsv_to_rgb(hue % 1.0, saturation, value))
     return r, g, b

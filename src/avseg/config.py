@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
@@ -16,6 +16,8 @@ from avseg.data import dataset_class, list_datasets
 from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
 from avseg.models import list_models, model_class
+
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class TrainConfig:
         save_every: Optimizer steps between two resume points; one is always written at the end of an epoch.
         keep_every: Optimizer steps between two sets of weights that are kept, in step<n>/; null keeps best and last.
         log_every: Optimizer steps between two logged points.
+        loggers: Destinations of the curves: csv (metrics.csv in the folder of the run), tensorboard, wandb, mlflow. The
+            last two need their package.
         monitor: Validation score that selects the best weights; null for AVSBench's J, or with several classes its
             mIoU.
         mode: Whether the best score is the highest or the lowest.
@@ -76,6 +80,7 @@ class TrainConfig:
     save_every: int = 500
     keep_every: int | None = None
     log_every: int = 10
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
     out: str | None = None
@@ -90,6 +95,10 @@ class TrainConfig:
         for name in ("warmup", "workers", "seed", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"train.{name} must be 0 or more, got {getattr(self, name)}")
+        unknown = [name for name in self.loggers if name not in get_args(LoggerName)]
+        if unknown or len(set(self.loggers)) < len(self.loggers):
+            choices = ", ".join(get_args(LoggerName))
+            raise ConfigError(f"train.loggers must be different names out of {choices}, got {', '.join(self.loggers)}")
         for name in ("lr", "backbone_lr", "clip_grad"):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -306,6 +306,68 @@ def rendered(shown):
     return text.getvalue()
 
 
+class Doubtful(AVSModel):
+    """Model with uniform foreground probability; its uncertainty is high on every even stripe."""
+
+    Config, paper = Reader.Config, "none"
+
+    def __init__(self, classes, uncertain):
+        super().__init__(self.Config(), classes)
+        self.uncertain = uncertain
+
+    def forward(self, clip, target=None, *, maps=False):
+        b, t, _, h, w = clip.frames.shape
+        logits = torch.zeros(b, t, self.classes, h, w)
+        logits[:, :, -1] = math.log(3.0)
+        even = (torch.arange(w // STRIPE) % 2 == 0).float().repeat_interleave(STRIPE)
+        own = (0.25 + 0.5 * even).expand(b, t, 1, h, w)
+        return Prediction(logits, maps={"uncertainty": own} if maps and self.uncertain else {})
+
+    def loss(self, prediction, target):
+        return {}
+
+
+def test_calibration_of_known_probabilities():
+    report = evaluate(Doubtful(1, uncertain=True).eval(), Stripes(), negatives=False, progress=False)["calibration"]
+    # All pixels have probability 3/4, one of six sounds. Half of the right and half of the wrong pixels are uncertain.
+    assert report["ece"] == pytest.approx(3 / 4 - 1 / 6, abs=1e-6)
+    assert report["auroc_confidence"] == pytest.approx(0.5)
+    assert report["auroc_uncertainty"] == pytest.approx(0.5)
+
+
+def test_calibration_of_a_perfect_model_has_no_auroc():
+    report = evaluate(Reader().eval(), Stripes(), negatives=False, progress=False)
+    assert report["calibration"]["ece"] == pytest.approx(0, abs=1e-4)
+    assert report["calibration"]["auroc_confidence"] is None
+    assert "auroc_uncertainty" not in report["calibration"]
+    assert "calibration" in rendered(table(report))
+
+
+class EvenSilent(Stripes):
+    """The same data set in which odd stripes are sounding."""
+
+    def __getitem__(self, index):
+        clip, target, names = super().__getitem__(index)
+        odd = (torch.arange(target.masks.shape[-1]) // STRIPE % 2).expand_as(target.masks)
+        return Sample(clip, Target(odd.contiguous(), target.labelled), names)
+
+
+def test_calibration_ranks_wrong_pixels_by_uncertainty():
+    model, data = Doubtful(1, uncertain=True).eval(), EvenSilent()
+    report = evaluate(model, data, negatives=False, progress=False)["calibration"]
+    assert report["auroc_uncertainty"] == 1.0  # even stripes are uncertain and wrong, odd ones neither
+    assert report["auroc_confidence"] == 0.5
+
+
+def test_calibration_of_a_batch_with_padding_equals_that_of_single_clips():
+    data = Stripes(lengths=(3, 1))
+    one, two = (
+        evaluate(Doubtful(1, uncertain=True).eval(), data, negatives=False, progress=False, batch_size=size)
+        for size in (1, 4)
+    )
+    assert one["calibration"] == two["calibration"]
+
+
 def test_table(heard):
     text = rendered(table(heard))
     assert "6 clips, 18 frames" in text

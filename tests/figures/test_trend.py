@@ -20,11 +20,11 @@ def run(folder: Path, steps: int = 200, score: bool = True) -> Path:
     curves = CurveLogger(folder)
     for step in range(0, steps, 2):
         ratios = {f"train/keep_ratio/{i}": math.exp(-step / 20 / (5 - i)) for i in (4, 3, 2)}
-        curves.write(step, {"train/loss": 1.0 / (step + 1), **ratios})
+        curves.log_metrics({"train/loss": 1.0 / (step + 1), **ratios}, step)
     if score:
-        curves.write(steps // 2, {"val/avsbench/j": 0.4})
-        curves.write(steps, {"val/avsbench/j": 0.6, "val/avsbench/f": math.nan})
-    curves.close()
+        curves.log_metrics({"val/avsbench/j": 0.4}, steps // 2)
+        curves.log_metrics({"val/avsbench/j": 0.6, "val/avsbench/f": math.nan}, steps)
+    curves.finalize("success")
     return folder
 
 
@@ -107,8 +107,8 @@ def test_scalar_by_name_and_missing_scalar(tmp_path, capsys, pixels):
 
 def test_curve_of_one_point(tmp_path, pixels):
     curves = CurveLogger(tmp_path / "$run$")
-    curves.write(0, {"train/keep_ratio/4": 1.0})
-    curves.close()
+    curves.log_metrics({"train/keep_ratio/4": 1.0}, 0)
+    curves.finalize("success")
     assert has(pixels(trend([tmp_path / "$run$"], tmp_path / "x.png", dpi=200)), BLUE)
 
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
 
 from avseg.metrics.calibration import BINS, Calibration, Ranking, Reliability
 
@@ -43,6 +44,26 @@ def test_reliability_equals_loops():
         assert ours.share[k].item() == pytest.approx(share, nan_ok=True)
     assert ours.ece == pytest.approx(ece)
     assert ours.average == pytest.approx(numbers.mean().item())
+
+
+def test_ece_equals_torchmetrics():
+    """BinaryCalibrationError keeps every pixel in memory, so that it cannot replace Reliability on a test set."""
+    numbers, happened = torch.rand(3, 500) ** 2, torch.rand(3, 500) < 0.4
+    ours, theirs = Reliability(15), BinaryCalibrationError(n_bins=15, norm="l1")
+    for row in range(3):
+        ours.update(numbers[row], happened[row])
+        theirs.update(numbers[row], happened[row].long())
+    assert ours.ece == pytest.approx(theirs.compute().item(), abs=1e-6)
+
+
+def test_auroc_equals_torchmetrics():
+    """BinaryAUROC with 4096 thresholds takes 250 times as long per frame."""
+    uncertainty = torch.rand(5000) ** 6
+    wrong = torch.rand(5000) < 0.3 * uncertainty + 0.02
+    ours, theirs = Ranking(), BinaryAUROC(thresholds=None)
+    ours.update(uncertainty, wrong)
+    theirs.update(uncertainty, wrong.long())
+    assert ours.auroc == pytest.approx(theirs.compute().item(), abs=1e-3)
 
 
 def test_reliability_by_hand():

@@ -219,12 +219,6 @@ def test_frames_interact_only_through_temporal_attention() -> None:
         assert torch.equal(one, two) is not meets
 
 
-@pytest.mark.parametrize("t", [1, 2, 7])
-def test_any_number_of_frames(t: int) -> None:
-    inputs = clip(1, t)
-    assert model().eval()(inputs).logits.shape == (1, t, 1, 64, 64)
-
-
 def test_extremes_select_highest_and_lowest_responses() -> None:
     best, worst = extremes(torch.tensor([[3.0, 1.0, 2.0, 5.0, 4.0]]), 0.4)
     assert best.tolist() == [[False, False, False, True, True]]

@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 from avseg.checkpoints.store import load
@@ -27,6 +29,7 @@ from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample
 from avseg.files import check_writable
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import AVSBench, AVSBenchSemantic, PerClass, Protocol, decide, headline, protocols
+from avseg.metrics.calibration import Calibration
 from avseg.provenance import provenance, write_result
 
 RIGHT = "right"
@@ -59,6 +62,9 @@ def evaluate(
         Report for JSON; an undefined score (no such frame) is None.
         ``clips``, ``frames``: numbers of scored clips and frames. ``headline``: the score of ``drop``.
         ``scores``: protocol → name → value, see :mod:`avseg.metrics`. ``marked``: share of foreground pixels.
+        ``calibration``: ``ece``, the expected calibration error; ``auroc_confidence`` and, for a model with a map
+        ``uncertainty``, ``auroc_uncertainty``, the AUROC of wrong pixels by 1 - confidence and by uncertainty, see
+        :mod:`avseg.metrics.calibration`.
         ``negatives``: kind of audio → its ``scores`` and ``marked``; ``drop``, decrease of the headline against the
         right audio; ``overlap``, mean IoU with the mask for the right audio, over the frames where either has
         foreground; ``changed``, share of pixels with another label than for the right audio.
@@ -131,14 +137,17 @@ def _score_sample(
     own, names = negative.own.to(device), negative.sample.names
     right: Tensor | None = None
     for kind, audio in {RIGHT: clip.audio, **negative.audio}.items():
-        prediction = model(Clip(clip.frames, audio.to(device), clip.valid)).at(target.masks.shape[-2:])
+        prediction = model(Clip(clip.frames, audio.to(device), clip.valid), maps=right is None)
+        prediction = prediction.at(target.masks.shape[-2:])
         broken = (prediction.logits.isnan().flatten(2).any(2) & (target.labelled | ~own)).any(1)
         if broken.any():
             name = names[int(broken.nonzero()[0])]
             raise CheckpointError(f"the model predicts NaN for clip {name!r} ({kind} audio): its weights are broken")
         masks = decide(prediction)
-        right = masks if right is None else right
         tally = tallies.setdefault(kind, _Tally(model.classes))
+        if right is None:
+            right = masks
+            tally.calibrate(prediction, target)
         tally.score(prediction, target, own, names)
         tally.compare(masks[target.labelled], right[target.labelled])
 
@@ -149,6 +158,7 @@ class _Tally:
     def __init__(self, classes: int) -> None:
         self.protocols = protocols(classes)
         self.per_class = PerClass(classes)
+        self.calibration = Calibration(classes)
         self.per_clip: dict[str, dict[str, float | None]] = {}
         self.frames = self.non_empty = 0
         self.pixels = self.marked = self.changed = 0
@@ -167,6 +177,13 @@ class _Tally:
             self._one_clip.update(predicted, truth, own[one])
             scores = _plain(self._one_clip.compute())
             self.per_clip[name] = {key: scores[key] for key in self._of_clip}
+
+    def calibrate(self, prediction: Prediction, target: Target) -> None:
+        """Add the labelled frames of clips to the calibration."""
+        labelled, uncertainty = target.labelled, prediction.maps.get("uncertainty")
+        if uncertainty is not None:
+            uncertainty = interpolate(uncertainty[labelled], target.masks.shape[-2:], mode="bilinear")[:, 0]
+        self.calibration.update(prediction.probabilities[labelled], target.masks[labelled], uncertainty)
 
     def compare(self, masks: Tensor, right: Tensor) -> None:
         """Add frames, (N, H, W) predicted labels, and those predicted for the right audio."""
@@ -205,6 +222,7 @@ def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, A
         "frames": right.frames,
         "headline": main.name,
         **right.scores(),
+        "calibration": _calibration(right.calibration),
         "negatives": {},
     }
     best = report["scores"][main.protocol][main.score]
@@ -219,6 +237,13 @@ def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, A
         report["per_category"] = categories
     report["per_clip"] = {name: {kind: t.per_clip[name] for kind, t in tallies.items()} for name in right.per_clip}
     return report
+
+
+def _calibration(found: Calibration) -> dict[str, float | None]:
+    values = {"ece": found.reliability.ece, "auroc_confidence": found.doubt.auroc}
+    if found.uncertain.counts.any():
+        values["auroc_uncertainty"] = found.uncertainty.auroc
+    return {name: None if isnan(value) else value for name, value in values.items()}
 
 
 def _per_class(tally: _Tally, names: Sequence[str]) -> dict[str, Any]:
@@ -252,6 +277,9 @@ def table(report: Mapping[str, Any]) -> Table:
             style = "bold" if f"{protocol}/{name}" == report["headline"] else None
             cells = [_cell(v) for v in (value, *others)]
             shown.add_row("" if row else protocol, name, *cells, style=style, end_section=row == len(scores) - 1)
+    for row, (name, value) in enumerate(report["calibration"].items()):
+        last = row == len(report["calibration"]) - 1
+        shown.add_row("" if row else "calibration", name, _cell(value), *[""] * len(negatives), end_section=last)
     shown.add_row("mask", "marked", *[_cell(v["marked"]) for v in (report, *negatives.values())])
     for name in ("overlap", "changed", "drop") if negatives else ():
         shown.add_row("", name, "", *[_cell(n[name]) for n in negatives.values()])

@@ -19,11 +19,12 @@ from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing
 from avseg.metrics import headline
+from avseg.training.curves import CurveLogger
 from avseg.training.module import AVSLightningModule, score_names
 from avseg.training.sampler import START, Position
 
 RESUME = "resume.ckpt"
-MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "out", "resume"}
+MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "loggers", "out", "resume"}
 """Training settings in which a resumed run may differ from the original run."""
 
 
@@ -166,7 +167,7 @@ class RunCheckpoint(Checkpoint):
 
     def _save_resume(self, trainer: pl.Trainer, module: AVSLightningModule, position: Position) -> None:
         self._position = position
-        self._curve_bytes = module.curves.size() if module.curves else 0
+        self._curve_bytes = sum(log.size() for log in trainer.loggers if isinstance(log, CurveLogger))
         with _writing(self.folder / RESUME):
             trainer.save_checkpoint(self.folder / RESUME)
 

@@ -17,7 +17,6 @@ from avseg.data import AVSDataset, Sample, collate
 from avseg.errors import AvsegError, ConfigError
 from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.metrics import protocols
-from avseg.training.curves import CurveLogger
 from avseg.training.sampler import START, Position, ResumableSampler, reseed
 
 BACKBONE = "backbone"
@@ -34,7 +33,6 @@ class AVSLightningModule(pl.LightningModule):
         training: Training set.
         validation: Validation set.
         config: Training settings.
-        curves: Logger of curves; None in processes that do not write.
         start: Position of a resumed run.
 
     Attributes:
@@ -48,11 +46,10 @@ class AVSLightningModule(pl.LightningModule):
         training: AVSDataset,
         validation: AVSDataset,
         config: TrainConfig,
-        curves: CurveLogger | None,
         start: Position = START,
     ) -> None:
         super().__init__()
-        self.model, self.config, self.curves, self.start = model, config, curves, start
+        self.model, self.config, self.start = model, config, start
         self.training_set, self.validation_set = training, validation
         self.protocols = nn.ModuleDict(protocols(model.classes))
         self.validation_loss = MeanMetric()
@@ -185,8 +182,8 @@ class AVSLightningModule(pl.LightningModule):
 
     def _write(self, group: str, values: Mapping[str, Tensor | float]) -> dict[str, float]:
         plain = {f"{group}/{k}": float(v.detach()) if isinstance(v, Tensor) else v for k, v in values.items()}
-        if self.curves is not None:
-            self.curves.write(self.global_step, plain)
+        for logger in self.loggers:
+            logger.log_metrics(plain, self.global_step)
         return plain
 
 

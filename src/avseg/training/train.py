@@ -28,7 +28,7 @@ from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
 from avseg.provenance import commit
 from avseg.training.checkpoint import AtomicCheckpointIO, RunCheckpoint, find_resume
-from avseg.training.curves import CurveLogger
+from avseg.training.curves import make_loggers
 from avseg.training.module import AVSLightningModule
 from avseg.training.sampler import reseed
 
@@ -56,11 +56,13 @@ def train(run: Run, *, progress: bool = False) -> Path:
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
     trainer.fit_loop.max_epochs = _epochs(run.train, len(training), trainer.world_size)
-    curves = None
-    if trainer.is_global_zero:
-        curves = CurveLogger(folder, resume.curve_bytes, resume.step + (resume.position.batch == 0))
+    if trainer.is_global_zero:  # other processes log nothing
+        step = resume.step + (resume.position.batch == 0)
+        trainer.loggers = make_loggers(run.train.loggers, folder, resume.curve_bytes, step)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(run.as_dict())
         write_text(folder / "config.yaml", yaml.safe_dump(run.as_dict(), sort_keys=False))
-    module = AVSLightningModule(model, training, validation, run.train, curves, resume.position)
+    module = AVSLightningModule(model, training, validation, run.train, resume.position)
     module.fresh = fresh
     _fit(trainer, module, resume.path)
     return folder
@@ -138,6 +140,7 @@ def _trainer(run: Run, folder: Path, data: AVSDataset, progress: bool) -> pl.Tra
                 use_distributed_sampler=False,
                 num_sanity_val_steps=0,
                 logger=False,
+                log_every_n_steps=1,
                 default_root_dir=folder,
                 enable_model_summary=False,
                 enable_progress_bar=progress,
@@ -166,6 +169,3 @@ def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -
             if isinstance(end.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from None
             raise
-        finally:
-            if module.curves is not None:
-                module.curves.close()
