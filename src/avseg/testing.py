@@ -60,7 +60,7 @@ SMALL: Mapping[str, Any] = {
 
 _SIZES = ((1, 64, 64, 1), (2, 75, 51, 5), (7, 32, 64, 2))
 """T, H, W and K of :func:`output_size`."""
-_STEPS = 60
+_STEPS = 80
 _ACCURACY = 0.97
 
 
@@ -285,7 +285,7 @@ def _refusal(model: type[AVSModel], settings: Mapping[str, Any]) -> str | None:
 
 
 def overfits(build: Build) -> None:
-    """Within 60 steps on one clip, 97 % of the pixels are right: a square in one frame, nothing in the other."""
+    """Within 80 steps on one clip, 97 % of the pixels are right: a square in one frame, nothing in the other."""
     model, (clip, _) = build(1).train(), example(2, clips=1)
     masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
     masks[:, 0, 16:48, 16:48] = 1
@@ -300,6 +300,7 @@ def overfits(build: Build) -> None:
         optimizer.zero_grad()
         _total(model.loss(prediction, target)).backward()
         optimizer.step()
+        model.after_step(prediction, target)
     raise AssertionError(f"after {_STEPS} steps on one clip {right:.3f} of its pixels are right")
 
 

@@ -115,7 +115,7 @@ def test_embeddings_are_a_map_of_one_position() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("compact", (1, 2, 128), r"map of its audio encoder: give log-mel, got \(1, 2, 128\)"),
+        ("compact", (1, 2, 128), r"feature maps of its audio encoder: give log-mel, got \(1, 2, 128\)"),
         ("none", (1, 2, 64), "D = 64, this model was built for 128"),
         ("none", (1, 2, 1, 96, 64), "no audio encoder"),
         ("compact", (1, 2, 2, 96, 64), "takes one audio channel, got 2"),
