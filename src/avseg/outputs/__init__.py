@@ -10,6 +10,7 @@ from avseg.outputs._base import Output, OutputFrame, damage, matching
 from avseg.prediction.record import Record
 from avseg.progress import seconds_bar
 from avseg.registry import Registry
+from avseg.threads import ahead
 
 __all__ = [
     "DEFAULT",
@@ -28,6 +29,8 @@ DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
 _TO_OPEN = ("page", "overlay", "summary")
 """Outputs for a person, the most complete first."""
+_AHEAD = 4
+"""Frames that are decoded in advance."""
 
 
 def list_outputs() -> list[str]:
@@ -119,6 +122,6 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
     if not read:
         yield from (OutputFrame(record, index) for index in range(len(record.frames)))
         return
-    shown = pictures(record.source, damage(record))
+    shown = ahead(pictures(record.source, damage(record)), _AHEAD)
     for index, (picture, _) in enumerate(zip(shown, record.frames, strict=True)):
         yield OutputFrame(record, index, picture)

@@ -42,12 +42,15 @@ from avseg.prediction.sampling import (
     sample,
 )
 from avseg.prediction.uncertainty import pack, predicted_maps
+from avseg.threads import ahead
 
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
 
 _USUAL_FRAMES = 5
 """Samples in a clip of AVSBench, for a model whose card has no data."""
+_AHEAD = 4
+"""Frames that are decoded in advance."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class FrameStream:
                 yield _SamplePrediction(time, p, found)
 
     def _pictures(self) -> Iterator[Picture]:
-        for picture in pictures(self._path, self._complain):
+        for picture in ahead(pictures(self._path, self._complain), _AHEAD):
             self._waiting.append(picture.time)
             self.end = picture.end
             yield picture
