@@ -1,6 +1,6 @@
 """Outputs of a prediction, one kind per file; the file name is the name in ``avseg predict --save``."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -79,7 +79,14 @@ def file_to_open(folder: Path, names: Sequence[str]) -> Path:
     return folder / found[0] if found else folder
 
 
-def write(record: Record, folder: Path, names: Sequence[str], *, progress: bool = False) -> None:
+def write(
+    record: Record,
+    folder: Path,
+    names: Sequence[str],
+    *,
+    progress: bool = False,
+    reached: Callable[[float], None] = lambda _: None,
+) -> None:
     """Write outputs in one pass through the video.
 
     Args:
@@ -87,6 +94,7 @@ def write(record: Record, folder: Path, names: Sequence[str], *, progress: bool 
         folder: Existing, empty folder.
         names: From :func:`choose_outputs`.
         progress: Show a progress bar.
+        reached: Called with the time of each frame that is written.
 
     Raises:
         MediaError: When the video cannot be read.
@@ -94,10 +102,11 @@ def write(record: Record, folder: Path, names: Sequence[str], *, progress: bool 
     with ExitStack() as stack:
         named = {name: stack.enter_context(output_class(name)(record, folder)) for name in names}
         outputs = list(named.values())
-        reached = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
+        show = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
         for frame in _frames(record, any(output.reads_video for output in outputs)):
             for output in outputs:
                 output.add(frame)
+            show(frame.time)
             reached(frame.time)
         written: dict[str, list[str]] = {}
         for name, output in sorted(named.items(), key=lambda item: item[1].finishes_last):

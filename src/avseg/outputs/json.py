@@ -57,6 +57,11 @@ def load(folder: str | Path, kind: type[R]) -> R:
     Raises:
         MediaError: When the folder has none, or it is not valid JSON.
     """
+    return load_with_files(folder, kind)[0]
+
+
+def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, list[str]]]:
+    """Return what :func:`load` returns, and the files that were written: output → paths relative to the folder."""
     path = Path(folder) / FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +72,8 @@ def load(folder: str | Path, kind: type[R]) -> R:
     names, notes = tuple(data["class_names"]), tuple(data["notes"])
     source, model = Path(data["source"]), data["model"]
     made_by = data.get("weights_sha256"), data.get("avseg_version")
-    return kind(source, size, names, frames, data["end"], model, data["options"], notes, *made_by)
+    record = kind(source, size, names, frames, data["end"], model, data["options"], notes, *made_by)
+    return record, data.get("files", {})
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -83,7 +89,7 @@ def to_dict(record: Record) -> dict[str, Any]:
         "notes": list(record.notes),
         "weights_sha256": record.weights_sha256,
         "avseg_version": record.version,
-        "units": UNITS,
+        "units": {name: unit for name, unit in UNITS.items() if name != "uncertainty" or record.has_uncertainty},
         "intervals": [interval._asdict() for interval in record.intervals],
         "frames": [
             {
