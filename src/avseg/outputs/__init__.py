@@ -6,16 +6,28 @@ from pathlib import Path
 
 from avseg.errors import ConfigError
 from avseg.media.video import pictures
-from avseg.outputs._base import Output, OutputFrame, damage
+from avseg.outputs._base import Output, OutputFrame, damage, matching
 from avseg.prediction.record import Record
 from avseg.progress import seconds_bar
 from avseg.registry import Registry
 
-__all__ = ["DEFAULT", "Output", "OutputFrame", "choose_outputs", "list_outputs", "output_class", "patterns", "write"]
+__all__ = [
+    "DEFAULT",
+    "Output",
+    "OutputFrame",
+    "choose_outputs",
+    "file_to_open",
+    "list_outputs",
+    "output_class",
+    "patterns",
+    "write",
+]
 
 OUTPUTS: Registry[Output] = Registry(__name__, "output", Output)
 DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
+_TO_OPEN = ("page", "overlay", "summary")
+"""Outputs for a person, the most complete first."""
 
 
 def list_outputs() -> list[str]:
@@ -60,6 +72,13 @@ def patterns(names: Iterable[str]) -> list[str]:
     return [pattern for name in {*OUTPUTS.own(), *names} for pattern in output_class(name).files]
 
 
+def file_to_open(folder: Path, names: Sequence[str]) -> Path:
+    """Return the file to look at first in the folder of a result with these outputs."""
+    best = next((name for name in _TO_OPEN if name in names), names[0])
+    found = matching(folder, output_class(best).files)
+    return folder / found[0] if found else folder
+
+
 def write(record: Record, folder: Path, names: Sequence[str], *, progress: bool = False) -> None:
     """Write outputs in one pass through the video.
 
@@ -73,14 +92,19 @@ def write(record: Record, folder: Path, names: Sequence[str], *, progress: bool 
         MediaError: When the video cannot be read.
     """
     with ExitStack() as stack:
-        outputs = [stack.enter_context(output_class(name)(record, folder)) for name in names]
+        named = {name: stack.enter_context(output_class(name)(record, folder)) for name in names}
+        outputs = list(named.values())
         reached = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
         for frame in _frames(record, any(output.reads_video for output in outputs)):
             for output in outputs:
                 output.add(frame)
             reached(frame.time)
-        for output in outputs:
+        written: dict[str, list[str]] = {name: [] for name in names}
+        # result.json lists the files of the page; the page links to result.json, whose name is fixed.
+        for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
+            output.written = written
             output.finish()
+            written[name] = output.own_files()
 
 
 def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
