@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,17 +18,33 @@ R = TypeVar("R", bound=Record)
 FILE = "result.json"
 _FORMAT = 1
 """Raised when a field of result.json changes or disappears; new fields keep it."""
+UNITS = {
+    "time": "seconds since the start of the file",
+    "size": "[height, width] in pixels",
+    "score": "mean probability, 0 to 1",
+    "uncertainty": "0 (certain) to 1 (uncertain)",
+    "counts": "COCO compressed run lengths, column by column",
+}
+"""Units of the fields of result.json; ``start`` and ``end`` are times."""
 
 
 class Json(Output):
     """The prediction as JSON."""
 
     files = (FILE,)
+    finishes_last = True
 
     def finish(self) -> None:
         """Write the file."""
-        text = json.dumps(to_dict(self.record), ensure_ascii=False)
-        (self.folder / FILE).write_text(text, encoding="utf-8")
+        data = {**to_dict(self.record), "files": {**self.written, "json": [FILE]}}
+        (self.folder / FILE).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of result.json."""
+    text = files("avseg.outputs").joinpath("result.schema.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def load(folder: str | Path, kind: type[R]) -> R:
@@ -48,7 +65,9 @@ def load(folder: str | Path, kind: type[R]) -> R:
     size = (data["size"][0], data["size"][1])
     frames = tuple(_frame(frame, size) for frame in data["frames"])
     names, notes = tuple(data["class_names"]), tuple(data["notes"])
-    return kind(Path(data["source"]), size, names, frames, data["end"], data["model"], data["options"], notes)
+    source, model = Path(data["source"]), data["model"]
+    made_by = data.get("weights_sha256"), data.get("avseg_version")
+    return kind(source, size, names, frames, data["end"], model, data["options"], notes, *made_by)
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -62,6 +81,9 @@ def to_dict(record: Record) -> dict[str, Any]:
         "model": record.model,
         "options": dict(record.options),
         "notes": list(record.notes),
+        "weights_sha256": record.weights_sha256,
+        "avseg_version": record.version,
+        "units": UNITS,
         "intervals": [interval._asdict() for interval in record.intervals],
         "frames": [
             {

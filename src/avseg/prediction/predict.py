@@ -18,7 +18,7 @@ from avseg.devices import move
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
-from avseg.outputs import choose_outputs, patterns, write
+from avseg.outputs import choose_outputs, file_to_open, patterns, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -90,6 +90,7 @@ def predict(
         name,
         settings,
         tuple(notes),
+        None if isinstance(model, AVSModel) else network.weights_sha256,
     )
 
 
@@ -187,14 +188,14 @@ def predict_command(
             progress=True,
         )
         write(result, partial, names, progress=True)
-    _report(result, folder, perf_counter() - started)
+    _report(result, folder, perf_counter() - started, file_to_open(folder, names))
 
 
 def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
     return move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
 
 
-def _report(result: Result, folder: Path, elapsed: float) -> None:
+def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
     table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
@@ -219,3 +220,4 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
         f"{length / elapsed:.2f} times real time",
         soft_wrap=True,
     )
+    console.print(f"open {escape(str(to_open))}", soft_wrap=True)
