@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib import colormaps
@@ -196,7 +197,8 @@ def _swatch(fill: str) -> str:
 
 
 def _link(file: str, text: str, name: str) -> str:
-    return f'<li><a href="{escape(file)}">{escape(text)}</a> <span class="kind">{escape(name)}</span></li>'
+    link = f'<a href="{quote(file)}" target="_blank" rel="noopener">{escape(text)}</a>'
+    return f'<li>{link} <span class="kind">{escape(name)}</span></li>'
 
 
 def _hex(label: int) -> str:
