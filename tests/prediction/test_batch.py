@@ -19,7 +19,9 @@ def clips(make_video, make_beep, tmp_path):
     """Three videos of 1 s, the second without sound."""
     (tmp_path / "in").mkdir()
     sound = make_beep(1, 0.5, 1)
-    return [make_video(f"in/{name}", sound=s) for name, s in (("a.mp4", sound), ("mute.mp4", None), ("z & <b>.mp4", sound))]
+    return [
+        make_video(f"in/{name}", sound=s) for name, s in (("a.mp4", sound), ("mute.mp4", None), ("z & <b>.mp4", sound))
+    ]
 
 
 @pytest.fixture

@@ -61,7 +61,9 @@ def _row(outcome: Outcome, folder: Path) -> str:
     listed = "<br>".join(map(escape, shown)) or "no sounding object"
     summary = outcome.folder / "summary.png"
     image = f'<img loading="lazy" alt="" src="{_link(summary, folder)}">' if summary.is_file() else ""
-    links = f'<a href="{_link(outcome.to_open, folder)}">{name}</a><br><a href="{_link(outcome.folder, folder)}/">files</a>'
+    links = (
+        f'<a href="{_link(outcome.to_open, folder)}">{name}</a><br><a href="{_link(outcome.folder, folder)}/">files</a>'
+    )
     return f"<tr><td>{links}</td><td>{listed}</td><td>{image}</td></tr>"
 
 

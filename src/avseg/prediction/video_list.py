@@ -81,7 +81,9 @@ def _in_list(path: Path) -> Iterator[Path]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeError, csv.Error) as error:
-        raise MediaError(f"cannot read the list {path} ({error}): give a CSV file in UTF-8 with one path per row") from None
+        raise MediaError(
+            f"cannot read the list {path} ({error}): give a CSV file in UTF-8 with one path per row"
+        ) from None
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in _COLUMNS if name in header), None)
     for row in rows if column is None else rows[1:]:
