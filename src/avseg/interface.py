@@ -13,6 +13,7 @@ channel 0 is the background. Label 255 is never scored.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,6 +86,19 @@ def _shapes(value: Any) -> str:
     return repr(value)
 
 
+def _has_non_finite(values: Tensor) -> bool:
+    """Return whether a CPU tensor holds NaN or infinity; False on other devices and while a graph is traced.
+
+    Other devices are not checked because reading the result would wait for the device.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if traced or values.device.type != "cpu" or not values.is_floating_point():
+        return False
+    # One sum is several times faster than isfinite; only a sum that overflows needs the second pass.
+    values = values.detach()
+    return not math.isfinite(values.sum(dtype=torch.float32)) and not bool(values.isfinite().all())
+
+
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Clip(_Record):
     """Input of a model: frames and audio.
@@ -96,7 +110,7 @@ class Clip(_Record):
         valid: (B, T) bool; False marks padding frames. All True by default.
 
     Raises:
-        ValueError: When ranks or leading sizes do not agree.
+        ValueError: When ranks or leading sizes do not agree, or a value is NaN or infinite.
     """
 
     frames: Tensor
@@ -120,6 +134,9 @@ class Clip(_Record):
             raise ValueError(f"frames, audio and valid must agree on (B, T), got {leading}")
         if 0 in frames.shape:
             raise ValueError(f"a clip needs at least one frame and one pixel, got {tuple(frames.shape)}")
+        for name, values in (("frames", frames), ("audio", audio)):
+            if _has_non_finite(values):
+                raise ValueError(f"{name} must be finite, got NaN or infinity: check the decoding and normalisation")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -65,7 +65,8 @@ def fit(
         unused: Prefixes of keys that may remain unused, such as the head of another task.
 
     Raises:
-        CheckpointError: With the missing, unexpected and wrongly shaped keys, as named in ``state``.
+        CheckpointError: With the missing, unexpected and wrongly shaped keys, as named in ``state``, or those of
+            tensors that hold NaN or infinity.
     """
     own = module.state_dict()
     sources = {k: source(k) for k in own}
@@ -82,6 +83,11 @@ def fit(
     if any(keys for _, keys in kinds):
         text = "; ".join(f"{len(keys)} {kind}: {_few(sorted(keys))}" for kind, keys in kinds if keys)
         raise CheckpointError(f"{what} does not fit {type(module).__name__}: {text}")
+    if broken := [sources[k].key for k, v in taken.items() if not v.isfinite().all()]:
+        raise CheckpointError(
+            f"{what} has NaN or infinite weights in {_few(sorted(broken))}: its training diverged or the file is "
+            "damaged, take an earlier checkpoint"
+        )
     module.load_state_dict(taken, strict=False)
 
 
