@@ -25,6 +25,7 @@ from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.registry import name_of
+from avseg.settings import fits, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -383,7 +384,9 @@ def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
     for key, value in settings.items():
         if get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
             raise ConfigError(f"{key} = {value!r} does not exist. {did_you_mean(str(value), get_args(hints[key]))}")
+        if not fits(value, hints[key]):
+            raise ConfigError(f"{key} of {owner.__name__} must be {named(hints[key])}, got {value!r:.80}")
     try:
         return owner.Config(**settings)
-    except TypeError as error:  # such as a string that is compared with a number
+    except TypeError as error:  # such as a list that is compared with a number
         raise ConfigError(f"a setting of {owner.__name__} has the wrong type: {error}") from error

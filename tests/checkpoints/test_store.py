@@ -75,7 +75,7 @@ def test_incomplete_cards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no avseg\.json"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not valid JSON"):
+    with pytest.raises(CheckpointError, match="is not a card of avseg"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text(json.dumps({"model": "pcmanet"}))
     with pytest.raises(CheckpointError, match="lacks model, classes or config"):
