@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     try:
         _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
     except (AvsegError, OSError) as error:
         if "--debug" in words:
             raise
@@ -43,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _prepare_streams() -> None:
+    """Make any standard output usable: a closed one is replaced, characters that it cannot encode are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> None:
