@@ -83,6 +83,6 @@ def test_behind_raises_the_exception_of_a_call_but_not_over_another():
 
     with pytest.raises(ValueError, match="in the thread"), Behind(3) as behind:
         behind.submit(fail)
-    with pytest.raises(KeyError), Behind(3) as behind:
+    with pytest.raises(KeyError), Behind(3) as behind:  # noqa: PT012
         behind.submit(fail)
         raise KeyError

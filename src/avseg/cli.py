@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     try:
         _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
     except (AvsegError, OSError) as error:
         if "--debug" in words:
             raise
@@ -43,6 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _prepare_streams() -> None:
+    """Make any standard output usable: a closed one is replaced, characters that it cannot encode are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> None:
@@ -122,6 +134,16 @@ def _predict(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=1, help="Videos that are processed at the same time.")
     parser.add_argument("--skip_done", type=bool, default=False, help="Skip videos that have an equal result.")
     predict_videos(**_parsed(parser, argv))
+
+
+def _app(argv: Sequence[str]) -> None:
+    """Segment videos in a page of the browser."""
+    from avseg.app.server import app_command
+
+    parser = _parser("app", app_command, skip={"models"})
+    parser.add_argument("models", nargs="*", type=str, help="Models to choose from: bundled names, folders or Hub ids.")
+    given = _parsed(parser, argv)
+    app_command(**{name: value for name, value in given.items() if value != []})
 
 
 def _profile(argv: Sequence[str]) -> None:
@@ -379,6 +401,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": _eval,
     "bench": _bench,
     "predict": _predict,
+    "app": _app,
     "profile": _profile,
     "convert": _convert,
     "models": _models,

@@ -110,7 +110,7 @@ def test_what_was_saved_loads_equal(result, tmp_path):
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path):
-    with pytest.raises(MediaError, match="is no result of avseg"):
+    with pytest.raises(MediaError, match="is not a result of avseg"):
         Result.load(tmp_path)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from avseg.errors import ConfigError
+from avseg.errors import ConfigError, MediaError
 from avseg.media.video import pictures
 from avseg.outputs._base import Output, OutputFrame, damage, matching
 from avseg.prediction.record import Record
@@ -31,6 +31,8 @@ _TO_OPEN = ("page", "overlay", "summary")
 """Outputs for a person, the most complete first."""
 _AHEAD = 4
 """Frames that are decoded in advance."""
+_TOLERANCE = 1e-6
+"""Seconds by which two decodings of a frame may differ in time."""
 
 
 def list_outputs() -> list[str]:
@@ -111,8 +113,9 @@ def write(
                 output.add(frame)
             show(frame.time)
             reached(frame.time)
-        written: dict[str, list[str]] = {}
-        for name, output in sorted(named.items(), key=lambda item: item[1].finishes_last):
+        written: dict[str, list[str]] = {name: [] for name in names}
+        # result.json lists the files of the page; the page links to result.json, whose name is fixed.
+        for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
             output.written = written
             output.finish()
             written[name] = output.own_files()
@@ -123,5 +126,17 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
         yield from (OutputFrame(record, index) for index in range(len(record.frames)))
         return
     shown = ahead(pictures(record.source, damage(record)), _AHEAD)
-    for index, (picture, _) in enumerate(zip(shown, record.frames, strict=True)):
+    for index, frame in enumerate(record.frames):
+        picture = next(shown, None)
+        if picture is None or picture.size != record.size or abs(picture.time - frame.time) > _TOLERANCE:
+            raise _changed(record)
         yield OutputFrame(record, index, picture)
+    if next(shown, None) is not None:
+        raise _changed(record)
+
+
+def _changed(record: Record) -> MediaError:
+    return MediaError(
+        f"{record.source} is not the video of this result, its frames have another size, number or time: predict it "
+        "again, or save masks and json only"
+    )

@@ -142,7 +142,7 @@ def add_names_planes(target: Planes, labels: list[int], names: tuple[str, ...], 
     top = gap
     for label in labels:
         plate = _plate(names[label], tuple(colours[label].tolist()), max(10, rows // 30), target.step)
-        height, width = plate.shape[:2]
+        height = plate.shape[0]
         if top + height + gap > rows:
             return
         paste(target, top, gap, plate[:, : columns - gap])
