@@ -1,9 +1,8 @@
 """Measure the speed of ``avseg predict``: ``python benchmarks/predict_speed.py OUT.json [VIDEO ...] [--seconds 60]``.
 
-Without a VIDEO, examples/portrait_and_cat.mp4 is scaled to 1280 × 720 and repeated. All default outputs are written. The
-start, measured with a video of one second, is reported separately. Processor time counts all threads: unlike the wall
-time it depends little on other processes. Peak memory is that of the process after each video.
-"""
+Without a VIDEO, examples/portrait_and_cat.mp4 is scaled to 1280 × 720 and repeated. All default outputs are written.
+The start, measured with a video of one second, is reported separately. Processor time counts all threads: unlike the
+wall time, it depends little on other processes. Peak memory is that of the process after each video.
 
 import resource
 import shlex
@@ -51,7 +50,7 @@ def repeated(source: Path, target: Path, seconds: float) -> Path:
 
 
 def measured(video: Path, folder: Path) -> dict[str, float]:
-    """Return wall and processor seconds of predicting one video with all default outputs, and the peak memory so far."""
+    """Return wall and processor seconds of one video with all default outputs, and the peak memory so far."""
     wall, cpu = time.perf_counter(), time.process_time()
     predict_command(video, folder / f"{video.stem}_out")
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
