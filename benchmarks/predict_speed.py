@@ -3,6 +3,7 @@
 Without a VIDEO, examples/portrait_and_cat.mp4 is scaled to 1280 × 720 and repeated. All default outputs are written.
 The start, measured with a video of one second, is reported separately. Processor time counts all threads: unlike the
 wall time, it depends little on other processes. Peak memory is that of the process after each video.
+"""
 
 import resource
 import shlex
