@@ -178,3 +178,11 @@ def test_an_unexpected_error_is_a_failure_of_one_video(clips, loaded, tmp_path, 
 def test_a_batch_takes_every_setting_of_one_video():
     one, many = (set(inspect.signature(function).parameters) for function in (predict_command, predict_many))
     assert one - {"video"} <= many
+
+
+def test_terminal_shows_the_start_before_the_imports(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["predict", f"{tmp_path}/*.mp4"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "avseg: starting"
+    assert second.startswith("avseg: error: no video in")
