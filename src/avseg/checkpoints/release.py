@@ -8,9 +8,9 @@ from torch import Tensor
 
 from avseg.checkpoints.pretrained import load_audio
 from avseg.checkpoints.state import fit, read_state, strip_parallel
-from avseg.checkpoints.store import CARD, save
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, save
 from avseg.models import list_models, model_class
 
 _NOT_YET = {"sem_seg_head.": "a detectron2 model"}

@@ -1,7 +1,5 @@
-"""Save and load models: a folder with ``model.safetensors`` and ``avseg.json``, the card that describes them."""
+"""Load models: bundled, from a folder (see :mod:`avseg.model_folder`) or from the Hub; reuse parts of them."""
 
-import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from importlib.resources import as_file, files
@@ -9,71 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialise
 from torch import Tensor
 
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, did_you_mean
-from avseg.files import replacing
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, WEIGHTS, bundled, read_card
 from avseg.models import build
 from avseg.registry import is_class_path
-
-CARD = "avseg.json"
-WEIGHTS = "model.safetensors"
-
-
-def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
-    """Write the weights, config and number of classes of a model to a folder for :func:`load`.
-
-    Args:
-        model: The model.
-        folder: Created if missing. Each of the two files is replaced atomically, see :func:`avseg.files.replacing`.
-        half: Write floating-point tensors with 16 bits: half the size, with an error that is negligible in inference.
-        **card: Further JSON-able fields of the card: ``data``, ``class_names``, ``metrics``, ``commit`` …
-
-    Returns:
-        The folder.
-
-    Raises:
-        OSError: When the folder cannot be written.
-    """
-    folder = Path(folder)
-    card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    with replacing(folder / CARD) as text, replacing(folder / WEIGHTS) as weights:  # none is replaced if one fails
-        # Python creates the file with the usual permissions; safetensors would make it private.
-        weights.write_bytes(serialise(state, metadata={"format": "pt"}))
-        text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
-
-
-def bundled() -> list[str]:
-    """Return the names of the models in the package."""
-    return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
-
-
-def read_card(folder: str | Path) -> dict[str, Any]:
-    """Read the card of a saved model.
-
-    Raises:
-        CheckpointError: When the folder has no card, or it cannot be read.
-    """
-    path = Path(folder) / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): restore it from a copy") from error
-    if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
-        raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")
-    return card
 
 
 def load(
@@ -159,11 +101,6 @@ def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSMod
     fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
     model.card = card
     return model.eval()
-
-
-def is_model(source: str) -> bool:
-    """Return whether ``source`` is a bundled name, or a folder written by ``avseg train`` or ``avseg convert``."""
-    return source in bundled() or (Path(source) / CARD).is_file()
 
 
 def take_part(model: AVSModel, part: str, source: str) -> None:

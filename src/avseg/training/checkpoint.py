@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 
-from avseg.checkpoints import store
+from avseg import model_folder
 from avseg.config import Run
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing
@@ -192,7 +192,7 @@ class RunCheckpoint(Checkpoint):
         for name in names:
             if trainer.is_global_zero:
                 with _writing(self.folder / name):
-                    store.save(module.model, self.folder / name, **card)
+                    model_folder.save(module.model, self.folder / name, **card)
 
 
 @contextmanager

@@ -18,12 +18,13 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
-from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
+from avseg.checkpoints.store import load, start_from, take_part
 from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
 from avseg.files import write_text
 from avseg.interface import AVSModel
+from avseg.model_folder import bundled, is_model
 from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
 from avseg.provenance import commit

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 import avseg
-from avseg.checkpoints.store import CARD, WEIGHTS
 from avseg.errors import CheckpointError, ConfigError
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, WEIGHTS
 
 
 @pytest.fixture(params=["pcmanet", "tpavi", "cpm", "ama_ue"])
