@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, did_you_mean
+from avseg.files import sha256
 from avseg.interface import AVSModel
 from avseg.model_folder import CARD, WEIGHTS, bundled, read_card
 from avseg.models import build
@@ -64,7 +65,7 @@ def _load_local(name: str) -> AVSModel | None:
     if path.is_file():
         if not (path.parent / CARD).is_file():
             raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
-        return _load_folder(path.parent, read_state(path))
+        return _load_folder(path.parent, path)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return None
     raise CheckpointError(
@@ -75,13 +76,7 @@ def _load_local(name: str) -> AVSModel | None:
 def _from_hub(repository: str, revision: str | None, token: str | bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = snapshot_download(repository, revision=revision, token=token, allow_patterns=[CARD, WEIGHTS])
-    except Exception as error:
-        # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{repository} is no local folder, and the Hub reports: {reason}") from error
-    return Path(folder)
+    return download(repository, snapshot_download, revision=revision, token=token, allow_patterns=[CARD, WEIGHTS])
 
 
 def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
@@ -94,12 +89,13 @@ def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
         )
 
 
-def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:
-    card = read_card(folder)
+def _load_folder(folder: Path, file: Path | None = None) -> AVSModel:
+    """Return the model of a folder, with the weights of ``file`` instead of its own if it is given."""
+    card, weights = read_card(folder), file or folder / WEIGHTS
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
     model = build(card["model"], card["classes"], **config)
-    fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
-    model.card = card
+    fit(model, read_state(weights), str(folder))
+    model.card, model.weights_sha256 = card, sha256(weights)
     return model.eval()
 
 
