@@ -58,7 +58,7 @@ class TrainConfig:
             last two need their package.
         monitor: Validation score that selects the best weights; null for AVSBench's J, or with several classes its
             mIoU.
-        mode: Whether the best score is the highest or the lowest.
+        mode: max if the best score is the highest, min if it is the lowest.
         out: Folder of the run; null for runs/<name of the config file, or model and data>.
         resume: null starts a new run; "auto" resumes the run in ``out``, or starts one if the folder is new; the path
             of a resume.ckpt resumes from it.

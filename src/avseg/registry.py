@@ -30,9 +30,9 @@ class Registry(Generic[T]):
 
     Args:
         package: Package with one class per module; also the group of the entry points.
-        noun: What a class is called in errors, such as ``"model"``.
+        noun: Word for a class in error messages, such as ``"model"``.
         base: Base class.
-        configured: Whether a class must hold a dataclass ``Config`` with its settings.
+        configured: True if a class must hold a dataclass ``Config`` with its settings.
     """
 
     def __init__(self, package: str, noun: str, base: type[T], *, configured: bool = False) -> None:

@@ -70,7 +70,7 @@ class _State:
         outputs: Outputs of the class-agnostic queries.
         classes: (layers + 1, n, N, C + 2) their class logits.
         valid: (B, T) of the clip.
-        training: Whether the prediction was computed in training with a target.
+        training: True if the prediction was computed in training with a target.
         prompted: Outputs of the class-conditional prompts, if any.
         matches: Matches of the last decoder layer, set by :meth:`CPM.loss`.
     """

@@ -79,7 +79,7 @@ class Interaction(nn.Module):
     Args:
         channels: C.
         audio_dim: D of the audio embeddings.
-        align_bias: Whether the layer that aligns the audio has a bias.
+        align_bias: Add a bias to the layer that aligns the audio.
         form: ``"linear"`` or ``"quadratic"``; both give equal outputs.
     """
 
@@ -205,7 +205,7 @@ class TPAVI(AVSModel):
             form: ``linear`` or ``quadratic``; both give equal outputs.
             window: Number of consecutive frames that attend to each other's audio; 0 for the whole clip (paper). The
                 release uses 5, also for the 10 frames of AVSS clips.
-            align_bias: Whether the layer that aligns the audio has a bias; the release has none for several classes.
+            align_bias: Add a bias to the layer that aligns the audio; the release has none for several classes.
             padding: Padding frames: ``mask`` excludes them from the interaction; ``zero`` sets their features and
                 logits to zero (release).
             iou: Weight of the IoU loss of PCMANet, Eq. (9) there, added to the cross-entropy of one class; 0 in the

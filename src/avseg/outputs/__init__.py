@@ -51,7 +51,7 @@ def choose_outputs(names: str | Iterable[str] | None, *, uncertainty: bool = Fal
 
     Args:
         names: Names, or one string with commas between them; None for the default.
-        uncertainty: Whether the prediction has uncertainty.
+        uncertainty: True if the prediction has uncertainty.
 
     Raises:
         ConfigError: When a name is unknown, there is none, or uncertainty is chosen for a prediction without it.

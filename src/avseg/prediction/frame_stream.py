@@ -8,7 +8,7 @@
 - Frames between samples. Probabilities, not masks, are interpolated linearly in time between the adjacent samples;
   frames before the first or after the last sample take the nearest one. The result is enlarged bilinearly to the size
   of the frame and then thresholded (:func:`avseg.prediction.regions.find_regions`).
-- Silence. Where the sound around a sample is below ``silence_gate``, the mask is empty.
+- Silence. If the sound around a sample is below ``silence_gate``, the mask is empty.
 - Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The frames of one clip and about 2 s of sound are held, for a video of any length.
@@ -57,7 +57,7 @@ class Options:
     Attributes:
         fps: Samples per second of video.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: Where the file cannot be decoded, raise an error, or omit that part and add a note.
+        damaged: If a part of the file cannot be decoded, raise an error, or omit that part and add a note.
         show: The masks, or masks and uncertainty.
         silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
             empty; None disables the gate.
