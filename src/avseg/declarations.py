@@ -112,7 +112,9 @@ def _without_code(node: ast.stmt, skip: Collection[str] = ()) -> ast.stmt:
         for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
             if argument.arg in skip:
                 argument.annotation = None
-        body = node.body[:1] if ast.get_docstring(node) is not None else [ast.Pass()]
+        body: list[ast.stmt] = [ast.Pass()]
+        if ast.get_docstring(node) is not None:
+            body = node.body[:1]
         return ast.FunctionDef(node.name, arguments, body, [])
     return node
 

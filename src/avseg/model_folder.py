@@ -29,7 +29,7 @@ _MOST_BYTES = 1 << 24
 _MOST_CLASSES = 256
 """Largest K: masks are images of 8 bits."""
 _MOST_FRAMES, _LONGEST_SIDE = 1_000, 8_192
-"""Largest clip and frame that a card can ask a prediction for."""
+"""Largest clip and frame that a card may specify."""
 
 
 class Saveable(Protocol):

@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class _Job:
-    """What the videos of one batch have in common."""
+    """Settings that all videos of a batch share."""
 
     loaded: Loaded
     options: Options
@@ -102,7 +102,7 @@ def predict_many(
         overwrite: Replace earlier results.
         save: Outputs, see :func:`avseg.outputs.choose_outputs`; result.json is always one of them.
         fps: Samples per second of video.
-        device: Where the model runs.
+        device: Device of the model.
         missing_audio: Behaviour without a sound track.
         damaged: Behaviour where a file cannot be decoded.
         show: ``"masks"`` or ``"uncertainty"``.
