@@ -51,6 +51,15 @@ def load(folder: str | Path, kind: type[R]) -> R:
     return kind(Path(data["source"]), size, names, frames, data["end"], data["model"], data["options"], notes)
 
 
+def count_frames(folder: Path) -> int:
+    """Return the number of frames in the result.json of a folder; 0 if it has none that avseg can have written."""
+    try:
+        data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return len(data["frames"]) if data["format"] == _FORMAT else 0
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return 0
+
+
 def to_dict(record: Record) -> dict[str, Any]:
     """Return the content of result.json as plain values."""
     return {
