@@ -25,10 +25,54 @@ from avseg.mel import BANDS, FRAMES
 _LARGEST = 64 << 20
 """Bytes of the largest file that is read: about 45 minutes of log-mel."""
 _OPERATIONS = frozenset(
-    "PROTO FRAME MARK STOP NONE NEWTRUE NEWFALSE INT LONG LONG1 BININT BININT1 BININT2 SHORT_BINBYTES BINBYTES "
-    "BINBYTES8 BYTEARRAY8 UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
-    "EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID "
-    "PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET".split()
+    [
+        "PROTO",
+        "FRAME",
+        "MARK",
+        "STOP",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "LONG",
+        "LONG1",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_LIST",
+        "LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_DICT",
+        "DICT",
+        "SETITEM",
+        "SETITEMS",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+        "BINPERSID",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "MEMOIZE",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+    ]
 )
 """Operations of the pickles of tensors and arrays; no other can create an object or change one."""
 _MOST_OPERATIONS, _MOST_CALLS = 1000, 8
@@ -237,7 +281,7 @@ _NAMES: dict[tuple[str, str], Callable[..., object]] = {
     ("torch.storage", "_load_from_bytes"): _load_storage,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("collections", "OrderedDict"): lambda: {},
+    ("collections", "OrderedDict"): dict,
     ("numpy", "ndarray"): _empty_array,
     ("numpy", "dtype"): _DType,
     ("_codecs", "encode"): _encode,
