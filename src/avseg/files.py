@@ -91,7 +91,7 @@ def replacing_folder(
     *,
     overwrite: bool = False,
     keep: Collection[Path] = (),
-    numbered: Callable[[Path], int] = lambda folder: 0,
+    listed: Callable[[Path], Collection[str]] | None = None,
 ) -> Iterator[Path]:
     """Yield an empty temporary folder, whose content is at ``path`` when the block ends.
 
@@ -105,8 +105,8 @@ def replacing_folder(
             never replaced.
         overwrite: Replace an earlier result.
         keep: Files that must not lie inside ``path``, such as the input.
-        numbered: Function from a folder to the number of files ``masks/000000.png``, … that its result lists. Files
-            with higher numbers are not of the result.
+        listed: Function that returns the files which the result in a folder lists, as paths relative to it. Another
+            file in a subfolder is not of the result, although its name has a pattern of ``contents``.
 
     Raises:
         ConfigError: When ``path`` must not be replaced, changes during the block, or is being written by another
@@ -118,7 +118,7 @@ def replacing_folder(
         recover(path)
         inside = _stays(path)
         target = path / path.name if inside else path
-        before = _inspect(path, contents, overwrite, keep, numbered)
+        before = _inspect(path, contents, overwrite, keep, listed)
         with _workspace(target, owner=path) as folder:
             (folder / path.name).mkdir()
             yield folder / path.name
@@ -314,7 +314,7 @@ def _inspect(
     contents: Collection[str],
     overwrite: bool,
     keep: Collection[Path],
-    numbered: Callable[[Path], int],
+    listed: Callable[[Path], Collection[str]] | None,
 ) -> _Facts:
     """Return the facts of all files in ``path``.
 
@@ -329,13 +329,12 @@ def _inspect(
     for file in keep:
         if path in file.resolve().parents:
             raise ConfigError(f"{path} holds the input {file.name}: name another folder")
-    count = numbered(path) if any("/" in name for name in found) else 0
     for name, fact in sorted(found.items()):
         if not any(_matches(name, pattern, fact.folder) for pattern in contents):
             raise ConfigError(f"{path} holds {name!r}, which is no result of avseg: name another folder")
-        number = Path(name).stem if "/" in name else ""
-        if number.isdecimal() and int(number) >= count:
-            raise ConfigError(f"{path} holds {name!r}, which no result.json lists: name another folder")
+    deep = {name for name, fact in found.items() if "/" in name and not fact.folder}
+    if deep and listed is not None and (others := sorted(deep - {*listed(path)})):
+        raise ConfigError(f"{path} holds {others[0]!r}, which no result.json lists: delete it, or name another folder")
     return found
 
 
