@@ -15,6 +15,7 @@ import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,10 @@ _LONGEST_NAME = 200
 """Bytes of a name that are kept in that of its temporary folder; file systems allow 255 in all."""
 _MOST_WRITERS = 16
 """Temporary folders of one target that are searched for remains."""
+
+
+_LOCKS: set[int] = set()
+"""Descriptors of the locks that this process holds."""
 
 
 class _Fact(NamedTuple):
@@ -152,6 +157,34 @@ def check_writable(path: Path, instead: str = "name another file") -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}, {instead}") from error
 
 
+@contextmanager
+def locked(folder: Path, advice: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is created if missing; it ends with the block or the process.
+
+    Args:
+        folder: The folder. No file is written in it; on a file system without locks nothing is locked.
+        advice: End of the error.
+
+    Raises:
+        ConfigError: When another process holds the lock.
+        OSError: When the folder cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = None
+    try:
+        lock = _lock(folder)
+    except BlockingIOError:
+        raise ConfigError(f"another process writes to {folder}: {advice}") from None
+    except OSError:  # the file system has no locks
+        if not folder.is_dir():
+            raise
+    try:
+        yield
+    finally:
+        if lock is not None:
+            _unlock(lock)
+
+
 def recover(path: Path) -> None:
     """Remove what killed processes left of writing ``path``; finish or undo an exchange that one of them had begun.
 
@@ -169,7 +202,7 @@ def recover(path: Path) -> None:
             _settle(folder, target)
             shutil.rmtree(folder)
         finally:
-            os.close(lock)
+            _unlock(lock)
 
 
 @contextmanager
@@ -189,7 +222,7 @@ def _workspace(path: Path, *, owner: Path | None = None) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             if lock is not None:
-                os.close(lock)
+                _unlock(lock)
 
 
 def _create(path: Path, owner: Path | None) -> tuple[Path, int | None]:
@@ -212,7 +245,7 @@ def _create(path: Path, owner: Path | None) -> tuple[Path, int | None]:
             raise
         if folder.is_dir():
             return folder, lock
-        os.close(lock)
+        _unlock(lock)
     raise AssertionError("count() has no end")
 
 
@@ -224,19 +257,37 @@ def _workspace_path(path: Path, number: int) -> Path:
 
 
 def _lock(folder: Path) -> int:
-    """Return a descriptor that holds the lock of a folder until it is closed.
+    """Return a descriptor that holds the lock of a folder until :func:`_unlock`.
 
     Raises:
         BlockingIOError: When another descriptor holds it.
         OSError: When there is no such folder, or the file system has no locks.
     """
+    _forget_locks_in_children()
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
         raise
+    _LOCKS.add(descriptor)
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    _LOCKS.discard(descriptor)
+    os.close(descriptor)
+
+
+@cache
+def _forget_locks_in_children() -> None:
+    """Close the locks in forked processes, which may live a little longer than this one when it is killed."""
+
+    def close() -> None:
+        while _LOCKS:
+            os.close(_LOCKS.pop())
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _swap(folder: Path, path: Path, before: _Facts | None = None) -> None:

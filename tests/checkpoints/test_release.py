@@ -123,7 +123,7 @@ def test_convert_writes_what_load_reads(layouts: dict, tmp_path: Path) -> None:
     model = avseg.load(folder)
     assert model.card["source"] == "S4_best.pth"
     assert model.config.scatter_grad is False
-    with pytest.raises(CheckpointError, match="already contains a model"):
+    with pytest.raises(CheckpointError, match="already contains avseg"):
         convert(tmp_path / "S4_best.pth", tmp_path / "out")
 
 
