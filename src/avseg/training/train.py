@@ -31,7 +31,7 @@ from avseg.nn.audio import AudioEncoder
 from avseg.provenance import commit
 from avseg.signals import default_handlers
 from avseg.training.checkpoint import CONFIG, AtomicCheckpointIO, Resume, RunCheckpoint, find_resume
-from avseg.training.curves import make_loggers
+from avseg.training.curves import check_loggers, make_loggers
 from avseg.training.module import AVSLightningModule
 from avseg.training.sampler import reseed
 
@@ -83,12 +83,13 @@ def _owned(run: Run, folder: Path, resume: Resume) -> Iterator[None]:
 
 
 def _open_logs(trainer: pl.Trainer, run: Run, folder: Path, resume: Resume) -> None:
-    """Open the loggers, and write the settings."""
+    """Write the settings, by which a repeated command recognises a run that was killed early; open the loggers."""
+    check_loggers(run.train.loggers)
+    write_text(folder / CONFIG, yaml.safe_dump(run.as_dict(), sort_keys=False))
     step = resume.step + (resume.position.batch == 0)
     trainer.loggers = make_loggers(run.train.loggers, folder, resume.curve_bytes, step)
     for logger in trainer.loggers:
         logger.log_hyperparams(run.as_dict())
-    write_text(folder / CONFIG, yaml.safe_dump(run.as_dict(), sort_keys=False))
 
 
 def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
