@@ -5,13 +5,15 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avseg.errors import AvsegError, ConfigError, DataError, did_you_mean
+from avseg.signals import Terminated, terminating
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -25,12 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 for success, 1 if some inputs of a batch failed, 2 for a user's mistake (reported in one line; with
-        ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
+        ``--debug`` the traceback is printed), 130 if interrupted, 143 after SIGTERM, 129 after
+        SIGHUP.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        _dispatch([word for word in words if word != "--debug"])
+        with terminating():
+            _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()
     except (AvsegError, OSError) as error:
         if "--debug" in words:
@@ -40,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("avseg: interrupted", file=sys.stderr)
         return 130
+    except Terminated as end:
+        print(f"avseg: ended by {end.name}", file=sys.stderr)
+        return end.number
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
@@ -72,6 +79,18 @@ def _expand_short(words: list[str]) -> list[str]:
     return [re.sub(r"^--(data|model)(?==|$)", r"--\1.name", word) for word in words]
 
 
+@contextmanager
+def _advising(advice: str) -> Iterator[None]:
+    """Print one line with an advice when a command is interrupted or terminated, and keep the exit code."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if code:  # --help exits with 0
+            print(f"avseg: stopped; {advice}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
 def _train(argv: Sequence[str]) -> None:
     """Train a model on a data set."""
     from avseg.config import read_run
@@ -80,11 +99,8 @@ def _train(argv: Sequence[str]) -> None:
     from avseg.training.train import train
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
+    with _advising("resume with the same command and --train.resume auto"):
         folder = train(run, progress=sys.stdout.isatty())
-    except (SystemExit, KeyboardInterrupt):
-        print("avseg: stopped; resume with the same command and --train.resume auto", file=sys.stderr)
-        raise
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"avseg: trained, see {folder}")
 
@@ -108,11 +124,8 @@ def _bench(argv: Sequence[str]) -> None:
     from avseg.bench.bench import bench
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
+    with _advising("resume with the same command"):
         bench(plan, shlex.join(["avseg", "bench", *argv]), progress=sys.stderr.isatty())
-    except (SystemExit, KeyboardInterrupt):
-        print("avseg: stopped; resume with the same command", file=sys.stderr)
-        raise
     print(f"avseg: wrote {plan.results / plan.name}.json, .md, .png")
 
 

@@ -16,11 +16,10 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import move
-from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
-from avseg.outputs import choose_outputs, file_to_open, patterns, write
+from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -221,7 +220,7 @@ def predict_command(
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
     names = choose_outputs(save, uncertainty=show == "uncertainty")
-    with replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video]) as partial:
+    with new_result(folder, names, overwrite=overwrite, video=video) as partial:
         result = predict(
             video,
             model,
