@@ -41,6 +41,7 @@ def test_predict_gives_a_result(beeping, ear):
         "damaged": "error",
         "device": "cpu",
         "silence_gate": -60.0,
+        "timing": "refined",
     }
     assert result.notes == ()
 
@@ -153,7 +154,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     def fail(*_):
         raise trouble
 
-    monkeypatch.setattr("avseg.outputs.overlay.add_timeline", fail)
+    monkeypatch.setattr("avseg.outputs.overlay.add_timeline_planes", fail)
     with pytest.raises((KeyboardInterrupt, AvsegError)):
         predict_command(beeping, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
@@ -232,7 +233,7 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
 def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
-    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate"}
+    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing"}
     assert not any(doubter.asked)
 
 

@@ -12,6 +12,7 @@ from avseg.outputs.json import listed_files
 from avseg.prediction.record import Record
 from avseg.progress import seconds_bar
 from avseg.registry import Registry
+from avseg.threads import ahead
 
 __all__ = [
     "DEFAULT",
@@ -31,6 +32,8 @@ DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
 _TO_OPEN = ("page", "overlay", "summary")
 """Outputs for a person, the most complete first."""
+_AHEAD = 4
+"""Frames that are decoded in advance."""
 _TOLERANCE = 1e-6
 """Seconds by which two decodings of a frame may differ in time."""
 
@@ -134,7 +137,7 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
     if not read:
         yield from (OutputFrame(record, index) for index in range(len(record.frames)))
         return
-    shown = pictures(record.source, damage(record))
+    shown = ahead(pictures(record.source, damage(record)), _AHEAD)
     for index, frame in enumerate(record.frames):
         picture = next(shown, None)
         if picture is None or picture.size != record.size or abs(picture.time - frame.time) > _TOLERANCE:

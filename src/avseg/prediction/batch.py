@@ -22,7 +22,7 @@ from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
-from avseg.prediction.frame_stream import Damaged, Options, Show
+from avseg.prediction.frame_stream import Damaged, Options, Show, Timing
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
 from avseg.prediction.record import Interval
 from avseg.prediction.result import Result
@@ -84,6 +84,7 @@ def predict_many(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
@@ -107,6 +108,7 @@ def predict_many(
         damaged: Behaviour where a file cannot be decoded.
         show: ``"masks"`` or ``"uncertainty"``.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        timing: ``"refined"`` or ``"window"``.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
 
@@ -123,7 +125,7 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     names = choose_outputs(save, uncertainty=show == "uncertainty")
     if "json" not in names:
         names = (*names, "json")

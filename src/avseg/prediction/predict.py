@@ -20,7 +20,7 @@ from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -40,6 +40,7 @@ def predict(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -58,6 +59,8 @@ def predict(
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
+        timing: Onsets and offsets from the level of the sound (``"refined"``), or from the 0.96 s window of the model
+            alone (``"window"``), which widens every interval by about half a second on both sides.
         progress: Show a progress bar.
 
     Returns:
@@ -68,7 +71,7 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     path = video_path(video)
     loaded = ready(model, device)
     with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
@@ -149,6 +152,7 @@ def stream(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -162,6 +166,7 @@ def stream(
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        timing: ``"refined"`` or ``"window"``.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -172,7 +177,7 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
 
 
@@ -194,6 +199,7 @@ def predict_command(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     save: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -210,6 +216,7 @@ def predict_command(
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
+        timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -230,6 +237,7 @@ def predict_command(
             damaged=damaged,
             show=show,
             silence_gate=silence_gate,
+            timing=timing,
             progress=True,
         )
         write(result, partial, names, progress=True)
