@@ -74,7 +74,7 @@ def create(folder: Path, models: Sequence[str], *, host: str, max_upload: int, d
         max_upload: Largest video in MB.
         device: Device of the models.
     """
-    # Gradio reads these when its classes are made: no file elsewhere, no connection to another server.
+    # Gradio reads these when it builds the page: no file elsewhere, no connection to another server.
     os.environ.update(GRADIO_TEMP_DIR=str(folder / "gradio"), GRADIO_ANALYTICS_ENABLED="False")
     import gradio as gr
     from fastapi import FastAPI
@@ -115,10 +115,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     Raises:
         ConfigError: When the address cannot be used.
     """
+    if not 0 < port < 2**16:
+        raise ConfigError(f"port must be a number from 1 to 65535, got {port}")
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(f"cannot listen on {host} port {port} ({reason}): choose another --port") from error
     with listener:
         yield listener
