@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import os
+import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -276,3 +278,17 @@ def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames:
 def tiny(tmp_path: Path) -> Tiny:
     """Return a writer of released layouts in the test's temporary folder: ``root = tiny.s4()``."""
     return Tiny(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Return a headless Chromium; a test that needs it is skipped where Chromium or playwright is missing."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs Chromium (apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
+        chromium = driver.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()

@@ -116,6 +116,21 @@ def test_command_does_not_delete_its_input(beeping, loaded, tmp_path):
     assert (folder / "overlay.mp4").is_file()
 
 
+def test_command_does_not_delete_images_that_are_not_of_a_result(beeping, loaded, tmp_path):
+    mine = tmp_path / "out" / "masks" / "000000.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match=r"holds 'masks/000000\.png', which no result\.json lists"):
+        predict_command(beeping, tmp_path / "out", overwrite=True)
+    assert mine.read_bytes() == b"drawn by hand"
+    mine.unlink()
+    mine.parent.rmdir()
+    predict_command(beeping, tmp_path / "out", save="masks,json")
+    mine.with_name("000777.png").write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match=r"000777\.png"):
+        predict_command(beeping, tmp_path / "out", overwrite=True)
+
+
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
     predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
     said = " ".join(capsys.readouterr().out.split())

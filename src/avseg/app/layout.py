@@ -35,7 +35,7 @@ def build(sessions: Sessions, models: Sequence[str], device: str) -> Any:
     Args:
         sessions: Files of the users.
         models: Names or folders of the models to choose from.
-        device: Where the models run.
+        device: Device of the models.
     """
     outputs = [name for name in list_outputs() if name not in _NOT_OFFERED]
     with gr.Blocks(title="avseg", analytics_enabled=False, fill_width=True) as blocks:
@@ -52,7 +52,7 @@ def build(sessions: Sessions, models: Sequence[str], device: str) -> Any:
         with gr.Row():
             start = gr.Button("Segment", variant="primary", elem_id="start")
             stop = gr.Button("Stop", elem_id="stop")
-        view = gr.HTML(elem_id="results", min_height=80)
+        view = gr.HTML(elem_id="results", min_height=120)
         gr.Markdown("The video is deleted when the run ends, the results when this page is closed.")
         _connect(blocks, sessions, device, file, [chosen, saved, fps, silence, uncertainty], start, stop, view)
     return blocks.queue(max_size=_LONGEST_QUEUE, default_concurrency_limit=1)
@@ -134,7 +134,7 @@ def _result(token: str, outcome: Outcome) -> str:
     return (
         f'<section><h2>{name}</h2><p><a href="{archive}" download>Download all files</a> · '
         f'<a href="{page}" target="_blank" rel="noopener">Open the page alone</a></p>'
-        f'<iframe src="{page}" title="Result of {name}" sandbox="{_SANDBOX}"></iframe></section>'
+        f'<iframe src="{page}" title="Result of {name}" allow="fullscreen" sandbox="{_SANDBOX}"></iframe></section>'
     )
 
 

@@ -4,12 +4,15 @@ import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from avseg.app.sessions import Sessions
 from avseg.errors import AvsegError, MediaError
-from avseg.prediction.predict import predict
-from avseg.progress import observed
+from avseg.media.video import probe
+from avseg.outputs import choose_outputs, write
+from avseg.prediction.frame_stream import Options
+from avseg.prediction.predict import predict_file, ready
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done, 0..1, and with a description of the current step."""
@@ -26,7 +29,7 @@ class Settings:
         fps: Samples per second of video.
         silence: Accept a video without a sound track.
         uncertainty: Estimate the uncertainty, with models that can.
-        device: Where the models run.
+        device: Device of the models.
     """
 
     models: Sequence[str]
@@ -80,7 +83,7 @@ def run(sessions: Sessions, user: str, settings: Settings, progress: Progress) -
     try:
         token = sessions.begin(user)
         outcomes: list[Outcome] = []
-        for number, model in enumerate(settings.models):
+        for number in range(len(settings.models)):
             outcome, usable = _attempt(sessions, token, video, number, settings, progress)
             outcomes.append(outcome)
             if not usable:
@@ -107,28 +110,29 @@ def _run_model(
     sessions: Sessions, token: str, video: Path, number: int, settings: Settings, progress: Progress
 ) -> Outcome:
     model = settings.models[number]
-    folder = f"{number + 1}_{Path(model).name}"
+    name = f"{number + 1}_{Path(model).name}"
+    folder = sessions.folder(token) / name
+    length = probe(video).duration or 0.0
 
-    def report(step: str, time: float, end: float | None) -> None:
+    def report(step: str, time: float) -> None:
         if not sessions.active(token):
             raise StoppedError
-        share = 0.0 if not end else min(time / end, 1.0)
-        done = (number + (_STEPS.index(step) + share) / len(_STEPS)) / len(settings.models)
-        progress(done, f"{model}: {step}")
+        share = min(time / length, 1.0) if length else 0.0
+        progress((number + (_STEPS.index(step) + share) / len(_STEPS)) / len(settings.models), f"{model}: {step}")
 
-    with observed(report):
-        result = predict(
-            video,
-            model,
-            fps=settings.fps,
-            device=settings.device,
-            missing_audio="silence" if settings.silence else "error",
-            show="uncertainty" if settings.uncertainty else "masks",
-        )
-        written = result.save(sessions.folder(token) / folder, ["page", *settings.outputs])
-    archive = f"{video.stem}_{folder}.zip"
-    _pack(written, sessions.folder(token) / archive)
-    return Outcome(model, f"{folder}/page.html", archive)
+    report("predicting", 0.0)
+    options = Options(
+        settings.fps,
+        missing_audio="silence" if settings.silence else "error",
+        show="uncertainty" if settings.uncertainty else "masks",
+    )
+    result = predict_file(video, ready(model, settings.device), options, partial(report, "predicting"))
+    outputs = choose_outputs(["page", *settings.outputs], uncertainty=settings.uncertainty)
+    folder.mkdir()
+    write(result, folder, outputs, reached=partial(report, "writing"))
+    archive = f"{video.stem}_{name}.zip"
+    _pack(folder, sessions.folder(token) / archive)
+    return Outcome(model, f"{name}/page.html", archive)
 
 
 def _pack(folder: Path, archive: Path) -> None:

@@ -36,7 +36,7 @@ def app_command(
             network, without a password.
         port: Port to listen on.
         max_upload: Largest video in MB.
-        device: Where the models run: cpu, cuda, mps, or auto for the fastest one.
+        device: Device of the models: cpu, cuda, mps, or auto for the fastest one.
         open_browser: Open the page in the default browser.
 
     Raises:
@@ -72,9 +72,9 @@ def create(folder: Path, models: Sequence[str], *, host: str, max_upload: int, d
         models: Names or folders of the models to choose from.
         host: Address that is listened on; a local one is only served under its local names.
         max_upload: Largest video in MB.
-        device: Where the models run.
+        device: Device of the models.
     """
-    # Gradio reads these when its classes are made: no file elsewhere, no connection to another server.
+    # Gradio reads these when it builds the page: no file elsewhere, no connection to another server.
     os.environ.update(GRADIO_TEMP_DIR=str(folder / "gradio"), GRADIO_ANALYTICS_ENABLED="False")
     import gradio as gr
     from fastapi import FastAPI
@@ -115,10 +115,12 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     Raises:
         ConfigError: When the address cannot be used.
     """
+    if not 0 < port < 2**16:
+        raise ConfigError(f"port must be a number from 1 to 65535, got {port}")
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise ConfigError(f"cannot listen on {host} port {port} ({reason}): choose another --port") from error
     with listener:
         yield listener

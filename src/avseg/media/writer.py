@@ -26,6 +26,8 @@ from avseg.threads import Behind
 
 _MOST_PIXELS, _LONGEST_SIDE = 4096 * 2304, 8192
 """Largest number of pixels and largest height or width of H.264 level 5.2, which players decode."""
+_THREADS = 4
+"""Threads of the encoder, on which the bytes of a video depend; by default the number of cores determines them."""
 _TICK = Fraction(1, 90_000)
 """Resolution of presentation times in seconds."""
 _SLOWEST_MP3 = 16_000
@@ -85,6 +87,7 @@ class VideoWriter:
             self._video.height, self._video.width = (n + n % 2 for n in _encoded_size(self._size))
             self._video.pix_fmt = "yuv420p"
             context = self._video.codec_context
+            context.thread_count = _THREADS
             context.time_base, context.sample_aspect_ratio = _TICK, self._aspect
             context.colorspace = self._matrix
             context.color_primaries = context.color_trc = BT709 if self._matrix == BT709 else UNSPECIFIED

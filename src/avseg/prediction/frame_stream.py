@@ -10,7 +10,7 @@
   of the frame and then thresholded (:func:`avseg.prediction.regions.find_regions`).
 - Onsets. A frame has an empty mask where the sound is inactive (:mod:`avseg.prediction.activity`), because the window
   of the model reaches 0.48 s beyond an onset or offset.
-- Silence. Where the sound around a sample is below ``silence_gate``, the mask is empty.
+- Silence. If the sound around a sample is below ``silence_gate``, the mask is empty.
 - Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The frames of one clip and about 2 s of sound are held, for a video of any length.
@@ -65,7 +65,7 @@ class Options:
     Attributes:
         fps: Samples per second of video.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: Where the file cannot be decoded, raise an error, or omit that part and add a note.
+        damaged: If a part of the file cannot be decoded, raise an error, or omit that part and add a note.
         show: The masks, or masks and uncertainty.
         silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
             empty; None disables the gate.

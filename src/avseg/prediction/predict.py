@@ -16,11 +16,10 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import move
-from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
-from avseg.outputs import choose_outputs, file_to_open, patterns, write
+from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -54,9 +53,9 @@ def predict(
         model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
             mode on ``device``.
         fps: Samples per second of video.
-        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
+        device: Device of the model: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
-        damaged: Where the file cannot be decoded, raise an error (``"error"``), or omit that part and add a note
+        damaged: If a part of the file cannot be decoded, raise an error (``"error"``), or omit it and add a note
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
@@ -162,7 +161,7 @@ def stream(
         video: See :func:`predict`; the same holds for the other arguments.
         model: A name, a path or a model.
         fps: Samples per second of video.
-        device: Where the model runs.
+        device: Device of the model.
         missing_audio: Behaviour without a sound track.
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
@@ -211,9 +210,9 @@ def predict_command(
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
         model: Bundled name, folder or Hub id of the model.
         fps: Samples per second of video that the model predicts.
-        device: Where the model runs: cpu, cuda, mps, or auto for the fastest one.
+        device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: Where the file cannot be decoded, raise an error or skip that part.
+        damaged: If a part of the file cannot be decoded, raise an error or skip that part.
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
@@ -228,7 +227,7 @@ def predict_command(
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
     names = choose_outputs(save, uncertainty=show == "uncertainty")
-    with replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video]) as partial:
+    with new_result(folder, names, overwrite=overwrite, video=video) as partial:
         result = predict(
             video,
             model,

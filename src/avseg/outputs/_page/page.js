@@ -122,7 +122,7 @@
   function follow() {
     if (video.requestVideoFrameCallback) {
       const next = (_, picture) => {
-        refresh(Math.min(Math.max(picture.mediaTime, data.start), data.end));
+        refresh(video.ended ? data.end : Math.min(Math.max(picture.mediaTime, data.start), data.end));
         video.requestVideoFrameCallback(next);
       };
       video.requestVideoFrameCallback(next);

@@ -1,0 +1,88 @@
+"""Write the screenshots of the documentation: docs/images/page.png and docs/images/app.png.
+
+    python examples/make_screenshots.py docs/images
+
+It needs Chromium, playwright and the extra ``app``: ``pip install -e ".[app]" playwright``.
+"""
+
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+import avseg
+from avseg.app.server import create
+
+VIDEO = Path(__file__).parent / "portrait_and_cat.mp4"
+MOMENT = 5.0
+"""Seconds; the cat meows."""
+LONGEST_WAIT = 600_000
+"""Milliseconds."""
+WIDTH = 960
+"""Width of the pictures in pixels; the pages are opened at 1280."""
+COLOURS = 128
+
+
+def main(folder: Path) -> None:
+    """Write both screenshots to a folder."""
+    with sync_playwright() as driver, tempfile.TemporaryDirectory() as scratch:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.set_default_timeout(LONGEST_WAIT)
+        result = avseg.predict(VIDEO).save(Path(scratch, "result"), ["page", "overlay", "masks", "json"])
+        tab.goto((result / "page.html").as_uri())
+        show(tab)
+        write(tab.screenshot(full_page=True), folder / "page.png")
+        with served(Path(scratch)) as address:
+            tab.goto(address)
+            tab.set_input_files("#video input[type=file]", VIDEO)
+            tab.get_by_text(VIDEO.stem).first.wait_for()
+            tab.get_by_role("button", name="Segment").click()
+            tab.wait_for_selector("#results iframe")
+            show(tab.frames[-1])
+            write(tab.screenshot(full_page=True), folder / "app.png")
+        browser.close()
+
+
+def show(page: Any) -> None:
+    """Move the video of a page to the moment, and wait for its mask."""
+    page.wait_for_function("() => document.getElementById('video').readyState >= 2")
+    page.evaluate("(time) => { document.getElementById('video').currentTime = time; }", MOMENT)
+    page.wait_for_function("() => Number(document.getElementById('masks').dataset.mask) > 100")
+    page.wait_for_timeout(1000)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the app; yield its address."""
+    application = create(folder, ["small"], host="127.0.0.1", max_upload=100)
+    server = uvicorn.Server(uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+def write(png: bytes, path: Path) -> None:
+    """Write a smaller picture with a palette."""
+    with Image.open(BytesIO(png)) as image:
+        small = image.convert("RGB").resize(
+            (WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS
+        )
+    small.quantize(COLOURS).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
