@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after ``avseg``; None takes those of the process.
 
     Returns:
-        Exit code: 0 for success, 2 for a user's mistake (reported in one line; with ``--debug`` the traceback is
-        printed), 130 if interrupted, 143 if terminated.
+        Exit code: 0 for success, 1 if some inputs of a batch failed, 2 for a user's mistake (reported in one line; with
+        ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in words:
             raise
         print(f"avseg: error: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         print("avseg: interrupted", file=sys.stderr)
         return 130
@@ -116,14 +116,24 @@ def _bench(argv: Sequence[str]) -> None:
 
 
 def _predict(argv: Sequence[str]) -> None:
-    """Segment the sounding objects in a video."""
+    """Segment the sounding objects in one video or many."""
+    if sys.stderr.isatty() and not {"-h", "--help"} & set(argv):
+        print("avseg: starting", file=sys.stderr)  # the imports below take seconds
+    from avseg.prediction.batch import predict_videos
     from avseg.prediction.predict import predict_command
 
-    parser = _parser("predict", predict_command, skip={"output"})
+    argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
+    parser = _parser("predict", predict_command, skip={"video", "output"})
+    parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
-        "-o", "--output", type=Path | None, help="Folder to write; <name of the video>_avseg by default."
+        "-o",
+        "--output",
+        type=Path | None,
+        help="Folder to write; <name of the video>_avseg by default, predictions/ for several videos.",
     )
-    predict_command(**_parsed(parser, argv))
+    parser.add_argument("--workers", type=int, default=1, help="Videos that are processed at the same time.")
+    parser.add_argument("--skip_done", type=bool, default=False, help="Skip videos that have an equal result.")
+    predict_videos(**_parsed(parser, argv))
 
 
 def _profile(argv: Sequence[str]) -> None:

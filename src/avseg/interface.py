@@ -251,6 +251,8 @@ class AVSModel(nn.Module, ABC):
         config: Settings of the instance.
         classes: K, from the data.
         card: Metadata of the weights; filled by :func:`avseg.load`.
+        weights_sha256: SHA-256 of the file from which :func:`avseg.load` read the weights, in hexadecimal; None
+            without one.
     """
 
     Config: ClassVar[type[Any]]
@@ -264,6 +266,7 @@ class AVSModel(nn.Module, ABC):
         self.config = config
         self.classes = classes
         self.card: dict[str, Any] = {}
+        self.weights_sha256: str | None = None
 
     @property
     def name(self) -> str:

@@ -1,9 +1,10 @@
-"""Progress bar in seconds of video."""
+"""Progress bars: in seconds of one video, and in videos of a batch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
@@ -25,3 +26,41 @@ def seconds_bar(what: str, end: float | None, *, shown: bool) -> Iterator[Callab
         of = "" if end is None else f" of {end:.1f}"
         task = bar.add_task(what, total=end, at=f"0.0{of} s")
         yield lambda time: bar.update(task, completed=time, at=f"{time:.1f}{of} s")
+
+
+class VideosBar:
+    """Progress of a batch: videos that are finished, and the state of those in work. Its methods are thread-safe."""
+
+    def __init__(self, bar: Progress, count: int) -> None:
+        self._bar = bar
+        self._all = bar.add_task(f"0 of {count} videos", total=count, at="")
+        self._count = count
+
+    @contextmanager
+    def video(self, name: str) -> Iterator[Callable[[str, float], None]]:
+        """Show a row for one video; yield a function to call with the work, in one word, and the time in seconds."""
+        task = self._bar.add_task(escape(name), total=None, at="")
+        try:
+            yield lambda what, time: self._bar.update(task, at=f"{what}, {time:.1f} s")
+        finally:
+            self._bar.remove_task(task)
+
+    def finished(self) -> None:
+        """Count one more video as finished."""
+        self._bar.advance(self._all)
+        done = round(self._bar.tasks[0].completed)
+        self._bar.update(self._all, description=f"{done} of {self._count} videos")
+
+
+@contextmanager
+def videos_bar(count: int, *, shown: bool) -> Iterator[VideosBar]:
+    """Show the progress of a batch on standard error if that is a terminal.
+
+    Args:
+        count: Number of videos.
+        shown: Show the bar.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
+        yield VideosBar(bar, count)

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as serialise
-from torch import Tensor
 
 from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
 from avseg.errors import CheckpointError, did_you_mean
-from avseg.files import replacing
+from avseg.files import replacing, sha256
 from avseg.interface import AVSModel
 from avseg.models import build
 from avseg.registry import is_class_path
@@ -159,7 +158,7 @@ def _load_local(name: str) -> AVSModel | None:
     if path.is_file():
         if not (path.parent / CARD).is_file():
             raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
-        return _load_folder(path.parent, read_state(path))
+        return _load_folder(path.parent, path)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return None
     raise CheckpointError(
@@ -183,12 +182,13 @@ def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
         )
 
 
-def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:
-    card = read_card(folder)
+def _load_folder(folder: Path, file: Path | None = None) -> AVSModel:
+    """Return the model of a folder, with the weights of ``file`` instead of its own if it is given."""
+    card, weights = read_card(folder), file or folder / WEIGHTS
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
     model = build(card["model"], card["classes"], **config)
-    fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
-    model.card = card
+    fit(model, read_state(weights), str(folder))
+    model.card, model.weights_sha256 = card, sha256(weights)
     return model.eval()
 
 

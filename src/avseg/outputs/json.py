@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,18 +20,35 @@ R = TypeVar("R", bound=Record)
 FILE = "result.json"
 _FORMAT = 1
 """Raised when a field of result.json changes or disappears; new fields keep it."""
+UNITS = {
+    "time": "seconds since the start of the file",
+    "size": "[height, width] in pixels",
+    "score": "mean probability, 0 to 1",
+    "uncertainty": "0 (certain) to 1 (uncertain)",
+    "counts": "COCO compressed run lengths, column by column",
+}
+"""Units of the fields of result.json; ``start`` and ``end`` are times."""
 
 
 class Json(Output):
     """The prediction as JSON."""
 
     files = (FILE,)
+    finishes_last = True
 
     def finish(self) -> None:
         """Write the file."""
-        text = json.dumps(to_dict(self.record), ensure_ascii=False)
+        data = {**to_dict(self.record), "files": {**self.written, "json": [FILE]}}
         # A file name that is not UTF-8 becomes a JSON escape, which json.loads turns back.
+        text = json.dumps(data, ensure_ascii=False)
         (self.folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of result.json."""
+    text = files("avseg.outputs").joinpath("result.schema.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def load(folder: str | Path, kind: type[R]) -> R:
@@ -43,6 +61,11 @@ def load(folder: str | Path, kind: type[R]) -> R:
     Raises:
         MediaError: When the folder has none, or it is malformed.
     """
+    return load_with_files(folder, kind)[0]
+
+
+def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, list[str]]]:
+    """Return what :func:`load` returns, and the files that were written: output → paths relative to the folder."""
     path = Path(folder) / FILE
     if not path.is_file():
         raise MediaError(f"{path} does not exist: give a folder written by avseg predict")
@@ -54,11 +77,22 @@ def load(folder: str | Path, kind: type[R]) -> R:
         frames = tuple(_frame(frame, (height, width), len(names)) for frame in data["frames"])
     except (KeyError, TypeError, ValueError, AttributeError, LookupError) as error:
         raise MediaError(f"{path} is not a result of avseg ({error!r}): restore it from a copy") from error
-    return kind(Path(data["source"]), (height, width), names, frames, data["end"], data["model"], data["options"], notes)
+    source, model = Path(data["source"]), data["model"]
+    made_by = data.get("weights_sha256"), data.get("avseg_version")
+    record = kind(source, (height, width), names, frames, data["end"], model, data["options"], notes, *made_by)
+    return record, data.get("files") or {}
 
 
-def _is_frame_size(value: object) -> bool:
-    return is_list_of(value, is_count) and len(value) == 2 and value[0] * value[1] <= MOST_PIXELS  # type: ignore[arg-type,index]
+def _is_frame_size(value: Any) -> bool:
+    return is_list_of(value, is_count) and len(value) == 2 and value[0] * value[1] <= MOST_PIXELS
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or is_text(value)
+
+
+def _is_files(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(is_list_of(paths, is_text) for paths in value.values()))
 
 
 _FIELDS = {
@@ -70,6 +104,9 @@ _FIELDS = {
     "model": (is_text, "the name of a model"),
     "options": (lambda value: isinstance(value, dict), "an object"),
     "notes": (lambda value: is_list_of(value, is_text), "a list of texts"),
+    "weights_sha256": (_is_text_or_none, "a checksum, or null"),
+    "avseg_version": (_is_text_or_none, "a version, or null"),
+    "files": (_is_files, "paths by output"),
     "frames": (lambda value: isinstance(value, list) and bool(value), "a list of one frame or more"),
 }
 """Fields of result.json, with the test and the description of each."""
@@ -86,6 +123,9 @@ def to_dict(record: Record) -> dict[str, Any]:
         "model": record.model,
         "options": dict(record.options),
         "notes": list(record.notes),
+        "weights_sha256": record.weights_sha256,
+        "avseg_version": record.version,
+        "units": {name: unit for name, unit in UNITS.items() if name != "uncertainty" or record.has_uncertainty},
         "intervals": [interval._asdict() for interval in record.intervals],
         "frames": [
             {

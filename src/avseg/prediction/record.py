@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,8 @@ class Record:
         model: Name of the model.
         options: Settings of the prediction.
         notes: Warnings, such as that the sound track is silent.
+        weights_sha256: SHA-256 of the file of the model's weights, in hexadecimal; None for a model in memory.
+        version: Version of avseg that made the prediction; None in results before it was recorded.
     """
 
     source: Path
@@ -93,6 +96,8 @@ class Record:
     model: str
     options: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+    version: str | None = field(default_factory=lambda: version("avseg"))
 
     @property
     def masks(self) -> Masks:
