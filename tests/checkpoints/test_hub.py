@@ -48,6 +48,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, dict
         calls.append(("snapshot_download", {"repo_id": repo_id, **settings}))
         return str(tmp_path / "hub" / repo_id)
 
+    monkeypatch.setattr("avseg.checkpoints.download._unreachable", lambda: None)
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     return calls

@@ -26,7 +26,7 @@ def download(repository: str, fetch: Callable[..., str], **options: Any) -> Path
     """
     unreachable = _unreachable()
     try:
-        return Path(fetch(repository, local_files_only=unreachable is not None, **options))
+        return Path(fetch(repository, **options, **({"local_files_only": True} if unreachable else {})))
     except Exception as error:
         # The Hub client raises a dozen kinds: unknown repository, no such file, no permission.
         reason = unreachable or next(iter(str(error).strip().splitlines()), type(error).__name__)

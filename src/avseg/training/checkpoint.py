@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
         ours["run"] = json.loads(ours["run"])
     except (ValueError, RecursionError):
         raise CheckpointError(f"cannot resume from {path}: its settings are not JSON") from None
-    sections = {name: (_is_settings, "settings by name") for name in ("model", "data", "train")}
+    sections = dict.fromkeys(("model", "data", "train"), (_is_settings, "settings by name"))
     check_fields(ours["run"], sections, path, CheckpointError)
     return state
 
