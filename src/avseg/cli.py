@@ -141,6 +141,16 @@ def _predict(argv: Sequence[str]) -> None:
     predict_videos(**_parsed(parser, argv))
 
 
+def _app(argv: Sequence[str]) -> None:
+    """Segment videos in a page of the browser."""
+    from avseg.app.server import app_command
+
+    parser = _parser("app", app_command, skip={"models"})
+    parser.add_argument("models", nargs="*", type=str, help="Models to choose from: bundled names, folders or Hub ids.")
+    given = _parsed(parser, argv)
+    app_command(**{name: value for name, value in given.items() if value != []})
+
+
 def _profile(argv: Sequence[str]) -> None:
     """Measure parameters, operations, time and memory of a model, part by part."""
     from rich.console import Console
@@ -396,6 +406,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": _eval,
     "bench": _bench,
     "predict": _predict,
+    "app": _app,
     "profile": _profile,
     "convert": _convert,
     "models": _models,

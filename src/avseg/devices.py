@@ -25,7 +25,7 @@ def find_device(name: torch.device | str) -> torch.device:
 
 
 def check_computes(device: torch.device | str) -> None:
-    """Raise ConfigError if a device holds shapes without values, as ``"meta"`` does, so that nothing can be computed."""
+    """Raise ConfigError if nothing can be computed on a device: ``"meta"`` holds shapes without values."""
     if find_device(device).type == "meta":
         raise ConfigError("device 'meta' cannot be used (it holds shapes without values): choose auto or cpu")
 

@@ -2,10 +2,28 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+Report = Callable[[str, float, float | None], None]
+"""Called with the description of the work, the current time in seconds, and the duration in seconds, if known."""
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def observed(report: Report) -> Iterator[None]:
+    """Call ``report`` with the progress of all work in this block, whether its bars are shown or not.
+
+    An exception of ``report`` stops the work.
+    """
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 @contextmanager
@@ -22,10 +40,17 @@ def seconds_bar(what: str, end: float | None, *, shown: bool) -> Iterator[Callab
     """
     columns = TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[at]}"), TimeRemainingColumn()
     console = Console(stderr=True)
+    report = _report.get()
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
         of = "" if end is None else f" of {end:.1f}"
         task = bar.add_task(what, total=end, at=f"0.0{of} s")
-        yield lambda time: bar.update(task, completed=time, at=f"{time:.1f}{of} s")
+
+        def reached(time: float) -> None:
+            bar.update(task, completed=time, at=f"{time:.1f}{of} s")
+            if report is not None:
+                report(what, time, end)
+
+        yield reached
 
 
 class VideosBar:

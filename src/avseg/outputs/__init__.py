@@ -110,8 +110,9 @@ def write(
                 output.add(frame)
             show(frame.time)
             reached(frame.time)
-        written: dict[str, list[str]] = {}
-        for name, output in sorted(named.items(), key=lambda item: item[1].finishes_last):
+        written: dict[str, list[str]] = {name: [] for name in names}
+        # result.json lists the files of the page; the page links to result.json, whose name is fixed.
+        for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
             output.written = written
             output.finish()
             written[name] = output.own_files()
