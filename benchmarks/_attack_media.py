@@ -4,9 +4,11 @@ import io
 import wave
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 SIZE = (24, 32)
@@ -45,13 +47,13 @@ def sound() -> bytes:
     return content.getvalue()
 
 
-def _image(index: int) -> "np.typing.NDArray[np.uint8]":
+def _image(index: int) -> NDArray[np.uint8]:
     image = np.full((*SIZE, 3), 20 + 40 * index % 200, np.uint8)
     image[4:12, 4 + index : 12 + index] = (220, 60, 60)
     return image
 
 
-def _tone(count: int) -> "np.typing.NDArray[np.int16]":
+def _tone(count: int) -> NDArray[np.int16]:
     return np.asarray(12_000 * np.sin(2 * np.pi * 440 / _RATE * np.arange(count))).astype(np.int16)
 
 
@@ -61,10 +63,10 @@ def _video(name: str, codec: str, pixels: str, sound_codec: str, layout: str) ->
     format_name = {"mkv": "matroska", "ts": "mpegts"}.get(suffix, suffix)
     with av.open(content, "w", format_name) as container:
         container.metadata["title"] = "attack"
-        video = container.add_stream(codec, rate=10)
+        video: Any = container.add_stream(codec, rate=10)
         video.height, video.width = SIZE
         video.pix_fmt = pixels
-        audio = container.add_stream(sound_codec, rate=_RATE, layout=layout)
+        audio: Any = container.add_stream(sound_codec, rate=_RATE, layout=layout)
         for index in range(6):
             container.mux(video.encode(av.VideoFrame.from_ndarray(_image(index))))
         container.mux(video.encode(None))

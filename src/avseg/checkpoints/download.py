@@ -36,7 +36,7 @@ def download(repository: str, fetch: Callable[..., str], **options: Any) -> Path
 def _unreachable() -> str | None:
     """Return why the Hub cannot be reached, in one line; None if it can."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         return "it is switched off by HF_HUB_OFFLINE"
