@@ -69,14 +69,14 @@ class Settings:
         soundfonts: SoundFont files, whose instruments are rendered.
         clips: Clips per instrument and SoundFont.
         out: Folder of everything written.
-        mixing: How windows are made.
+        mixing: Settings of the mixtures in the windows.
         shards: Number of files with windows.
         shard: Windows per file.
         epochs: Passes over all windows.
         batch: Windows per step.
         lr: Peak of the learning rate, after a linear warm-up; a cosine leads to zero.
         warmup: Steps of the warm-up.
-        weight_decay: Of AdamW, on weights with two dimensions or more.
+        weight_decay: Weight decay of AdamW, applied to weights with two dimensions or more.
         positive: Additional weight of a class that the teacher is certain of, in the loss of the scores.
         embedding: Weight of the loss of the embedding.
         ema: Decay of the moving average of the weights, which is what is saved.
@@ -227,7 +227,7 @@ def ridge(inputs: Tensor, targets: Tensor, strength: float = 1e-2) -> tuple[Tens
     Args:
         inputs: (N, in).
         targets: (N, out).
-        strength: Of the penalty, relative to the mean variance of the inputs.
+        strength: Strength of the penalty, relative to the mean variance of the inputs.
     """
     x_mean, y_mean = inputs.double().mean(0), targets.double().mean(0)
     x, y = inputs.double() - x_mean, targets.double() - y_mean

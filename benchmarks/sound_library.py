@@ -166,7 +166,7 @@ def instruments(font: Path, clips: int, seed: int) -> Iterator[tuple[str, str, W
     Args:
         font: SoundFont file (.sf2 or .sf3).
         clips: Clips per program.
-        seed: Of the notes.
+        seed: Seed of the notes.
 
     Raises:
         ConfigError: When the package ``tinysoundfont`` is not installed.

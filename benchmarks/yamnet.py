@@ -144,7 +144,7 @@ def dequantise(
         values: Any shape.
         scales: (1,), (values.shape[axis],), or (0,) for values that are not quantised.
         zeros: Like ``scales``.
-        axis: Of ``values``.
+        axis: Axis of ``values`` that the scales follow.
     """
     real: NDArray[np.float32] = values.astype(np.float32)
     if len(scales):

@@ -16,7 +16,7 @@ import avseg
 import composed_speed
 import composed_v1
 import sound_names
-from avseg.checkpoints.store import save
+from avseg.model_folder import save
 from avseg.nn.class_prior import object_classes
 from avseg.nn.mobile_audio import audioset_classes
 from avseg.synthesis.stock import Recording, Stock

@@ -10,8 +10,8 @@ import pytest
 
 import avseg
 from avseg import cli
-from avseg.checkpoints.store import save
 from avseg.cli import VERBS, main
+from avseg.model_folder import save
 from avseg.models import list_models, model_class
 
 WORDS = ["--visual", "pvt_v2_b0", "--audio", "compact", "--channels", "8"]
@@ -139,9 +139,44 @@ def test_models_prints_no_paper(
     assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1)[1] == "no paper          A model."
 
 
-def test_models_does_not_import_the_models() -> None:
-    check = "import sys; from avseg.cli import main; main(['models']); sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True).returncode == 0
+LIGHT = [
+    "models", "datasets", "recipes", "train --help", "eval --help", "bench --help", "predict --help", "app --help",
+    "profile tpavi --help", "convert --help", "data show --help", "data check --help", "data compose --help",
+    "data prepare --help", "figures trend --help", "figures confidence --help", "figures attention --help",
+    "figures panel --help", "train --model cpm --data avss --help",
+]  # fmt: skip
+
+
+def test_lists_and_help_import_no_torch() -> None:
+    """Importing torch takes over a second of CPU time."""
+    check = f"""
+import sys
+from avseg.cli import main
+for line in {LIGHT!r}:
+    assert main(line.split()) == 0, line
+    assert "torch" not in sys.modules, line
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_is_in_the_list_of_light_help() -> None:
+    assert {line.split()[0] for line in LIGHT} == VERBS.keys()
+
+
+@pytest.mark.slow
+def test_predict_imports_no_training_and_no_plotting() -> None:
+    check = """
+import sys
+import avseg.prediction.predict
+from avseg.models import list_models, model_class
+for name in list_models():
+    model_class(name)
+for heavy in ("lightning", "tensorboard", "matplotlib", "torchmetrics", "jsonargparse"):
+    assert heavy not in sys.modules, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_eval_reads_the_data_set_from_the_card(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

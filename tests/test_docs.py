@@ -30,11 +30,10 @@ from avseg.testing import CHECKS, check_dataset, check_model
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src/avseg"
 BANNED_OPENINGS = {"What", "Who", "Of", "Where", "How", "Whether"}
-CHECKED_ROOMS = (  # until all rooms are clean
-    "interface.py", "losses.py", "mel.py", "costs.py", "profile.py", "progress.py", "provenance.py",
-    "files.py", "registry.py", "colours.py",
-    "models", "nn", "metrics", "evaluation", "training", "checkpoints", "prediction", "outputs",
-)  # fmt: skip
+ROOMS = sorted(path for path in SOURCES.iterdir() if path.suffix == ".py" or any(path.glob("*.py")))
+BANNED_ENTRY = re.compile(r"^ *\w+: (?:What|Who|Of|Where|How)\b.*", re.MULTILINE)
+"""An argument or attribute whose description begins with a question word."""
+RECIPES = sorted(ROOT.glob("configs/*.yaml"))
 CARDS = ("examples/README.md", "src/avseg/weights/*/README.md")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(path for card in CARDS for path in ROOT.glob(card))])
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -65,16 +64,21 @@ def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value.value
 
 
-@pytest.mark.parametrize("room", CHECKED_ROOMS)
-def test_docstrings_do_not_open_with_a_question_word(room: str) -> None:
-    root = SOURCES / room
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_docstrings_do_not_open_with_a_question_word(room: Path) -> None:
     offenders = [
         f"{path.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
-        for path in ([root] if root.is_file() else sorted(root.rglob("*.py")))
+        for path in ([room] if room.is_file() else sorted(room.rglob("*.py")))
         for line, text in docstrings(ast.parse(path.read_text(encoding="utf-8")))
-        if text.split()[0].rstrip(",:") in BANNED_OPENINGS
+        if text.split()[0].rstrip(",:") in BANNED_OPENINGS or BANNED_ENTRY.search(text)
     ]
     assert not offenders, "\n".join(offenders)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
+def test_comments_of_recipes_begin_no_sentence_with_a_question_word(recipe: Path) -> None:
+    lines = re.findall(r"^# ?(.*)$", recipe.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not re.findall(r"(?:^|[.:!?;] )(?:What|Who|Of|Where|How)\b.{0,40}", " ".join(lines))
 
 
 def prose(page: Path) -> str:

@@ -210,7 +210,7 @@ def test_what_appears_meanwhile_is_not_deleted(tmp_path):
         disturbed("a.txt")
     with pytest.raises(ConfigError, match="was changed by another program"):
         disturbed("a.txt")
-    with pytest.raises(ConfigError, match=r"holds 'thesis\.tex', which is no result"):
+    with pytest.raises(ConfigError, match=r"was changed by another program meanwhile \(thesis\.tex\)"):
         disturbed("thesis.tex")
     assert (out / "a.txt").read_text() == "theirs"
     assert names(tmp_path) == ["out"]
@@ -271,11 +271,140 @@ def test_the_input_is_never_deleted(tmp_path):
     assert (tmp_path / "out" / "a.txt").read_text() == "old"
 
 
-def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
-    (tmp_path / "out").mkdir()
-    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "out")
-    with pytest.raises(ConfigError, match="is a mount point"), replacing_folder(tmp_path / "out", CONTENTS):
-        raise AssertionError("too late")
+BUSY = """
+import errno, os
+def refuse_to_rename(old, new, replace=os.replace):
+    if path in (old, new):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+    replace(old, new)
+files.os.replace, files.os.path.ismount = refuse_to_rename, lambda p: p == path
+"""
+AT_THE_NTH_MOVE = """
+moves, replace = [], files.os.replace
+def replace_and_wait(old, new):
+    if len(moves) == int(sys.argv[3]):
+        wait()
+    moves.append(1)
+    replace(old, new)
+files.os.replace = replace_and_wait
+with files.replacing_folder(path, ("a.txt", "b.txt", "c.txt"), overwrite=True) as folder:
+    (folder / "b.txt").write_text("new b")
+    (folder / "c.txt").write_text("new c")
+"""
+
+
+@pytest.fixture
+def mount(tmp_path, monkeypatch):
+    """Return an empty folder that cannot be renamed, as a mount point."""
+    out, replace = tmp_path / "out", os.replace
+    out.mkdir()
+
+    def refuse(old, new):
+        if out in (old, new):
+            raise OSError(16, "Device or resource busy")
+        replace(old, new)
+
+    monkeypatch.setattr("os.path.ismount", lambda path: path == out)
+    monkeypatch.setattr(files.os, "replace", refuse)
+    return out
+
+
+def test_a_mount_point_gets_the_content_and_is_overwritten(mount):
+    fill(mount, "old")
+    assert (names(mount), (mount / "a.txt").read_text()) == (["a.txt"], "old")
+    with pytest.raises(ConfigError, match="not empty"):
+        fill(mount)
+    fill(mount, overwrite=True)
+    assert (names(mount), (mount / "a.txt").read_text()) == (["a.txt"], "new")
+    assert names(mount.parent) == ["out"]
+
+
+def test_an_empty_folder_stays_the_same_folder(tmp_path):
+    (tmp_path / "out").mkdir(mode=0o700)
+    before = (tmp_path / "out").stat()
+    fill(tmp_path / "out")
+    after = (tmp_path / "out").stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("moves", range(5))
+def test_a_mount_point_has_the_old_or_the_new_content_after_a_kill(tmp_path, mount, moves):
+    fill(mount, "old")
+    code = WRITER + BUSY + AT_THE_NTH_MOVE
+    process = subprocess.Popen([sys.executable, "-c", code, "", mount, str(moves)], stdout=subprocess.PIPE, text=True)
+    if moves < 4:
+        assert process.stdout.readline() == "here\n"
+        kill(process)
+    else:
+        assert process.wait() == 0
+        process.stdout.close()
+    recover(mount)
+    found = {p.name: p.read_text() for p in mount.iterdir()}
+    assert found == ({"a.txt": "old"} if moves < 2 else {"b.txt": "new b", "c.txt": "new c"})
+    assert names(tmp_path) == ["out"]
+
+
+def test_two_processes_do_not_write_one_mount_point(mount):
+    process = start(BUSY + MIDDLE_OF_FOLDER, mount)
+    try:
+        with pytest.raises(ConfigError, match=r"out is being written by another process"):
+            fill(mount, overwrite=True)
+    finally:
+        kill(process)
+    fill(mount)
+    assert names(mount) == ["a.txt"]
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_appears_during_the_exchange_is_not_deleted(tmp_path, monkeypatch, filled):
+    out, replace, calls = tmp_path / "out", os.replace, []
+    out.mkdir()
+    if filled:
+        fill(out, "old")
+
+    def disturb(old, new):
+        if not calls:
+            (out / "thesis.tex").write_text("years of work")
+        calls.append(1)
+        replace(old, new)
+
+    monkeypatch.setattr(files.os, "replace", disturb)
+    if filled:
+        with pytest.raises(ConfigError, match="was changed by another program"):
+            fill(out, overwrite=True)
+    else:
+        fill(out)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    assert (out / "a.txt").read_text() == ("old" if filled else "new")
+    assert names(tmp_path) == ["out"]
+
+
+def test_the_old_folder_is_kept_when_its_name_is_taken(tmp_path, monkeypatch):
+    out, replace = tmp_path / "out", os.replace
+    fill(out, "old")
+
+    def take(old, new):
+        replace(old, new)
+        if old == out:
+            out.mkdir()
+            (out / "thesis.tex").write_text("years of work")
+
+    monkeypatch.setattr(files.os, "replace", take)
+    with pytest.raises(MediaError, match="not empty"):
+        fill(out, overwrite=True)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    assert (tmp_path / "out.replaced" / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["out", "out.replaced"]
+
+
+def test_files_in_subfolders_are_only_deleted_if_listed(tmp_path):
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "1.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"holds 'parts/1\.txt', which no result\.json lists"):
+        fill(tmp_path / "out", overwrite=True, listed=lambda folder: ["parts/2.txt"])
+    assert (tmp_path / "out" / "parts" / "1.txt").read_text() == "years of work"
+    fill(tmp_path / "out", overwrite=True, listed=lambda folder: ["parts/1.txt"])
+    assert names(tmp_path / "out") == ["a.txt"]
 
 
 def test_places_that_cannot_be_written(tmp_path):

@@ -39,7 +39,7 @@ class Thing:
 def parser() -> ArgumentParser:
     made = new_parser("do", "Do it.")
     made.add_argument("--config", action=ActionConfigFile)
-    add_part(made, "model", "thing", Thing, Thing.names)
+    add_part(made, "model", "thing", Thing.Config, Thing.names)
     made.add_argument("--train.lr", type=float, default=1e-4)
     return made
 

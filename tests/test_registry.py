@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import avseg
-from avseg.checkpoints.store import load, save
+from avseg.checkpoints.store import load
 from avseg.data import build_dataset, list_datasets
 from avseg.data.synthetic import Synthetic
 from avseg.errors import CheckpointError, ConfigError
+from avseg.model_folder import save
 from avseg.models import MODELS, list_models, model_class
 from avseg.outputs import list_outputs, output_class
 from avseg.registry import is_class_path

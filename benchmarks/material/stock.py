@@ -25,7 +25,7 @@ class Item:
         group: Original source; items of a group are never in two parts.
         licence: As stated by the source.
         author: As stated by the source; may be empty.
-        source: Where the original is found.
+        source: Address of the original.
         write: Writes the files given a path without suffix; returns (file, kind) pairs, or nothing for an
             unusable item.
         research: True for material without a free licence, which is for validation only.

@@ -1,19 +1,19 @@
 """Command line: a table of commands; each one imports its dependencies when it runs."""
 
-import ast
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avseg.errors import AvsegError, ConfigError, DataError, did_you_mean
+from avseg.signals import Terminated, terminating
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -27,12 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit code: 0 for success, 1 if some inputs of a batch failed, 2 for a user's mistake (reported in one line; with
-        ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
+        ``--debug`` the traceback is printed), 130 if interrupted, 143 after SIGTERM, 129 after
+        SIGHUP.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        _dispatch([word for word in words if word != "--debug"])
+        with terminating():
+            _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()
     except (AvsegError, OSError) as error:
         if "--debug" in words:
@@ -42,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("avseg: interrupted", file=sys.stderr)
         return 130
+    except Terminated as end:
+        print(f"avseg: ended by {end.name}", file=sys.stderr)
+        return end.number
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
@@ -52,7 +57,7 @@ def _prepare_streams() -> None:
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # else the next file that is opened would take its place and receive messages
+        except OSError:  # noqa: PERF203 - else the next file that is opened would take its place and receive messages
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -79,6 +84,18 @@ def _expand_short(words: list[str]) -> list[str]:
     return [re.sub(r"^--(data|model)(?==|$)", r"--\1.name", word) for word in words]
 
 
+@contextmanager
+def _advising(advice: str) -> Iterator[None]:
+    """Print one line with an advice when a command is interrupted or terminated, and keep the exit code."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as end:
+        code = 130 if isinstance(end, KeyboardInterrupt) else end.code
+        if code:  # --help exits with 0
+            print(f"avseg: stopped; {advice}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
 def _train(argv: Sequence[str]) -> None:
     """Train a model on a data set."""
     from avseg.config import read_run
@@ -87,36 +104,33 @@ def _train(argv: Sequence[str]) -> None:
     from avseg.training.train import train
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
+    with _advising("resume with the same command and --train.resume auto"):
         folder = train(run, progress=sys.stdout.isatty())
-    except (SystemExit, KeyboardInterrupt):
-        print("avseg: stopped; resume with the same command and --train.resume auto", file=sys.stderr)
-        raise
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"avseg: trained, see {folder}")
 
 
 def _eval(argv: Sequence[str]) -> None:
     """Score a model, with the clips' own audio and with negative audio."""
-    from avseg.evaluation.evaluate import evaluate_checkpoint
-
-    parser = _parser("eval", evaluate_checkpoint, skip={"data", "out", "progress"})
+    parser = _parser("eval", "avseg.evaluation.evaluate:evaluate_checkpoint", skip={"data", "out", "progress"})
     parser.add_argument("-o", "--out", type=Path | None, help="JSON file to write.")
     _add_data(parser, argv, _training_data(argv))
-    evaluate_checkpoint(**_parsed(parser, argv), progress=sys.stderr.isatty())
+    given = _parsed(parser, argv)
+    from avseg.evaluation.evaluate import evaluate_checkpoint
+
+    evaluate_checkpoint(**given, progress=sys.stderr.isatty())
 
 
 def _bench(argv: Sequence[str]) -> None:
     """Train several models with the same recipe and number of steps, and compare them."""
-    from avseg.bench.bench import bench_command
+    from avseg.bench.plan import read_plan
+
+    plan = read_plan(argv)
+    from avseg.bench.bench import bench
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
-        plan = bench_command(argv)
-    except (SystemExit, KeyboardInterrupt):
-        if "--help" not in argv and "-h" not in argv:
-            print("avseg: stopped; resume with the same command", file=sys.stderr)
-        raise
+    with _advising("resume with the same command"):
+        bench(plan, shlex.join(["avseg", "bench", *argv]), progress=sys.stderr.isatty())
     print(f"avseg: wrote {plan.results / plan.name}.json, .md, .png")
 
 
@@ -124,11 +138,8 @@ def _predict(argv: Sequence[str]) -> None:
     """Segment the sounding objects in one video or many."""
     if sys.stderr.isatty() and not {"-h", "--help"} & set(argv):
         print("avseg: starting", file=sys.stderr)  # the imports below take seconds
-    from avseg.prediction.batch import predict_videos
-    from avseg.prediction.predict import predict_command
-
     argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
-    parser = _parser("predict", predict_command, skip={"video", "output"})
+    parser = _parser("predict", "avseg.prediction.predict:predict_command", skip={"video", "output"})
     parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
         "-o",
@@ -138,36 +149,42 @@ def _predict(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="Videos that are processed at the same time.")
     parser.add_argument("--skip_done", type=bool, default=False, help="Skip videos that have an equal result.")
-    predict_videos(**_parsed(parser, argv))
+    given = _parsed(parser, argv)
+    from avseg.prediction.batch import predict_videos
+
+    predict_videos(**given)
 
 
 def _app(argv: Sequence[str]) -> None:
     """Segment videos in a page of the browser."""
-    from avseg.app.server import app_command
-
-    parser = _parser("app", app_command, skip={"models"})
+    parser = _parser("app", "avseg.app.server:app_command", skip={"models"})
     parser.add_argument("models", nargs="*", type=str, help="Models to choose from: bundled names, folders or Hub ids.")
     given = _parsed(parser, argv)
+    from avseg.app.server import app_command
+
     app_command(**{name: value for name, value in given.items() if value != []})
 
 
 def _profile(argv: Sequence[str]) -> None:
     """Measure parameters, operations, time and memory of a model, part by part."""
+    from avseg.config import MODELS, model_config
+    from avseg.registry import all_names, is_class_path
+
+    names = all_names(MODELS)
+    parser = _parser("profile", "avseg.profile:profile", skip={"model", "progress"})
+    parser.add_argument("model", help=f"{', '.join(names)}, or a trained model: bundled name, folder, Hub id.")
+    parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
+    parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
+    untrained = next((word for word in argv if word in names or is_class_path(word)), None)
+    if untrained is not None:
+        parser.add_class_arguments(model_config(untrained))
+    given = _parsed(parser, argv)
     from rich.console import Console
 
     from avseg.checkpoints.store import load
-    from avseg.models import build, list_models, model_class
+    from avseg.models import build
     from avseg.profile import profile
-    from avseg.registry import is_class_path
 
-    parser = _parser("profile", profile, skip={"model", "progress"})
-    parser.add_argument("model", help=f"{', '.join(list_models())}, or a trained model: bundled name, folder, Hub id.")
-    parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
-    parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
-    untrained = next((word for word in argv if word in list_models() or is_class_path(word)), None)
-    if untrained is not None:
-        parser.add_class_arguments(model_class(untrained).Config)
-    given = _parsed(parser, argv)
     options = {name: given.pop(name) for name in ("frames", "height", "width", "runs") if name in given}
     name, output, classes = given.pop("model"), given.pop("output", None), given.pop("classes", 1)
     model = load(name) if untrained is None else build(name, classes, **given)
@@ -179,44 +196,58 @@ def _profile(argv: Sequence[str]) -> None:
 
 def _convert(argv: Sequence[str]) -> None:
     """Convert a checkpoint released by a paper's authors to a folder for avseg."""
+    parser = _parser("convert", "avseg.checkpoints.release:convert", skip={"output"})
+    parser.add_argument("-o", "--output", type=Path, required=True, help="Folder to write.")
+    given = _parsed(parser, argv)
     from avseg.checkpoints.release import convert
 
-    parser = _parser("convert", convert, skip={"output"})
-    parser.add_argument("-o", "--output", type=Path, required=True, help="Folder to write.")
-    print(f"avseg: wrote {convert(**_parsed(parser, argv))}")
+    print(f"avseg: wrote {convert(**given)}")
 
 
 def _models(argv: Sequence[str]) -> None:
     """List the models."""
-    from avseg.models import list_models
+    from avseg.config import MODELS
+    from avseg.registry import all_names
 
     _parsed(_parser("models"), argv)
-    for name in list_models():
+    for name in all_names(MODELS):
         paper, summary = _described(name)
         print(f"{name:12}{'no paper' if paper in ('', 'none') else f'arXiv {paper}':18}{summary}")
 
 
 def _described(name: str) -> tuple[str, str]:
-    """Return the arXiv id and the summary of a model, read from its source file: importing the models takes seconds."""
+    """Return the arXiv id and the summary of a model, without an import of the models of avseg."""
+    from avseg.config import MODELS
+    from avseg.declarations import constant, docstring, main_class
+    from avseg.registry import own_names
+
+    if name in own_names(MODELS):
+        module = f"{MODELS}.{name}"
+        found = main_class(module)
+        return constant(module, found, "paper") or "", docstring(module, found).partition("\n")[0]
     from avseg.models import model_class
 
-    spec = find_spec(f"avseg.models.{name}")
-    source = "" if spec is None or spec.origin is None else Path(spec.origin).read_text(encoding="utf-8")
-    for found in (statement for statement in ast.parse(source).body if isinstance(statement, ast.ClassDef)):
-        for line in found.body:
-            if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "paper" and line.value is not None:
-                return ast.literal_eval(line.value), (ast.get_docstring(found) or "").partition("\n")[0]
     model = model_class(name)
     return model.paper, _first_line(model)
 
 
 def _datasets(argv: Sequence[str]) -> None:
     """List the data sets."""
-    from avseg.data import dataset_class, list_datasets
+    from avseg.config import DATASETS
+    from avseg.declarations import docstring, main_class
+    from avseg.registry import all_names, own_names
 
     _parsed(_parser("datasets"), argv)
-    for name in list_datasets():
-        print(f"{name:12}{_first_line(dataset_class(name))}")
+    own = own_names(DATASETS)
+    for name in all_names(DATASETS):
+        module = f"{DATASETS}.{name}"
+        if name in own:
+            summary = docstring(module, main_class(module)).partition("\n")[0]
+        else:
+            from avseg.data import dataset_class
+
+            summary = _first_line(dataset_class(name))
+        print(f"{name:12}{summary}")
 
 
 def _recipes(argv: Sequence[str]) -> None:
@@ -249,40 +280,46 @@ def _data(argv: Sequence[str]) -> None:
 
 def _show(argv: Sequence[str]) -> None:
     """Write a contact sheet: frames, masks, waveform."""
-    from avseg.figures.contact_sheet import show
-
-    parser = _parser("data show", show, skip={"data", "out"})
+    parser = _parser("data show", "avseg.figures.contact_sheet:show", skip={"data", "out"})
     parser.add_argument("-o", "--out", type=Path, required=True, help="Image file to write.")
     _add_data(parser, argv, "synthetic")
-    print(f"avseg: wrote {show(**{'data': {}} | _parsed(parser, argv))}")
+    given = {"data": {}} | _parsed(parser, argv)
+    from avseg.figures.contact_sheet import show
+
+    print(f"avseg: wrote {show(**given)}")
 
 
 def _check(argv: Sequence[str]) -> None:
     """Read every file of a data set; list all faults and the settings that load it."""
+    parser = _parser("data check", "avseg.dataset_tools.check:check", skip={"out", "progress"})
+    parser.add_argument("-o", "--out", type=Path | None, help="Text file to write: one line per fault.")
+    given = _parsed(parser, argv)
     from avseg.dataset_tools.check import check
 
-    parser = _parser("data check", check, skip={"out", "progress"})
-    parser.add_argument("-o", "--out", type=Path | None, help="Text file to write: one line per fault.")
-    print(f"avseg: {check(**_parsed(parser, argv), progress=sys.stderr.isatty())}")
+    print(f"avseg: {check(**given, progress=sys.stderr.isatty())}")
 
 
 def _compose(argv: Sequence[str]) -> None:
     """Compose a data set from cut-outs and sounds."""
-    from avseg.dataset_tools.compose import Composition, compose
+    from avseg.declarations import declared
 
     parser = _parser("data compose")
-    parser.add_class_arguments(Composition, skip={"out"})
+    parser.add_class_arguments(declared("avseg.dataset_tools.compose:Composition"), skip={"out"})
     parser.add_argument("-o", "--out", type=str, required=True, help="Folder to write.")
-    print(f"avseg: wrote {compose(Composition(**_parsed(parser, argv)), progress=sys.stderr.isatty())}")
+    given = _parsed(parser, argv)
+    from avseg.dataset_tools.compose import Composition, compose
+
+    print(f"avseg: wrote {compose(Composition(**given), progress=sys.stderr.isatty())}")
 
 
 def _prepare(argv: Sequence[str]) -> None:
     """Prepare a data set from videos: AVSBench's raw videos, or your own with masks."""
+    parser = _parser("data prepare", "avseg.dataset_tools.prepare:prepare", skip={"out", "progress"})
+    parser.add_argument("-o", "--out", type=Path | None, help="Folder to write your own videos to.")
+    given = _parsed(parser, argv)
     from avseg.dataset_tools.prepare import prepare
 
-    parser = _parser("data prepare", prepare, skip={"out", "progress"})
-    parser.add_argument("-o", "--out", type=Path | None, help="Folder to write your own videos to.")
-    result = prepare(**_parsed(parser, argv), progress=sys.stderr.isatty())
+    result = prepare(**given, progress=sys.stderr.isatty())
     print(f"avseg: {result.made} videos prepared, {result.kept} already done, see {result.folder}")
     for line in result.failed:
         print(f"avseg: {line}", file=sys.stderr)
@@ -301,49 +338,53 @@ def _figures(argv: Sequence[str]) -> None:
 
 def _trend(argv: Sequence[str]) -> None:
     """Plot training curves, by default the keep ratio of each stage."""
-    from avseg.figures.trend import trend
-
-    parser = _parser("figures trend", trend, skip={"runs", "out", "scalars"})
+    parser = _parser("figures trend", "avseg.figures.trend:trend", skip={"runs", "out", "scalars"})
     parser.add_argument("runs", nargs="+", type=Path, help="Folders of avseg train; one panel each.")
     parser.add_argument("--scalars", nargs="+", type=str, help="Names in metrics.csv, keep_ratio/* by default.")
-    _write_figure(parser, trend, argv)
+    given = _figure_settings(parser, argv)
+    from avseg.figures.trend import trend
+
+    print(f"avseg: wrote {trend(**given)}")
 
 
 def _confidence(argv: Sequence[str]) -> None:
     """Plot confidence masks and the queries they select."""
+    given = _figure_settings(_model_parser("confidence", argv), argv)
     from avseg.figures.confidence import confidence
 
-    _write_figure(_model_parser("figures confidence", confidence, argv), confidence, argv)
+    print(f"avseg: wrote {confidence(**given)}")
 
 
 def _attention(argv: Sequence[str]) -> None:
     """Plot the attention maps of each group and stage."""
+    given = _figure_settings(_model_parser("attention", argv), argv)
     from avseg.figures.attention import attention
 
-    _write_figure(_model_parser("figures attention", attention, argv), attention, argv)
+    print(f"avseg: wrote {attention(**given)}")
 
 
 def _panel(argv: Sequence[str]) -> None:
     """Plot frames, audio, ground truth and the predictions of models."""
+    parser = _model_parser("panel", argv)
+    parser.add_argument("models", nargs="+", type=str, help="Bundled names, folders of avseg train, or Hub ids.")
+    given = _figure_settings(parser, argv)
     from avseg.figures.panel import panel
 
-    parser = _model_parser("figures panel", panel, argv)
-    parser.add_argument("models", nargs="+", type=str, help="Bundled names, folders of avseg train, or Hub ids.")
-    _write_figure(parser, panel, argv)
+    print(f"avseg: wrote {panel(**given)}")
 
 
-def _model_parser(verb: str, function: Callable[..., Any], argv: Sequence[str]) -> "ArgumentParser":
+def _model_parser(figure: str, argv: Sequence[str]) -> "ArgumentParser":
     """Return a parser for a figure of clips and predictions."""
-    parser = _parser(verb, function, skip={"models", "out", "data", "pick"})
+    parser = _parser(f"figures {figure}", f"avseg.figures.{figure}:{figure}", skip={"models", "out", "data", "pick"})
     parser.add_argument("--pick", nargs="+", type=int, help="Indices of the clips to plot, instead of the default.")
     _add_data(parser, argv, _training_data(argv))
     return parser
 
 
-def _write_figure(parser: "ArgumentParser", figure: Callable[..., Path], argv: Sequence[str]) -> None:
-    """Write a figure with the settings on the command line."""
+def _figure_settings(parser: "ArgumentParser", argv: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a figure on the command line."""
     parser.add_argument("-o", "--out", type=Path, required=True, help="Image file to write: .png, .pdf, .svg or .jpg.")
-    print(f"avseg: wrote {figure(**_parsed(parser, argv))}")
+    return _parsed(parser, argv)
 
 
 def _choose(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], argv: Sequence[str]) -> None:
@@ -357,13 +398,15 @@ def _choose(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], arg
         raise ConfigError(f"unknown command {f'{verb} {word}'!r}. {did_you_mean(word, verbs)}")
 
 
-def _parser(verb: str, function: Callable[..., Any] | None = None, skip: Collection[str] = ()) -> "ArgumentParser":
-    """Return a parser with the arguments of ``function``, except ``skip``."""
+def _parser(verb: str, function: str = "", skip: Collection[str] = ()) -> "ArgumentParser":
+    """Return a parser with the arguments of ``function``, given as ``module:name``, except ``skip``."""
+    from avseg.declarations import declared
     from avseg.flags import new_parser
 
-    parser = new_parser(verb, "" if function is None else _first_line(function))
-    if function is not None:
-        parser.add_function_arguments(function, skip=set(skip), as_positional=True)
+    signature = declared(function, skip) if function else None
+    parser = new_parser(verb, "" if signature is None else _first_line(signature))
+    if signature is not None:
+        parser.add_function_arguments(signature, skip=set(skip), as_positional=True)
     return parser
 
 
@@ -376,16 +419,15 @@ def _parsed(parser: "ArgumentParser", argv: Sequence[str]) -> dict[str, Any]:
 
 def _add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> None:
     """Add the settings of the data set named on the command line."""
-    from avseg.data import dataset_class, list_datasets
-    from avseg.flags import add_part, choice
+    from avseg.config import add_dataset
+    from avseg.flags import choice
 
-    name = choice(argv, "data") or default
-    add_part(parser, "data", name, dataset_class(name), list_datasets())
+    add_dataset(parser, choice(argv, "data") or default)
 
 
 def _training_data(argv: Sequence[str]) -> str:
     """Return the data set on the card of the checkpoint among the arguments; "synthetic" without one."""
-    from avseg.checkpoints.store import CARD, read_card
+    from avseg.model_folder import CARD, read_card
 
     folder = next((word for word in argv if (Path(word) / CARD).is_file()), None)
     card = {} if folder is None else read_card(folder)

@@ -13,13 +13,16 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
-from avseg.data import dataset_class, list_datasets
-from avseg.devices import find_device
+from avseg.declarations import declared, main_class
 from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
-from avseg.models import list_models, model_class
+from avseg.registry import all_names, own_names
 from avseg.settings import fits, named
 
+MODELS = "avseg.models"
+"""Package of the models, and group of the entry points that add some."""
+DATASETS = "avseg.data"
+"""Package of the data sets, and group of the entry points that add some."""
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 
@@ -55,7 +58,7 @@ class TrainConfig:
             last two need their package.
         monitor: Validation score that selects the best weights; null for AVSBench's J, or with several classes its
             mIoU.
-        mode: Whether the best score is the highest or the lowest.
+        mode: max if the best score is the highest, min if it is the lowest.
         out: Folder of the run; null for runs/<name of the config file, or model and data>.
         resume: null starts a new run; "auto" resumes the run in ``out``, or starts one if the folder is new; the path
             of a resume.ckpt resumes from it.
@@ -118,6 +121,8 @@ class TrainConfig:
             raise ConfigError(f"train.workers must be at most {most} on a machine of {cores} cores, got {self.workers}")
         if self.devices != "auto" and self.devices < 1:
             raise ConfigError(f"train.devices must be 1 or more, or auto, got {self.devices}")
+        from avseg.devices import find_device  # imports torch
+
         without_gpu = self.accelerator == "cpu" or (self.accelerator == "auto" and find_device("auto").type == "cpu")
         if without_gpu and self.devices != "auto" and self.devices > cores:
             raise ConfigError(
@@ -189,11 +194,51 @@ def run_parser(model: str, data: str) -> ArgumentParser:
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file, or name of a recipe (avseg recipes); flags override it."
     )
-    add_part(parser, "model", model, model_class(model), list_models())
-    add_part(parser, "data", data, dataset_class(data), list_datasets())
+    add_model(parser, model)
+    add_dataset(parser, data)
     parser.add_class_arguments(Weights, "weights")
     parser.add_class_arguments(TrainConfig, "train", skip={"out"})
     parser.add_argument(
         "-o", "--train.out", type=str | None, help="Folder of the run; runs/<name of the config file> by default."
     )
     return parser
+
+
+def add_model(parser: ArgumentParser, name: str) -> None:
+    """Add ``--model.name`` and the settings of that model."""
+    add_part(parser, "model", name, model_config(name), all_names(MODELS))
+
+
+def add_dataset(parser: ArgumentParser, name: str) -> None:
+    """Add ``--data.name`` and the settings of that data set."""
+    add_part(parser, "data", name, dataset_config(name), all_names(DATASETS))
+
+
+def model_config(name: str) -> Any:
+    """Return the fields of the ``Config`` of a model; for those of avseg without an import of the model.
+
+    Raises:
+        ConfigError: When no model has that name, or it cannot be imported.
+    """
+    if name in own_names(MODELS):
+        return _declared_config(f"{MODELS}.{name}")
+    from avseg.models import model_class
+
+    return model_class(name).Config
+
+
+def dataset_config(name: str) -> Any:
+    """Return the fields of the ``Config`` of a data set, see :func:`model_config`.
+
+    Raises:
+        ConfigError: When no data set has that name, or it cannot be imported.
+    """
+    if name in own_names(DATASETS):
+        return _declared_config(f"{DATASETS}.{name}")
+    from avseg.data import dataset_class
+
+    return dataset_class(name).Config  # type: ignore[attr-defined]
+
+
+def _declared_config(module: str) -> Any:
+    return declared(f"{module}:{main_class(module)}.Config")

@@ -26,7 +26,7 @@ def read_json(path: Path, error: type[AvsegError], what: str, *, most_bytes: int
         most_bytes: Largest size of the file; None for no limit.
 
     Raises:
-        AvsegError: Of kind ``error``, when the file cannot be read, is too large, is not JSON, or is nested deeper than
+        AvsegError: As ``error``, when the file cannot be read, is too large, is not JSON, or is nested deeper than
             :data:`MOST_LEVELS`.
     """
     try:
@@ -69,7 +69,7 @@ def check_fields(tree: Any, schema: Mapping[str, tuple[Check, str]], path: Path,
         error: Kind of error to raise.
 
     Raises:
-        AvsegError: Of kind ``error``, when it is no object or a test fails; names the first such field.
+        AvsegError: As ``error``, when it is no object or a test fails; names the first such field.
     """
     if not isinstance(tree, dict):
         raise error(f"{path} must hold a JSON object, got {_short(tree)}")

@@ -31,18 +31,18 @@ def new_parser(verb: str, description: str) -> ArgumentParser:
     return ArgumentParser(prog=f"avseg {verb}", description=description, exit_on_error=False, formatter_class=PlainHelp)
 
 
-def add_part(parser: ArgumentParser, part: str, name: str, configured: Any, names: Sequence[str]) -> None:
+def add_part(parser: ArgumentParser, part: str, name: str, config: Any, names: Sequence[str]) -> None:
     """Add ``--model.name`` and the fields of that model's ``Config``; the same for ``data``.
 
     Args:
         parser: Parser to extend.
         part: ``"model"`` or ``"data"``.
         name: Name of the chosen model or data set.
-        configured: Its class.
+        config: Its ``Config``.
         names: All names to choose from.
     """
     parser.add_argument(f"--{part}.name", default=name, help=f"One of: {', '.join(names)}; or package.module:Class.")
-    parser.add_class_arguments(configured.Config, part)
+    parser.add_class_arguments(config, part)
 
 
 def choice(argv: Sequence[str], part: str) -> str | None:

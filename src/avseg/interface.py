@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from avseg import model_folder
 from avseg.errors import ConfigError, did_you_mean
 from avseg.registry import name_of
 from avseg.settings import fits, named
@@ -317,9 +318,7 @@ class AVSModel(nn.Module, ABC):
             CheckpointError: When ``folder`` is a file.
             OSError: When the folder cannot be written.
         """
-        from avseg.checkpoints.hub import save_pretrained
-
-        return save_pretrained(self, folder)
+        return model_folder.save_pretrained(self, folder)
 
     def push_to_hub(
         self,
@@ -345,9 +344,7 @@ class AVSModel(nn.Module, ABC):
         Raises:
             CheckpointError: When the Hub refuses, with its reason.
         """
-        from avseg.checkpoints.hub import push_to_hub
-
-        return push_to_hub(
+        return model_folder.push_to_hub(
             self, repo_id, token=token, private=private, revision=revision, commit_message=commit_message
         )
 

@@ -13,7 +13,9 @@ A class that is not registered is named ``my_package.module:Class``.
 import dataclasses
 import inspect
 import pkgutil
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -28,9 +30,9 @@ class Registry(Generic[T]):
 
     Args:
         package: Package with one class per module; also the group of the entry points.
-        noun: What a class is called in errors, such as ``"model"``.
+        noun: Word for a class in error messages, such as ``"model"``.
         base: Base class.
-        configured: Whether a class must hold a dataclass ``Config`` with its settings.
+        configured: True if a class must hold a dataclass ``Config`` with its settings.
     """
 
     def __init__(self, package: str, noun: str, base: type[T], *, configured: bool = False) -> None:
@@ -38,12 +40,11 @@ class Registry(Generic[T]):
 
     def own(self) -> list[str]:
         """Return the names of the classes in the package itself, sorted."""
-        return _own(self.package)
+        return own_names(self.package)
 
     def names(self) -> list[str]:
         """Return all names: those of the package itself, then those of other packages. Imports none of them."""
-        own = self.own()
-        return own + sorted({point.name for point in entry_points(group=self.package)} - set(own))
+        return all_names(self.package)
 
     def find(self, name: str) -> type[T]:
         """Return the class of a name. A name of the package itself precedes an entry point of the same name.
@@ -96,7 +97,7 @@ def name_of(found: type, package: str) -> str:
         return found.__module__.rpartition(".")[2]
     path = f"{found.__module__}:{found.__qualname__}"
     registered = {point.name for point in entry_points(group=package) if point.value == path}
-    return min(registered - set(_own(package)), default=path)
+    return min(registered - set(own_names(package)), default=path)
 
 
 def is_class_path(name: str) -> bool:
@@ -105,9 +106,30 @@ def is_class_path(name: str) -> bool:
     return found.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def _own(package: str) -> list[str]:
-    modules = pkgutil.iter_modules(import_module(package).__path__)
+def own_names(package: str) -> list[str]:
+    """Return the names of the classes in a package, sorted. Does not import the package."""
+    modules = pkgutil.iter_modules(_search_paths(package))
     return sorted(module.name for module in modules if not module.name.startswith("_"))
+
+
+def all_names(package: str) -> list[str]:
+    """Return :func:`own_names` of a package, then the names that other packages register in it. Imports nothing."""
+    own = own_names(package)
+    return own + sorted({point.name for point in entry_points(group=package)} - set(own))
+
+
+def locate(module: str) -> ModuleSpec | None:
+    """Return the spec of a module, None if there is no such module. Unlike importlib, does not import its package."""
+    package = module.rpartition(".")[0]
+    return PathFinder.find_spec(module, _search_paths(package) if package else None)
+
+
+def _search_paths(package: str) -> list[str]:
+    """Return the folders of a package."""
+    if package in sys.modules:
+        return list(sys.modules[package].__path__)
+    spec = locate(package)
+    return [] if spec is None else list(spec.submodule_search_locations or ())
 
 
 def _distribution(point: EntryPoint) -> str:

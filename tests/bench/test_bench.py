@@ -11,6 +11,7 @@ from PIL import Image
 
 from avseg.bench import bench as module
 from avseg.cli import main
+from avseg.config import Run
 from avseg.figures.trend import read_curves
 
 SIZE = "--model.channels 16 --data.size 32 --data.frames 2 --data.train 8 --data.val 2 --data.test 3"
@@ -118,6 +119,32 @@ def test_larger_budget_resumes_and_scores_again(done: Path, monkeypatch: pytest.
     assert main([*words, "--budget", "6"]) == 0
     kept = json.loads((done / "runs/longer/tpavi/seed0/scores.json").read_text(encoding="utf-8"))
     assert kept["of"] == {"split": "test", "step": 6}
+
+
+def test_interrupted_comparison_continues(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun: list[str] = []
+    original = module.train
+
+    def train(run: Run, **settings: bool) -> Path:
+        begun.append(str(run.train.out))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return original(run, **settings)
+
+    monkeypatch.setattr(module, "train", train)
+    assert main(WORDS) == 130
+    assert len(list(tmp_path.glob("runs/*/*/seed*/last"))) == 1
+    first = next(tmp_path.glob("runs/*/*/seed*/last/model.safetensors"))
+    written = first.stat().st_mtime_ns
+    assert main(WORDS) == 0
+    assert first.stat().st_mtime_ns == written
+    results = [
+        json.loads((folder / f"results/{NAME}.json").read_text())["numbers"]["models"] for folder in (done, tmp_path)
+    ]
+    assert [{label: m["scores"] for label, m in models.items()} for models in results] == [
+        {label: m["scores"] for label, m in results[0].items()}
+    ] * 2
 
 
 def test_unwritable_results_raise_before_training(

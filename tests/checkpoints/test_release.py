@@ -123,8 +123,17 @@ def test_convert_writes_what_load_reads(layouts: dict, tmp_path: Path) -> None:
     model = avseg.load(folder)
     assert model.card["source"] == "S4_best.pth"
     assert model.config.scatter_grad is False
-    with pytest.raises(CheckpointError, match="already contains a model"):
+    with pytest.raises(CheckpointError, match="already contains avseg"):
         convert(tmp_path / "S4_best.pth", tmp_path / "out")
+
+
+def test_convert_does_not_overwrite_foreign_weights(tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "model.safetensors"
+    mine.parent.mkdir()
+    mine.write_bytes(b"weeks of training")
+    with pytest.raises(CheckpointError, match=r"already contains model\.safetensors"):
+        convert(tmp_path / "release.pth", mine.parent)
+    assert mine.read_bytes() == b"weeks of training"
 
 
 def test_without_vggish_log_mel_is_refused(layouts: dict) -> None:

@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 import avseg
 from avseg.checkpoints.pretrained import load_audio, load_visual
 from avseg.checkpoints.state import read_state
-from avseg.checkpoints.store import bundled, read_card, save, start_from
+from avseg.checkpoints.store import start_from
 from avseg.errors import AvsegError, CheckpointError
 from avseg.interface import AVSModel
+from avseg.model_folder import bundled, read_card, save
 
 
 def model(**config: object) -> avseg.AVSModel:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import avseg
-from avseg.checkpoints.store import save
 from avseg.data import build_dataset
+from avseg.model_folder import save
 
 
 def _model(folder: Path, variant: str, **settings: object) -> Path:

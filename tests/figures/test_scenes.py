@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from avseg.checkpoints.store import load, save
+from avseg.checkpoints.store import load
 from avseg.data import build_dataset
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.figures.page import legend_height, shortened, width_of
 from avseg.figures.scenes import choose, load_examples, need_maps, short_names
 from avseg.metrics import AVSBench
+from avseg.model_folder import save
 
 SETTINGS = {"size": 32, "frames": 2, "test": 5}
 

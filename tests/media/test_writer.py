@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import av
@@ -151,3 +154,26 @@ def test_layout_may_change_in_the_middle():
         frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), start
         frames.append(frame)
     assert {frame.layout.name for frame in _converted(iter(frames), "stereo")} == {"stereo"}
+
+
+SAME = """
+import os, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from avseg.media.writer import VideoWriter
+
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))} if sys.argv[2] == "one" else os.sched_getaffinity(0))
+image = np.random.default_rng(0).integers(0, 255, (160, 96, 3), np.uint8)
+with VideoWriter(Path(sys.argv[1]), (160, 96), rate=Fraction(25)) as writer:
+    for k in range(12):
+        writer.write(np.roll(image, k, 0), k / 25)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_bytes_do_not_depend_on_the_number_of_cores(tmp_path):
+    paths = [tmp_path / "one.mp4", tmp_path / "all.mp4"]
+    for path in paths:
+        subprocess.run([sys.executable, "-c", SAME, str(path), path.stem], check=True)
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -13,11 +13,12 @@ from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 import avseg
-from avseg.checkpoints.store import load, save
+from avseg.checkpoints.store import load
 from avseg.cli import main
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE, TRAINING, Clip, Prediction, Target
 from avseg.mel import OFFSET
+from avseg.model_folder import save
 from avseg.models.cpm import CPM
 from avseg.nn.matching import match
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import avseg
-from avseg.checkpoints.store import save
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE, AVSModel, Target
+from avseg.model_folder import save
 from avseg.models import build_for, model_class
 from avseg.testing import CHECKS, SMALL, check_model, example, small_settings
 

@@ -87,7 +87,7 @@ def test_symmetric_padding_would_give_other_maps(net: nn.Module, monkeypatch: py
 
     odd = numbers(net, (97, 97))
     monkeypatch.setattr(SameConv2d, "forward", symmetric)
-    # Where every layer has odd sizes, 97 → 49 → 25 → 13 → 7 → 4, SAME is symmetric: the two differ in nothing else.
+    # If every layer has odd sizes, 97 → 49 → 25 → 13 → 7 → 4, SAME is symmetric; there is no other difference.
     np.testing.assert_allclose(numbers(net, (97, 97)), odd, atol=1e-3)
     assert np.abs(np.subtract(numbers(net, (96, 128)), GOLDEN[96, 128])).max(1).min() > 0.5
 

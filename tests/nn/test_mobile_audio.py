@@ -7,9 +7,10 @@ from safetensors.torch import save_file
 
 import avseg
 from avseg.checkpoints.pretrained import load_audio
-from avseg.checkpoints.store import save, take_part
+from avseg.checkpoints.store import take_part
 from avseg.errors import CheckpointError, ConfigError
 from avseg.mel import log_mel
+from avseg.model_folder import save
 from avseg.nn.audio import AudioEncoder
 from avseg.nn.mobile_audio import AUDIOSET_CLASSES, MobileAudio, YamnetLogMel, audioset_classes
 

@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 
 from avseg.colours import palette
+from avseg.media.yuv import BT709, from_rgb, subsampled, to_yuv, yuv_planes
 from avseg.outputs._drawing import (
     add_legend,
     add_names,
+    add_names_planes,
+    add_regions,
     add_timeline,
+    add_timeline_planes,
     overlay,
     striped,
     timeline,
@@ -134,3 +138,26 @@ def test_a_legend_that_does_not_fit_is_left_out(size):
     add_legend(image, timeline_height(size))
     assert (image == 90).all()
     assert striped(image, np.ones(size, np.float32)).shape == image.shape
+
+
+def test_drawing_on_planes_equals_drawing_on_rgb():
+    image = np.full((120, 160, 3), (60, 110, 90), np.uint8)
+    labels = np.zeros((120, 160), np.uint8)
+    labels[31:70, 40:91] = 1
+    labels[50:90, 91:120] = 2
+    names, line = (
+        ("background", "dog", "siren"),
+        timeline(160, 6, np.array([0.0]), 1.0, np.array([0.5]), palette(3)[1:2]),
+    )
+    packed = from_rgb(image, BT709).to_ndarray()
+    target = yuv_planes(packed, BT709)
+    add_regions(target, labels, palette(3))
+    add_timeline_planes(target, subsampled(line, target), 0.5)
+    add_names_planes(target, [1, 2], names, palette(3))
+    drawn = overlay(image, labels, palette(3))
+    add_timeline(drawn, line, 0.5)
+    add_names(drawn, [1, 2], names, palette(3))
+    luma = to_yuv(drawn, BT709)[..., 0].astype(int)
+    assert (np.abs(target.planes[0].astype(int) - luma) <= 3).mean() > 0.98  # names are placed on even pixels
+    expected = from_rgb(drawn, BT709).to_ndarray().astype(int)
+    assert np.abs(packed.astype(int) - expected).mean() < 1.0

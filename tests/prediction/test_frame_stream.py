@@ -60,7 +60,7 @@ def walk(path, model, note=None, **options):
     return FrameStream(path, model, Options(**options), note or pytest.fail)
 
 
-@pytest.mark.parametrize("rate", [24_000 / 1001, 25.1, 59.94, 7.3])
+@pytest.mark.parametrize("rate", [24_000 / 1001, 25.1, 59.94, 12.3])
 @pytest.mark.parametrize("late", [0.0, 0.35, 1.2])
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
 def test_masks_follow_the_sound(make_video, make_beep, ear, rate, late, name):
@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
     for _ in strolling:
         most = max(most, len(alive))
         assert len(strolling._waiting) < 80
-    assert most <= 8
+    assert most <= 13  # those of a clip, and those that are decoded in advance
 
 
 def test_no_sound_is_refused_unless_silence_is_asked_for(make_video, ear):
@@ -172,8 +172,30 @@ def test_silence_gate_marks_nothing_below_its_level(make_video, make_beep, doubt
     marked = [bool(frame.regions) for frame in walk(path, doubter)]
     assert marked[:6] == [True] * 6
     assert marked[-5:] == [False] * 5
-    assert all(frame.regions for frame in walk(path, doubter, silence_gate=-90.0))
-    assert all(frame.regions for frame in walk(path, doubter, silence_gate=None))
+    assert all(frame.regions for frame in walk(path, doubter, silence_gate=-90.0, timing="window"))
+    assert all(frame.regions for frame in walk(path, doubter, silence_gate=None, timing="window"))
+
+
+@pytest.mark.parametrize("fps", [1, 2, 4, 8])
+def test_onset_and_offset_do_not_depend_on_fps(make_video, make_beep, doubter, fps):
+    """The model marks every frame whose 0.96 s are not silent, and so up to half a second too much."""
+    path = make_video(times=[k / 25 for k in range(125)], sound=make_beep(5, 1.6, 3.2))
+    wide, refined = (
+        [frame.time for frame in walk(path, doubter, fps=fps, timing=timing) if frame.regions]
+        for timing in ("window", "refined")
+    )
+    assert wide[0] < 1.4
+    assert wide[-1] > 3.4
+    assert (refined[0], refined[-1]) == pytest.approx((1.6, 3.2), abs=0.05)
+
+
+def test_fps_above_that_of_the_video_is_refused(make_video, make_beep, ear):
+    path = make_video("clip.mp4", times=[k / 10 for k in range(20)], sound=make_beep(2, 0, 2))
+    walk(path, ear, fps=10)
+    with pytest.raises(ConfigError, match=r"fps 12 is above the 1\d\S* frames per second of clip\.mp4: give 1"):
+        walk(path, ear, fps=12)
+    slides = make_video("slides.mkv", times=[0.0, 5.0, 10.0], sound=make_beep(12, 0, 12))
+    walk(slides, ear)  # one per second is always allowed
 
 
 def test_silence_gate_leaves_the_background_of_several_classes():

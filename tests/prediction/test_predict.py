@@ -41,6 +41,7 @@ def test_predict_gives_a_result(beeping, ear):
         "damaged": "error",
         "device": "cpu",
         "silence_gate": -60.0,
+        "timing": "refined",
     }
     assert result.notes == ()
 
@@ -115,6 +116,21 @@ def test_command_does_not_delete_its_input(beeping, loaded, tmp_path):
     assert (folder / "overlay.mp4").is_file()
 
 
+def test_command_does_not_delete_images_that_are_not_of_a_result(beeping, loaded, tmp_path):
+    mine = tmp_path / "out" / "masks" / "000000.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match=r"holds 'masks/000000\.png', which no result\.json lists"):
+        predict_command(beeping, tmp_path / "out", overwrite=True)
+    assert mine.read_bytes() == b"drawn by hand"
+    mine.unlink()
+    mine.parent.rmdir()
+    predict_command(beeping, tmp_path / "out", save="masks,json")
+    mine.with_name("000777.png").write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match=r"000777\.png"):
+        predict_command(beeping, tmp_path / "out", overwrite=True)
+
+
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
     predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
     said = " ".join(capsys.readouterr().out.split())
@@ -138,7 +154,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     def fail(*_):
         raise trouble
 
-    monkeypatch.setattr("avseg.outputs.overlay.add_timeline", fail)
+    monkeypatch.setattr("avseg.outputs.overlay.add_timeline_planes", fail)
     with pytest.raises((KeyboardInterrupt, AvsegError)):
         predict_command(beeping, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
@@ -217,7 +233,7 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
 def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
-    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate"}
+    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing"}
     assert not any(doubter.asked)
 
 

@@ -28,9 +28,10 @@ from avseg.checkpoints.store import load
 from avseg.cli import main
 from avseg.config import TrainConfig
 from avseg.data import AVSDataset, Sample, build_dataset
-from avseg.errors import ConfigError
+from avseg.errors import CheckpointError, ConfigError
 from avseg.interface import Clip, Prediction, Target
 from avseg.models.pcmanet import PCMANet
+from avseg.training.checkpoint import _writing
 from avseg.training.module import AVSLightningModule, mirror, rate_factor, score_names
 from avseg.training.sampler import Position, ResumableSampler
 
@@ -255,6 +256,86 @@ def test_run_starts_from_a_model_with_other_classes(
 
 def test_new_run_does_not_overwrite_an_old_run(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--train.resume auto" in fails(capsys, *SMALL, "--train.out", str(whole))
+
+
+@pytest.mark.parametrize("resume", [[], ["--train.resume", "auto"]])
+@pytest.mark.parametrize("name", ["best", "last", "step7", "config.yaml", "metrics.csv"])
+def test_new_run_replaces_nothing_in_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, resume: list[str]
+) -> None:
+    mine = tmp_path / name / "model.safetensors" if "." not in name else tmp_path / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("data: {name: synthetic}\n")
+    error = fails(capsys, *SMALL, "--train.out", str(tmp_path), *resume)
+    assert f"contains {name}, which the run would replace" in error
+    assert mine.read_text() == "data: {name: synthetic}\n"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_config_in_the_folder_of_the_run_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "config.yaml"
+    mine.write_text("# my notes\ntrain: {lr: 1.0e-3}\n")
+    error = fails(capsys, *SMALL, "--config", str(mine), "-o", str(tmp_path))
+    assert "contains config.yaml, which the run would replace" in error
+    assert mine.read_text().startswith("# my notes")
+
+
+def test_resume_from_elsewhere_does_not_overwrite_an_old_run(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "resume.ckpt"
+    copy.write_bytes((whole / "resume.ckpt").read_bytes())
+    assert "contains a run" in fails(capsys, *SMALL, "--train.out", str(whole), "--train.resume", str(copy))
+
+
+def test_second_training_in_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], start: Start
+) -> None:
+    code_of_second: list[int | None] = []
+    original = AVSLightningModule.training_step
+    command = [*SMALL, "--train.max_steps", "1", "--train.out", str(tmp_path), "--train.resume", "auto"]
+
+    def step(self: AVSLightningModule, batch: object, batch_idx: int) -> torch.Tensor:
+        if not code_of_second:
+            code_of_second.append(code(start(command)))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(AVSLightningModule, "training_step", step)
+    assert main(command) == 0
+    assert code_of_second == [2]
+    assert load(tmp_path / "last").card["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "line"),
+    [
+        (OSError(28, "No space left on device"), "(No space left on device): free disk space, then"),
+        (OSError(5, "Input/output error"), "(Input/output error): remove the cause, then"),
+        (RuntimeError("unexpected pos 64 vs 0"), "(unexpected pos 64 vs 0): remove the cause, then"),
+    ],
+)
+def test_failed_save_names_its_reason(tmp_path: Path, trouble: Exception, line: str) -> None:
+    def save() -> None:
+        try:
+            raise trouble
+        except Exception:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904 - as torch does
+
+    with pytest.raises(CheckpointError) as caught, _writing(tmp_path / "resume.ckpt"):
+        save()
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_interrupted_save_is_an_interruption(tmp_path: Path) -> None:
+    def save() -> None:
+        try:
+            raise KeyboardInterrupt
+        except BaseException:
+            raise RuntimeError("unexpected pos 64 vs 0")  # noqa: B904 - as torch does
+
+    with pytest.raises(KeyboardInterrupt), _writing(tmp_path / "resume.ckpt"):
+        save()
 
 
 def test_resume_checkpoint_keeps_the_state_key_of_its_callback(whole: Path) -> None:

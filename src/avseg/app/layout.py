@@ -35,7 +35,7 @@ def build(sessions: Sessions, models: Sequence[str], device: str) -> Any:
     Args:
         sessions: Files of the users.
         models: Names or folders of the models to choose from.
-        device: Where the models run.
+        device: Device of the models.
     """
     outputs = [name for name in list_outputs() if name not in _NOT_OFFERED]
     with gr.Blocks(title="avseg", analytics_enabled=False, fill_width=True) as blocks:

@@ -26,7 +26,7 @@ class Settings:
         fps: Samples per second of video.
         silence: Accept a video without a sound track.
         uncertainty: Estimate the uncertainty, with models that can.
-        device: Where the models run.
+        device: Device of the models.
     """
 
     models: Sequence[str]

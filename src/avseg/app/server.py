@@ -36,7 +36,7 @@ def app_command(
             network, without a password.
         port: Port to listen on.
         max_upload: Largest video in MB.
-        device: Where the models run: cpu, cuda, mps, or auto for the fastest one.
+        device: Device of the models: cpu, cuda, mps, or auto for the fastest one.
         open_browser: Open the page in the default browser.
 
     Raises:
@@ -72,7 +72,7 @@ def create(folder: Path, models: Sequence[str], *, host: str, max_upload: int, d
         models: Names or folders of the models to choose from.
         host: Address that is listened on; a local one is only served under its local names.
         max_upload: Largest video in MB.
-        device: Where the models run.
+        device: Device of the models.
     """
     # Gradio reads these when its classes are made: no file elsewhere, no connection to another server.
     os.environ.update(GRADIO_TEMP_DIR=str(folder / "gradio"), GRADIO_ANALYTICS_ENABLED="False")

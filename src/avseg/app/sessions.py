@@ -2,7 +2,7 @@
 
 An upload is deleted when its run ends, when another one replaces it, or when the user leaves. A result is deleted when
 the user starts another run or leaves, and :data:`LONGEST_KEPT` seconds after its run at the latest. The server deletes
-everything when it stops. Folders have random names that cannot be guessed: whoever has the link of a result may read
+everything when it stops. Folders have random names that cannot be guessed: anyone with the link of a result may read
 it.
 """
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +10,16 @@ import torch
 from rich.console import Console
 
 from avseg.bench.curves import draw_curves
-from avseg.bench.plan import Plan, read_plan
+from avseg.bench.plan import Plan
 from avseg.bench.statistics import paired_bootstrap, summary
 from avseg.bench.table import markdown, table
-from avseg.checkpoints.store import load, read_card
+from avseg.checkpoints.store import load
 from avseg.config import Run
 from avseg.data import build_dataset
 from avseg.errors import ConfigError
 from avseg.evaluation.evaluate import evaluate
 from avseg.files import check_writable, write_text
+from avseg.model_folder import read_card
 from avseg.models import build_for
 from avseg.profile import TOTAL, profile
 from avseg.provenance import provenance, write_result
@@ -151,10 +150,3 @@ def _device(run: Run) -> str:
     if chosen in ("auto", "gpu") and torch.cuda.is_available():
         return "cuda"
     return "mps" if chosen == "mps" or (chosen == "auto" and torch.backends.mps.is_available()) else "cpu"
-
-
-def bench_command(argv: Sequence[str]) -> Plan:
-    """Run ``avseg bench`` with these arguments."""
-    plan = read_plan(argv)
-    bench(plan, shlex.join(["avseg", "bench", *argv]), progress=sys.stderr.isatty())
-    return plan

@@ -20,11 +20,10 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from avseg.config import Run, read_run
+from avseg.config import MODELS, Run, model_config, read_run
 from avseg.errors import ConfigError, did_you_mean
 from avseg.flags import config_file, new_parser, parse, read_yaml
-from avseg.interface import SPLITS
-from avseg.models import list_models, model_class
+from avseg.registry import all_names
 
 SECTIONS = ("model", "data", "weights", "train")
 OWN = ("models", "budget", "seeds", "split")
@@ -34,6 +33,8 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "train": {"lr": 5e-4, "schedule": "cosine", "warmup": 50, "clip_grad": 1.0, "flip": True},
 }
 """A recipe that needs no download and no GPU."""
+SPLITS = ("val", "test")
+"""Splits that can be scored."""
 FOREVER = 1_000_000
 """Epochs of a run that is limited by its number of steps."""
 
@@ -99,7 +100,7 @@ def _parser() -> ArgumentParser:
         type=str,
         help="YAML file, or name of a recipe: training settings, and models, budget, seeds, split.",
     )
-    parser.add_argument("--models", type=str, help=f"Names separated by commas: {', '.join(list_models())}.")
+    parser.add_argument("--models", type=str, help=f"Names separated by commas: {', '.join(all_names(MODELS))}.")
     parser.add_argument("--seeds", type=int, help="Number of runs of each model (default: 3).")
     parser.add_argument("--budget", type=int, help="Optimizer steps of every run (default: 1000).")
     parser.add_argument("--split", type=str, help="Split to score at the end, val or test (default: test).")
@@ -148,7 +149,7 @@ def _models(given: Any) -> dict[str, dict[str, Any]]:
             raise ConfigError(
                 f"model {label!r} must be a plain label and settings such as {{name: tpavi}}, got {settings!r}"
             )
-        model_class(settings["name"])
+        model_config(settings["name"])
     return {str(label): dict(settings) for label, settings in given.items()}
 
 
@@ -156,8 +157,8 @@ def _check(budget: Any, seeds: Any, split: Any) -> None:
     for name, value in (("budget", budget), ("seeds", seeds)):
         if type(value) is not int or value < 1:
             raise ConfigError(f"{name} must be a number, 1 or more, got {value!r}")
-    if split not in SPLITS[1:]:
-        raise ConfigError(f"split must be one of {', '.join(SPLITS[1:])}, got {split!r}")
+    if split not in SPLITS:
+        raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
 
 def _check_free(given: Collection[str]) -> None:
@@ -176,7 +177,7 @@ def _check_shared(shared: Collection[str], models: Mapping[str, Mapping[str, Any
 
 
 def _fields(name: str) -> set[str]:
-    return {f.name for f in dataclasses.fields(model_class(name).Config)}
+    return {f.name for f in dataclasses.fields(model_config(name))}
 
 
 def _data(sections: Mapping[str, Mapping[str, Any]], dotted: Sequence[tuple[str, str]]) -> str:

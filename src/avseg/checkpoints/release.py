@@ -8,9 +8,9 @@ from torch import Tensor
 
 from avseg.checkpoints.pretrained import load_audio
 from avseg.checkpoints.state import fit, read_state, strip_parallel
-from avseg.checkpoints.store import CARD, save
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, WEIGHTS, save
 from avseg.models import list_models, model_class
 
 _NOT_YET = {"sem_seg_head.": "a detectron2 model"}
@@ -67,16 +67,18 @@ def convert(file: Path, output: Path, vggish: str | None = None) -> Path:
 
     Args:
         file: The .pth file of the authors.
-        output: Folder to write; it must not contain a model.
+        output: Folder to write; it must contain neither avseg.json nor model.safetensors.
         vggish: File or Hub id of the weights of VGGish, for a model that takes log-mel instead of embeddings.
 
     Returns:
         The folder.
 
     Raises:
-        CheckpointError: When the file is not recognised or does not fit, or the folder contains a model.
+        CheckpointError: When the file is not recognised or does not fit, or the folder contains a model
+            or its weights.
     """
-    if (output / CARD).exists():
-        raise CheckpointError(f"{output} already contains a model: choose another folder")
+    for name in (CARD, WEIGHTS):
+        if (output / name).exists():
+            raise CheckpointError(f"{output} already contains {name}: choose another folder")
     model = from_release(file, vggish)
     return save(model, output, source=file.name, class_names=None)

@@ -1,7 +1,5 @@
-"""Save and load models: a folder with ``model.safetensors`` and ``avseg.json``, the card that describes them."""
+"""Load models: bundled, from a folder (see :mod:`avseg.model_folder`) or from the Hub; reuse parts of them."""
 
-import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from importlib.resources import as_file, files
@@ -9,107 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialise
 
 from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
-from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
 from avseg.errors import CheckpointError, did_you_mean
-from avseg.files import replacing, sha256
+from avseg.files import sha256
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, WEIGHTS, bundled, read_card
 from avseg.models import build
 from avseg.registry import is_class_path
-
-CARD = "avseg.json"
-WEIGHTS = "model.safetensors"
-_MOST_BYTES = 1 << 24
-"""Largest card in bytes; those of avseg have about 3 kB."""
-_MOST_CLASSES = 256
-"""Largest K: masks are images of 8 bits."""
-_MOST_FRAMES, _LONGEST_SIDE = 1_000, 8_192
-"""Largest clip and frame that a card can ask a prediction for."""
-
-
-def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
-    """Write the weights, config and number of classes of a model to a folder for :func:`load`.
-
-    Args:
-        model: The model.
-        folder: Created if missing. Each of the two files is replaced atomically, see :func:`avseg.files.replacing`.
-        half: Write floating-point tensors with 16 bits: half the size, with an error that is negligible in inference.
-        **card: Further JSON-able fields of the card: ``data``, ``class_names``, ``metrics``, ``commit`` …
-
-    Returns:
-        The folder.
-
-    Raises:
-        OSError: When the folder cannot be written.
-    """
-    folder = Path(folder)
-    card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    with replacing(folder / CARD) as text, replacing(folder / WEIGHTS) as weights:  # none is replaced if one fails
-        # Python creates the file with the usual permissions; safetensors would make it private.
-        weights.write_bytes(serialise(state, metadata={"format": "pt"}))
-        text.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return folder
-
-
-def bundled() -> list[str]:
-    """Return the names of the models in the package."""
-    return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
-
-
-def read_card(folder: str | Path) -> dict[str, Any]:
-    """Read the card of a saved model.
-
-    Raises:
-        CheckpointError: When the folder has no card, it cannot be read, or a field has another type than avseg writes.
-    """
-    path = Path(folder) / CARD
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert")
-    card = read_json(path, CheckpointError, "a card of avseg", most_bytes=_MOST_BYTES)
-    if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
-        raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")
-    check_fields(card, _CARD_FIELDS, path, CheckpointError)
-    data, names = card.get("data") or {}, card.get("class_names")
-    check_fields(data, _DATA_FIELDS, path, CheckpointError)
-    expected = max(card["classes"], 2)
-    if names is not None and len(names) != expected:
-        raise CheckpointError(f"{path} names {len(names)} classes, expected {expected}: the background and its classes")
-    return dict(card)
-
-
-def _is_size(value: object) -> bool:
-    """Return whether a value is None, a height and width in pixels, or one number for both."""
-    sides = value if isinstance(value, list) and len(value) == 2 else [value]
-    return value is None or all(side == 0 or is_count(side, _LONGEST_SIDE) for side in sides)
-
-
-def _is_object(value: object) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-_CARD_FIELDS = {
-    "model": (is_text, "the name of a model"),
-    "classes": (lambda value: is_count(value, _MOST_CLASSES), f"a number from 1 to {_MOST_CLASSES}"),
-    "config": (lambda value: isinstance(value, dict), "an object"),
-    "class_names": (lambda value: value is None or is_list_of(value, is_text), "a list of names, or null"),
-    "data": (_is_object, "an object, or null"),
-    "metrics": (_is_object, "an object, or null"),
-    "train": (_is_object, "an object, or null"),
-}
-"""Fields of a card that avseg reads; all but the first three may be missing."""
-_DATA_FIELDS = {
-    "name": (lambda value: value is None or is_text(value), "the name of a data set"),
-    "frames": (lambda value: value is None or is_count(value, _MOST_FRAMES), f"a number from 1 to {_MOST_FRAMES}"),
-    "size": (_is_size, f"a number of pixels from 0 to {_LONGEST_SIDE}, or two"),
-}
-"""Fields of ``data`` that a prediction reads."""
 
 
 def load(
@@ -190,11 +97,6 @@ def _load_folder(folder: Path, file: Path | None = None) -> AVSModel:
     fit(model, read_state(weights), str(folder))
     model.card, model.weights_sha256 = card, sha256(weights)
     return model.eval()
-
-
-def is_model(source: str) -> bool:
-    """Return whether ``source`` is a bundled name, or a folder written by ``avseg train`` or ``avseg convert``."""
-    return source in bundled() or (Path(source) / CARD).is_file()
 
 
 def take_part(model: AVSModel, part: str, source: str) -> None:

@@ -32,7 +32,8 @@ def read_colours(path: Path, unknown: Literal["refuse", "background"] = "refuse"
 
     Args:
         path: A colour image.
-        unknown: Whether a colour without a label raises an error, or is background as in AVSBench's code.
+        unknown: ``"refuse"`` raises an error for a colour without a label; ``"background"`` reads it as background,
+            as in AVSBench's code.
 
     Raises:
         DataError: When it is missing, not an image, or has a colour without a label.

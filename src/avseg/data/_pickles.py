@@ -230,8 +230,9 @@ def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _
 
 
 def _load_storage(data: object) -> _Array:
-    """Return the storage of a tensor, in torch's format before 1.6, which is that inside of pickles: four pickles, the
-    names of storages, and for each storage the number of its numbers and their bytes.
+    """Return the storage of a tensor, in torch's format before 1.6, which pickles still contain.
+
+    The format has four pickles, a pickle with the keys of the storages, and the count and bytes of each storage.
 
     Raises:
         UnpicklingError: When it has another format, or is shorter than it declares.

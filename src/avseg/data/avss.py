@@ -66,8 +66,8 @@ class AVSS(FileDataset):
                 all splits.
             subsets: Subsets to use: v1s (one source, 5 s), v1m (several, 5 s), v2 (10 s).
             masks: Kind of mask files; both give the same labels.
-            unknown_colours: Whether a colour without a class in labels_rgb raises an error, or is background as in the
-                released code.
+            unknown_colours: "refuse" raises an error for a colour without a class in labels_rgb; "background" reads it
+                as background, as in the released code.
             pad: Number of frames to which shorter clips are padded, with invalid frames that are 0 in frames and
                 log-mel, as in the released protocol; 0 for no padding.
             task: "semantic": one output channel per class. "binary": one class, "sounding"; the masks still hold the

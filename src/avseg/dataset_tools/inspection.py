@@ -29,7 +29,7 @@ class SplitReport:
         readable: Kind of file → number of files that exist and can be read.
         faults: One line per file that is missing, cannot be read, or does not fit; without faults of earlier splits.
         absent: Reason why there are no clips although the list can be read; empty if there are clips.
-        broken: Whether the list cannot be used, which is a fault.
+        broken: True if the list cannot be used, which is a fault.
     """
 
     clips: int = 0

@@ -21,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from avseg.errors import MediaError
+from avseg.media.forking import protect_forks
 
 MOST_PIXELS = 36_000_000
 """Largest number of pixels of a frame: enough for 8K. Masks and overlays of larger frames take gigabytes."""
@@ -76,6 +77,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
     _check_playlist(path)
+    protect_forks()
     try:
         container = open_media(path)
     except (av.FFmpegError, OSError) as error:

@@ -26,6 +26,7 @@ from avseg.media.container import (
     start_time,
     video_stream,
 )
+from avseg.media.yuv import BT709, from_rgb, matrix_of, packed_planes
 
 _USUAL_RATE = Fraction(25)
 """Frames per second of a stream that does not declare a rate."""
@@ -42,6 +43,8 @@ class VideoInfo:
         rate: Average frames per second.
         duration: Declared seconds of video; None if not declared.
         pixel_aspect: Width over height of one pixel, after rotation; 1 for nearly all files.
+        matrix: FFmpeg's number of the YUV matrix in which to encode it again: its own if its planes can be used as they
+            are (see :func:`avseg.media.yuv.matrix_of`), else BT.709.
         sample_rate: Sample rate of the audio in Hz; None without audio.
         channels: Channels of the audio; 0 without audio.
     """
@@ -52,6 +55,7 @@ class VideoInfo:
     pixel_aspect: Fraction
     sample_rate: int | None
     channels: int
+    matrix: int = BT709
 
 
 class Picture(NamedTuple):
@@ -76,6 +80,15 @@ class Picture(NamedTuple):
         """Convert to (H, W, 3) RGB, upright."""
         return _upright(cast("NDArray[np.uint8]", self.frame.to_ndarray(format="rgb24")), self.frame)
 
+    def yuv(self, matrix: int) -> NDArray[np.uint8]:
+        """Convert to packed planes for H.264, upright: (3 H / 2, W) with H and W rounded up to even numbers.
+
+        Args:
+            matrix: FFmpeg's number of the YUV matrix.
+        """
+        direct = _matrix(self.frame) == matrix
+        return packed_planes(self.frame if direct else from_rgb(self.rgb(), matrix))
+
 
 def probe(path: Path) -> VideoInfo:
     """Read the metadata of a video, and decode its first frame.
@@ -95,6 +108,7 @@ def probe(path: Path) -> VideoInfo:
             pixel_aspect=1 / aspect if _turns(frame)[0] else aspect,
             sample_rate=sound.sample_rate if sound else None,
             channels=sound.channels if sound else 0,
+            matrix=_matrix(frame) or BT709,
         )
 
 
@@ -197,6 +211,11 @@ def _turns(frame: VideoFrame) -> tuple[bool, bool, bool]:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, d < 0, a < 0
     return True, b < 0, c < 0
+
+
+def _matrix(frame: VideoFrame) -> int | None:
+    """Return the matrix of an upright frame whose planes H.264 can take as they are; None for others."""
+    return None if any(_turns(frame)) else matrix_of(frame)
 
 
 def _upright_size(frame: VideoFrame) -> tuple[int, int]:

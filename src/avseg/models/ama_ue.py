@@ -50,11 +50,12 @@ from torch.nn.functional import interpolate, layer_norm, normalize, one_hot, sca
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
 from avseg.losses import bce, dice_loss, info_nce, iou_loss, labelled, semantic_ce
-from avseg.nn.audio import AudioEncoder, AudioName
+from avseg.nn.audio import AudioName
 from avseg.nn.dpc_knn import group
+from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.evidence import Activation, DataTerm, concentration, down_weighted, evidential_loss, vacuity
 from avseg.nn.functional import full_precision, real_frames, with_padding
-from avseg.nn.visual import VisualBackbone, VisualName
+from avseg.nn.visual import VisualName
 
 STAGES = (1, 2, 3, 4)
 Merging = Literal["audio", "mean"]
@@ -212,16 +213,13 @@ class AMAUE(AVSModel):
     """AMA+UE: audio-guided merging of similar tokens, and a per-pixel uncertainty map."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of AMA+UE. The source is the notes on the paper unless another is named; "ours" marks our choice.
 
         Attributes:
             visual: Visual backbone (DDESeg: one of the size of PVT-v2-b5, or Swin).
-            audio: Audio encoder: ``vggish`` (ours; DDESeg has HTS-AT), ``compact``, ``mobile``, or ``none`` for a model
-                that takes embeddings.
-            train_audio: Train the audio encoder (DDESeg freezes it).
-            audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Encode two audio channels with the same encoder (ours; VPO has stereo sound).
+            audio: Audio encoder: ``vggish`` (ours; DDESeg has HTS-AT, frozen), ``compact``, ``mobile``, or ``none`` for
+                a model that takes embeddings.
             channels: C of the decoder (ours; DDESeg 256 or 768).
             heads: Heads of all attention layers (8: DDESeg).
             stages: Backbone stages followed by an AMA (paper: all).
@@ -262,9 +260,6 @@ class AMAUE(AVSModel):
 
         visual: VisualName = "pvt_v2_b5"
         audio: AudioName = "vggish"
-        train_audio: bool = False
-        audio_dim: int = 128
-        stereo: bool = False
         channels: int = 256
         heads: int = 8
         stages: tuple[int, ...] = STAGES
@@ -296,6 +291,7 @@ class AMAUE(AVSModel):
         dropout: float = 0.1
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             for name, choices in (
                 ("merging", get_args(Merging)),
                 ("correlation", get_args(Correlation)),
@@ -345,8 +341,7 @@ class AMAUE(AVSModel):
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
         c = config
-        self.visual = VisualBackbone(c.visual)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
+        self.visual, self.audio = build_encoders(c)
         if any(self.visual.channels[i - 1] % c.heads for i in c.stages):
             raise ConfigError(f"heads = {c.heads} must divide the channels of {c.visual}, {self.visual.channels}")
         self.alignment = nn.ModuleDict(

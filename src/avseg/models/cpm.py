@@ -49,13 +49,13 @@ from torch.nn.functional import interpolate, layer_norm
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import IGNORE, TRAINING, AVSModel, Clip, Prediction, Target
 from avseg.models._cpm_prompting import Prompted, Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
-from avseg.nn.audio import AudioEncoder, AudioName, statistics_kept
+from avseg.nn.audio import AudioName, statistics_kept
 from avseg.nn.audio_attention import AudioCrossAttention, AudioTokens
+from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import full_precision, real_frames, with_padding
 from avseg.nn.gaussian_mixture import ClassMixtures
 from avseg.nn.mask2former import GROUPS, MaskTransformer, PixelFeatures, QueryOutputs
 from avseg.nn.matching import Matches, SetLoss, match, set_loss
-from avseg.nn.visual import VisualBackbone, VisualName
 
 Classifier = Literal["bayes", "softmax"]
 PromptSource = Literal["mixture", "embedding"]
@@ -70,7 +70,7 @@ class _State:
         outputs: Outputs of the class-agnostic queries.
         classes: (layers + 1, n, N, C + 2) their class logits.
         valid: (B, T) of the clip.
-        training: Whether the prediction was computed in training with a target.
+        training: True if the prediction was computed in training with a target.
         prompted: Outputs of the class-conditional prompts, if any.
         matches: Matches of the last decoder layer, set by :meth:`CPM.loss`.
     """
@@ -87,16 +87,12 @@ class CPM(AVSModel):
     """CPM: Mask2Former with audio cross-attention, trained with class-conditional prompts."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of CPM. The source is the paper unless another is named; "ours" marks our choice.
 
         Attributes:
-            visual: Visual backbone.
             audio: Audio encoder: ``vggish`` (CAVP, of the same authors, has a VGG too), ``compact``, ``mobile``,
                 or ``none`` for a model that takes embeddings, which requires ``acp`` and ``pcl`` false.
-            train_audio: Train the audio encoder (ours; not in the known part of the paper).
-            audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Encode two audio channels with the same encoder (VPO).
             categories: C, number of object categories in the labels; null: the number of classes without background.
                 With one class and labels of categories, the model predicts sounding objects without class and is
                 prompted with categories.
@@ -137,11 +133,7 @@ class CPM(AVSModel):
             contrast_pixels: Pixels per class and batch in PCL (512: CAVP).
         """
 
-        visual: VisualName = "resnet50"
         audio: AudioName = "vggish"
-        train_audio: bool = False
-        audio_dim: int = 128
-        stereo: bool = False
         categories: int | None = None
         channels: int = 256
         queries: int = 100
@@ -176,6 +168,7 @@ class CPM(AVSModel):
         contrast_pixels: int = 512
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             for name, choices in (
                 ("classifier", get_args(Classifier)),
                 ("prompt_source", get_args(PromptSource)),
@@ -234,8 +227,7 @@ class CPM(AVSModel):
         if classes > 1 and things != classes - 1:
             raise ConfigError(f"categories must be the classes without the background, {classes - 1}, got {things}")
         self.labels = 1 + max(things, 1)
-        self.visual = VisualBackbone(c.visual)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
+        self.visual, self.audio = build_encoders(c)
         self.sound = nn.Conv2d(self.audio.channels, c.channels, 1)
         self.audio_query_bias = nn.Linear(self.audio.dim, c.channels)
         self.audio_attention = nn.ModuleList(AudioCrossAttention(c.channels, c.heads) for _ in range(c.layers))

@@ -42,11 +42,11 @@ from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
-from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.class_prior import PriorFusion
+from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import real_frames, with_padding
 from avseg.nn.keys import rename
-from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining
+from avseg.nn.visual import VisualTraining
 
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
@@ -251,16 +251,10 @@ class PCMANet(AVSModel):
     """PCMANet: group attention (AVGA), and cross-attention for pixels that are not confident yet (CIM, QSCA)."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of PCMANet; defaults follow the paper.
 
         Attributes:
-            visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for a model that takes
-                embeddings.
-            train_audio: Train the audio encoder; the paper freezes VGGish.
-            audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Encode two audio channels with the same encoder (ours; VPO has stereo sound).
             channels: C of all fused maps.
             groups: g of AVGA. The ResNet-50 of the release for S4 has 4.
             heads: Attention heads of QSCA.
@@ -287,12 +281,7 @@ class PCMANet(AVSModel):
                 clip by zeros, so that only the prior carries audio information.
         """
 
-        visual: VisualName = "resnet50"
         visual_training: VisualTraining = "full"
-        audio: AudioName = "vggish"
-        train_audio: bool = False
-        audio_dim: int = 128
-        stereo: bool = False
         channels: int = 256
         groups: int = 8
         heads: int = 8
@@ -315,8 +304,8 @@ class PCMANet(AVSModel):
         embedding_dropout: float = 0.0
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             for name, choices in (
-                ("audio", get_args(AudioName)),
                 ("padding", ("mask", "zero")),
                 ("visual_training", get_args(VisualTraining)),
             ):
@@ -358,8 +347,7 @@ class PCMANet(AVSModel):
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
         c = config
-        self.visual = VisualBackbone(c.visual, c.visual_training)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo, scores=c.class_prior)
+        self.visual, self.audio = build_encoders(c, training=c.visual_training, scores=c.class_prior)
         self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None

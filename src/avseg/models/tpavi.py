@@ -49,10 +49,9 @@ from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
-from avseg.nn.audio import AudioEncoder, AudioName
+from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import real_frames, with_padding
 from avseg.nn.keys import rename
-from avseg.nn.visual import VisualBackbone, VisualName
 
 STAGES = (1, 2, 3, 4)
 Form = Literal["linear", "quadratic"]
@@ -79,7 +78,7 @@ class Interaction(nn.Module):
     Args:
         channels: C.
         audio_dim: D of the audio embeddings.
-        align_bias: Whether the layer that aligns the audio has a bias.
+        align_bias: Add a bias to the layer that aligns the audio.
         form: ``"linear"`` or ``"quadratic"``; both give equal outputs.
     """
 
@@ -188,16 +187,10 @@ class TPAVI(AVSModel):
     """TPAVI: at every stage, every pixel of a clip attends to the audio of all its frames."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(EncoderConfig):
         """Settings of TPAVI; defaults follow the paper.
 
         Attributes:
-            visual: Visual backbone.
-            audio: Audio encoder: ``vggish`` (paper), ``compact``, ``mobile``, or ``none`` for a model that takes
-                embeddings.
-            train_audio: Train the audio encoder; the paper freezes VGGish.
-            audio_dim: D of the embeddings when ``audio`` is ``none``.
-            stereo: Encode two audio channels with the same encoder (ours; VPO has stereo sound).
             channels: C of all fused maps.
             stages: Stages with audio-visual interaction, out of 1..4; an empty tuple is a model without audio.
             visual_audio: Pixels attend to audio (paper).
@@ -205,7 +198,7 @@ class TPAVI(AVSModel):
             form: ``linear`` or ``quadratic``; both give equal outputs.
             window: Number of consecutive frames that attend to each other's audio; 0 for the whole clip (paper). The
                 release uses 5, also for the 10 frames of AVSS clips.
-            align_bias: Whether the layer that aligns the audio has a bias; the release has none for several classes.
+            align_bias: Add a bias to the layer that aligns the audio; the release has none for several classes.
             padding: Padding frames: ``mask`` excludes them from the interaction; ``zero`` sets their features and
                 logits to zero (release).
             iou: Weight of the IoU loss of PCMANet, Eq. (9) there, added to the cross-entropy of one class; 0 in the
@@ -214,11 +207,6 @@ class TPAVI(AVSModel):
             matching_sum: Sum over frames, as the release does for one class, instead of the mean.
         """
 
-        visual: VisualName = "resnet50"
-        audio: AudioName = "vggish"
-        train_audio: bool = False
-        audio_dim: int = 128
-        stereo: bool = False
         channels: int = 256
         stages: tuple[int, ...] = STAGES
         visual_audio: bool = True
@@ -232,6 +220,7 @@ class TPAVI(AVSModel):
         matching_sum: bool = False
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             for name, choices in (("form", get_args(Form)), ("padding", ("mask", "zero"))):
                 if getattr(self, name) not in choices:
                     raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
@@ -260,8 +249,7 @@ class TPAVI(AVSModel):
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
         c = config
-        self.visual = VisualBackbone(c.visual)
-        self.audio = AudioEncoder(c.audio, train=c.train_audio, dim=c.audio_dim, stereo=c.stereo)
+        self.visual, self.audio = build_encoders(c)
         self.dilated = _per_stage(STAGES, lambda i: Dilated(self.visual.channels[i - 1], c.channels))
         self.interaction = _per_stage(
             c.stages, lambda _: Interaction(c.channels, self.audio.dim, align_bias=c.align_bias, form=c.form)

@@ -131,7 +131,7 @@ class AudioEncoder(nn.Module):
         dim: D of the embeddings.
         channels: C of the maps.
         audio_channels: 1, or 2 in stereo.
-        trainable: Whether the weights are trained.
+        trainable: True if the weights are trained.
     """
 
     def __init__(

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import is_available, is_initialized
 from torch.nn.functional import cross_entropy
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from avseg.nn.functional import full_precision
 
@@ -208,4 +207,6 @@ def _of_all_processes(x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """Gather the vectors of all processes in the order of their ranks."""
     if not (is_available() and is_initialized()):
         return x, classes
+    from torchmetrics.utilities.distributed import gather_all_tensors  # takes seconds to import
+
     return torch.cat(gather_all_tensors(x)), torch.cat(gather_all_tensors(classes))

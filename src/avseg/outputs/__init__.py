@@ -1,15 +1,18 @@
 """Outputs of a prediction, one kind per file; the file name is the name in ``avseg predict --save``."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from avseg.errors import ConfigError, MediaError
+from avseg.files import replacing_folder
 from avseg.media.video import pictures
 from avseg.outputs._base import Output, OutputFrame, damage, matching
+from avseg.outputs.json import listed_files
 from avseg.prediction.record import Record
 from avseg.progress import seconds_bar
 from avseg.registry import Registry
+from avseg.threads import ahead
 
 __all__ = [
     "DEFAULT",
@@ -18,6 +21,7 @@ __all__ = [
     "choose_outputs",
     "file_to_open",
     "list_outputs",
+    "new_result",
     "output_class",
     "patterns",
     "write",
@@ -26,10 +30,12 @@ __all__ = [
 OUTPUTS: Registry[Output] = Registry(__name__, "output", Output)
 DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
-_TOLERANCE = 1e-6
-"""Seconds by which two decodings of a frame may differ in time."""
 _TO_OPEN = ("page", "overlay", "summary")
 """Outputs for a person, the most complete first."""
+_AHEAD = 4
+"""Frames that are decoded in advance."""
+_TOLERANCE = 1e-6
+"""Seconds by which two decodings of a frame may differ in time."""
 
 
 def list_outputs() -> list[str]:
@@ -51,7 +57,7 @@ def choose_outputs(names: str | Iterable[str] | None, *, uncertainty: bool = Fal
 
     Args:
         names: Names, or one string with commas between them; None for the default.
-        uncertainty: Whether the prediction has uncertainty.
+        uncertainty: True if the prediction has uncertainty.
 
     Raises:
         ConfigError: When a name is unknown, there is none, or uncertainty is chosen for a prediction without it.
@@ -72,6 +78,15 @@ def choose_outputs(names: str | Iterable[str] | None, *, uncertainty: bool = Fal
 def patterns(names: Iterable[str]) -> list[str]:
     """Return the patterns of all files of a result with these outputs, and of all outputs of this package."""
     return [pattern for name in {*OUTPUTS.own(), *names} for pattern in output_class(name).files]
+
+
+def new_result(folder: Path, names: Iterable[str], *, overwrite: bool, video: Path) -> AbstractContextManager[Path]:
+    """Return the context in which a result with these outputs is written, see :func:`avseg.files.replacing_folder`.
+
+    An earlier result is only replaced if all its files are outputs, and those in subfolders are listed in its
+    result.json.
+    """
+    return replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video], listed=listed_files)
 
 
 def file_to_open(folder: Path, names: Sequence[str]) -> Path:
@@ -122,7 +137,7 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
     if not read:
         yield from (OutputFrame(record, index) for index in range(len(record.frames)))
         return
-    shown = pictures(record.source, damage(record))
+    shown = ahead(pictures(record.source, damage(record)), _AHEAD)
     for index, frame in enumerate(record.frames):
         picture = next(shown, None)
         if picture is None or picture.size != record.size or abs(picture.time - frame.time) > _TOLERANCE:

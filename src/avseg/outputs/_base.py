@@ -45,6 +45,16 @@ class OutputFrame:
             raise RuntimeError("an output that uses rgb must set reads_video = True")
         return self.picture.rgb()
 
+    def yuv(self, matrix: int) -> NDArray[np.uint8]:
+        """Return a new packed YUV frame, see :meth:`avseg.media.video.Picture.yuv`.
+
+        Raises:
+            RuntimeError: When the output does not declare ``reads_video``.
+        """
+        if self.picture is None:
+            raise RuntimeError("an output that uses yuv must set reads_video = True")
+        return self.picture.yuv(matrix)
+
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
         """(H, W) class of every pixel; 0 is the background."""

@@ -1,11 +1,13 @@
 """Draw masks over frames: tint and contour, a timeline of the scores, stripes where the prediction is uncertain."""
 
+from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from avseg.media.yuv import Planes, paint, paste, rgb_planes, subsampled, to_yuv
 from avseg.prediction.uncertainty import quantised
 
 Pixels = NDArray[np.uint8]
@@ -38,21 +40,24 @@ def overlay(image: Pixels, labels: Pixels, colours: Pixels) -> Pixels:
         A new (H, W, 3) image.
     """
     image = image.copy()
+    add_regions(rgb_planes(image), labels, colours)
+    return image
+
+
+def add_regions(target: Planes, labels: Pixels, colours: Pixels) -> None:
+    """Do the same as :func:`overlay` in place, on the planes of a frame; sizes are multiples of ``target.step``."""
     rows, columns = np.flatnonzero(labels.any(1)), np.flatnonzero(labels.any(0))
     if not rows.size:
-        return image
-    width = max(1, round(min(labels.shape) / 360))
-    top, left = (max(int(i[0]) - 2 * width, 0) for i in (rows, columns))
-    bottom, right = (int(i[-1]) + 2 * width + 1 for i in (rows, columns))
+        return
+    width, step = max(1, round(min(labels.shape) / 360)), target.step
+    top, left = (max(int(i[0]) - 2 * width, 0) // step * step for i in (rows, columns))
+    bottom, right = (-(-(int(i[-1]) + 2 * width + 1) // step) * step for i in (rows, columns))
     marked = labels[top:bottom, left:right]
-    part = Image.fromarray(image[top:bottom, left:right])
     for label in np.flatnonzero(np.bincount(marked.ravel(), minlength=1)[1:]) + 1:
-        _paste(part, colours[label], marked == label, _TINT)
+        paint(target, top, left, marked == label, colours[label], _TINT)
     edge = _grown(_edge(marked), width - 1)
-    _paste(part, _DARK, _grown(edge, width) & (marked == 0), 1.0)
-    _paste(part, _LIGHT, edge & (marked > 0), 1.0)
-    image[top:bottom, left:right] = np.asarray(part)
-    return image
+    paint(target, top, left, _grown(edge, width) & (marked == 0), _DARK, 1.0)
+    paint(target, top, left, edge & (marked > 0), _LIGHT, 1.0)
 
 
 def timeline(
@@ -91,14 +96,28 @@ def add_timeline(image: Pixels, line: Pixels, done: float) -> None:
         line: (h, W, 3), from :func:`timeline`.
         done: Elapsed share of the video, 0..1.
     """
-    height, width = line.shape[:2]
-    if not height:
+    target = rgb_planes(image)
+    add_timeline_planes(target, subsampled(line, target), done)
+
+
+def add_timeline_planes(target: Planes, line: Sequence[Pixels], done: float) -> None:
+    """Do the same as :func:`add_timeline` on the planes of a frame.
+
+    Args:
+        target: The planes.
+        line: Planes of a timeline with even height, from :func:`avseg.media.yuv.subsampled`.
+        done: Elapsed share of the video, 0..1.
+    """
+    if not line[0].size:
         return
-    bottom = image[-height:]
-    bottom[:] = bottom // 5 + (line // 5) * 4
+    white, width = to_yuv(_LIGHT, target.matrix), line[0].shape[1]
     mark = max(1, round(width / 480))
     first = round(done * (width - mark))
-    bottom[:, first : first + mark] = _LIGHT
+    for plane, drawn, level in zip(target.planes, line, white, strict=True):
+        step = width // drawn.shape[1]
+        bottom = plane[-drawn.shape[0] :]
+        bottom[:] = (bottom.astype(np.uint16) + 4 * drawn.astype(np.uint16) + 2) // 5
+        bottom[:, first // step : -(-(first + mark) // step)] = level
 
 
 def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
@@ -110,25 +129,34 @@ def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours:
         names: Label → name.
         colours: (classes, 3).
     """
-    if min(image.shape[:2]) < _SMALLEST:
+    add_names_planes(rgb_planes(image), labels, names, colours)
+
+
+def add_names_planes(target: Planes, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
+    """Do the same as :func:`add_names` on the planes of a frame; its size is a multiple of ``target.step``."""
+    rows, columns = target.planes[0].shape
+    if min(rows, columns) < _SMALLEST:
         return
-    gap = max(2, image.shape[0] // 90)
+    gap = max(2, rows // 90)
+    gap += gap % target.step
     top = gap
     for label in labels:
-        plate = _plate(names[label], tuple(colours[label].tolist()), max(10, image.shape[0] // 30))
-        height, width = (min(have, want) for have, want in zip(image.shape[:2], plate.shape[:2], strict=True))
-        if top + height + gap > image.shape[0] or width + gap > image.shape[1]:
+        plate = _plate(names[label], tuple(colours[label].tolist()), max(10, rows // 30), target.step)
+        height = plate.shape[0]
+        if top + height + gap > rows:
             return
-        image[top : top + height, gap : gap + width] = plate[:height, :width]
+        paste(target, top, gap, plate[:, : columns - gap])
         top += height + gap
 
 
 @cache
-def _plate(name: str, colour: tuple[int, int, int], size: int) -> Pixels:
+def _plate(name: str, colour: tuple[int, int, int], size: int, step: int) -> Pixels:
+    """Return a name on its colour; height and width are multiples of ``step``."""
     font = ImageFont.load_default(size)
     left, top, right, bottom = font.getbbox(name)
     pad = size // 3
-    plate = Image.new("RGB", (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad), colour)
+    width, height = (-(-(round(length) + 2 * pad) // step) * step for length in (right - left, bottom - top))
+    plate = Image.new("RGB", (width, height), colour)
     ink = "black" if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else "white"
     ImageDraw.Draw(plate).text((pad - left, pad - top), name, ink, font)
     return np.asarray(plate)
@@ -190,10 +218,6 @@ def _legend(size: int, stripe: int) -> Pixels:
     for word, left in zip(_ENDS, (0, widths[0] + scale.shape[1]), strict=True):
         draw.text((left + pad, legend.height // 2), word, "white", font, anchor="lm")
     return np.asarray(legend)
-
-
-def _paste(part: Image.Image, colour: Pixels, mask: NDArray[np.bool_], share: float) -> None:
-    part.paste(tuple(colour.tolist()), mask=Image.fromarray(mask * np.uint8(round(255 * share))))
 
 
 def _edge(marked: Pixels) -> NDArray[np.bool_]:

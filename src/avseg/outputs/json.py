@@ -112,6 +112,21 @@ _FIELDS = {
 """Fields of result.json, with the test and the description of each."""
 
 
+def listed_files(folder: Path) -> frozenset[str]:
+    """Return the paths, relative to a folder, of the files that its result.json lists; none without a valid one.
+
+    A result.json without the field ``files``, as written by earlier versions, lists the images of all its frames.
+    """
+    try:
+        data = read_json(folder / FILE, MediaError, "a result of avseg")
+        check_fields(data, _FIELDS, folder / FILE, MediaError)
+    except (MediaError, OSError):
+        return frozenset()
+    if isinstance(files := data.get("files"), dict):
+        return frozenset(name for names in files.values() if is_list_of(names, is_text) for name in names)
+    return frozenset(f"{kind}/{i:06d}.png" for kind in ("masks", "uncertainty") for i in range(len(data["frames"])))
+
+
 def to_dict(record: Record) -> dict[str, Any]:
     """Return the content of result.json as plain values."""
     return {

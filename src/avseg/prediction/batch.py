@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from avseg.errors import AvsegError, ConfigError, MediaError, PartialFailure
-from avseg.files import recover, replacing_folder, write_text
+from avseg.files import recover, write_text
 from avseg.interface import AVSModel
-from avseg.outputs import choose_outputs, file_to_open, patterns, write
+from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
-from avseg.prediction.frame_stream import Damaged, Options, Show
+from avseg.prediction.frame_stream import Damaged, Options, Show, Timing
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
 from avseg.prediction.record import Interval
 from avseg.prediction.result import Result
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class _Job:
-    """What the videos of one batch have in common."""
+    """Settings that all videos of a batch share."""
 
     loaded: Loaded
     options: Options
@@ -84,6 +84,7 @@ def predict_many(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
@@ -102,11 +103,12 @@ def predict_many(
         overwrite: Replace earlier results.
         save: Outputs, see :func:`avseg.outputs.choose_outputs`; result.json is always one of them.
         fps: Samples per second of video.
-        device: Where the model runs.
+        device: Device of the model.
         missing_audio: Behaviour without a sound track.
         damaged: Behaviour where a file cannot be decoded.
         show: ``"masks"`` or ``"uncertainty"``.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        timing: ``"refined"`` or ``"window"``.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
 
@@ -123,7 +125,7 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     names = choose_outputs(save, uncertainty=show == "uncertainty")
     if "json" not in names:
         names = (*names, "json")
@@ -272,7 +274,7 @@ def reason(error: Exception) -> str:
 
 def _predict(job: _Job, video: Path, folder: Path, reached: Callable[[str, float], None]) -> Result:
     reached("waiting", 0.0)
-    with replacing_folder(folder, patterns(job.names), overwrite=job.overwrite, keep=[video]) as partial:
+    with new_result(folder, job.names, overwrite=job.overwrite, video=video) as partial:
         result = predict_file(video, job.loaded, job.options, lambda time: reached("predicting", time))
         write(result, partial, job.names, reached=lambda time: reached("writing", time))
     return result

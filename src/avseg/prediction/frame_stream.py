@@ -8,7 +8,9 @@
 - Frames between samples. Probabilities, not masks, are interpolated linearly in time between the adjacent samples;
   frames before the first or after the last sample take the nearest one. The result is enlarged bilinearly to the size
   of the frame and then thresholded (:func:`avseg.prediction.regions.find_regions`).
-- Silence. Where the sound around a sample is below ``silence_gate``, the mask is empty.
+- Onsets. A frame has an empty mask where the sound is inactive (:mod:`avseg.prediction.activity`), because the window
+  of the model reaches 0.48 s beyond an onset or offset.
+- Silence. If the sound around a sample is below ``silence_gate``, the mask is empty.
 - Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The frames of one clip and about 2 s of sound are held, for a video of any length.
@@ -29,8 +31,10 @@ from torch import Tensor
 
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.interface import AVSModel
-from avseg.media.container import refuse
+from avseg.media.container import ignore, refuse
+from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import Picture, pictures, probe
+from avseg.prediction.activity import Activity
 from avseg.prediction.regions import Frame, find_regions
 from avseg.prediction.sampling import (
     USUAL_SIZE,
@@ -42,12 +46,16 @@ from avseg.prediction.sampling import (
     sample,
 )
 from avseg.prediction.uncertainty import pack, predicted_maps
+from avseg.threads import ahead
 
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
+Timing = Literal["refined", "window"]
 
 _USUAL_FRAMES = 5
 """Samples in a clip of AVSBench, for a model whose card has no data."""
+_AHEAD = 4
+"""Frames that are decoded in advance."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,12 @@ class Options:
     Attributes:
         fps: Samples per second of video.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: Where the file cannot be decoded, raise an error, or omit that part and add a note.
+        damaged: If a part of the file cannot be decoded, raise an error, or omit that part and add a note.
         show: The masks, or masks and uncertainty.
         silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
             empty; None disables the gate.
+        timing: Onsets and offsets from the level of the sound (``"refined"``, see :mod:`avseg.prediction.activity`), or
+            from the 0.96 s window of the model alone (``"window"``).
     """
 
     fps: float = 1.0
@@ -68,12 +78,13 @@ class Options:
     damaged: Damaged = "error"
     show: Show = "masks"
     silence_gate: float | None = -60.0
+    timing: Timing = "refined"
 
     def __post_init__(self) -> None:
         check_settings(self.fps, self.missing_audio)
         if self.silence_gate is not None and not is_number(self.silence_gate):
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
-        for name, kind in (("damaged", Damaged), ("show", Show)):
+        for name, kind in (("damaged", Damaged), ("show", Show), ("timing", Timing)):
             if (value := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {value!r}. {did_you_mean(value, choices)}")
 
@@ -105,12 +116,16 @@ class FrameStream:
 
     def __init__(self, path: Path, model: AVSModel, options: Options, note: Callable[[str], None]) -> None:
         self.info = probe(path)
+        _check_rate(options.fps, float(self.info.rate), path)
         self.end = 0.0
         self._path, self._model, self._options, self._note = path, model, options, note
         self._complain = note if options.damaged == "skip" else _refuse
         self._device = next(model.parameters(), torch.empty(0)).device
         self._waiting: deque[float] = deque()
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
+        self._activity: Activity | None = None
+        if options.timing == "refined" and self.info.sample_rate is not None:
+            self._activity = Activity(Sound(sound_blocks(path, ignore)), options.fps)
 
     def __iter__(self) -> Iterator[Frame]:
         before: _SamplePrediction | None = None
@@ -128,6 +143,8 @@ class FrameStream:
             time = self._waiting.popleft()
             share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
             probabilities = _blend(before.probabilities, after.probabilities, share)
+            if self._activity is not None and not self._activity.at(time):
+                _empty(probabilities)
             uncertainty = None
             if before.uncertainty is not None and after.uncertainty is not None:
                 uncertainty = pack(_blend(before.uncertainty, after.uncertainty, share))
@@ -155,7 +172,7 @@ class FrameStream:
                 yield _SamplePrediction(time, p, found)
 
     def _pictures(self) -> Iterator[Picture]:
-        for picture in pictures(self._path, self._complain):
+        for picture in ahead(pictures(self._path, self._complain), _AHEAD):
             self._waiting.append(picture.time)
             self.end = picture.end
             yield picture
@@ -178,9 +195,24 @@ class FrameStream:
 def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:
     """Empty, in place, the masks of the samples (T, K, h, w) whose sound (T, n) is below a level in dBFS."""
     quiet = (waves.double().square().mean(1) < 10.0 ** (dbfs / 10.0)).numpy()
-    probabilities[quiet] = 0.0
-    if probabilities.shape[1] > 1:
-        probabilities[quiet, 0] = 1.0
+    emptied = probabilities[quiet]
+    _empty(emptied)
+    probabilities[quiet] = emptied
+
+
+def _empty(probabilities: NDArray[np.float32]) -> None:
+    """Empty, in place, the masks of probabilities (..., K, h, w)."""
+    probabilities[...] = 0.0
+    if probabilities.shape[-3] > 1:
+        probabilities[..., 0, :, :] = 1.0
+
+
+def _check_rate(fps: float, rate: float, path: Path) -> None:
+    """Raise ConfigError for more samples than frames; one per second is always allowed, as in a slide show."""
+    if fps > max(1.0, rate) * 1.001:
+        raise ConfigError(
+            f"fps {fps:g} is above the {rate:g} frames per second of {path.name}: give {max(1.0, rate):g} or less"
+        )
 
 
 def _blend(before: NDArray[np.float32], after: NDArray[np.float32], share: float) -> NDArray[np.float32]:

@@ -16,12 +16,11 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import check_computes, move
-from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
-from avseg.outputs import choose_outputs, file_to_open, patterns, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
+from avseg.outputs import choose_outputs, file_to_open, new_result, write
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -41,6 +40,7 @@ def predict(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -53,12 +53,14 @@ def predict(
         model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
             mode on ``device``.
         fps: Samples per second of video.
-        device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
+        device: Device of the model: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
-        damaged: Where the file cannot be decoded, raise an error (``"error"``), or omit that part and add a note
+        damaged: If a part of the file cannot be decoded, raise an error (``"error"``), or omit it and add a note
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
+        timing: Onsets and offsets from the level of the sound (``"refined"``), or from the 0.96 s window of the model
+            alone (``"window"``), which widens every interval by about half a second on both sides.
         progress: Show a progress bar.
 
     Returns:
@@ -69,7 +71,7 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     path = video_path(video)
     loaded = ready(model, device)
     with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
@@ -151,6 +153,7 @@ def stream(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -159,11 +162,12 @@ def stream(
         video: See :func:`predict`; the same holds for the other arguments.
         model: A name, a path or a model.
         fps: Samples per second of video.
-        device: Where the model runs.
+        device: Device of the model.
         missing_audio: Behaviour without a sound track.
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        timing: ``"refined"`` or ``"window"``.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -174,7 +178,7 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
     return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
 
 
@@ -196,6 +200,7 @@ def predict_command(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    timing: Timing = "refined",
     save: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -206,12 +211,13 @@ def predict_command(
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
         model: Bundled name, folder or Hub id of the model.
         fps: Samples per second of video that the model predicts.
-        device: Where the model runs: cpu, cuda, mps, or auto for the fastest one.
+        device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: Where the file cannot be decoded, raise an error or skip that part.
+        damaged: If a part of the file cannot be decoded, raise an error or skip that part.
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
+        timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -222,7 +228,7 @@ def predict_command(
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
     names = choose_outputs(save, uncertainty=show == "uncertainty")
-    with replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video]) as partial:
+    with new_result(folder, names, overwrite=overwrite, video=video) as partial:
         result = predict(
             video,
             model,
@@ -232,6 +238,7 @@ def predict_command(
             damaged=damaged,
             show=show,
             silence_gate=silence_gate,
+            timing=timing,
             progress=True,
         )
         write(result, partial, names, progress=True)

@@ -183,10 +183,10 @@ class Record:
         return unpack(found, self.size)
 
     def _labels(self, index: int) -> NDArray[np.uint8]:
-        labels = np.zeros(self.size, np.uint8)
+        columns = np.zeros(self.size[::-1], np.uint8)  # run lengths go down the columns: each in consecutive memory
         for region in self.frames[index].regions:
-            labels[rle.decode(region.rle)] = region.label
-        return labels
+            columns[rle.decode(region.rle).T] = region.label
+        return np.ascontiguousarray(columns.T)
 
     def _uncertainty_maps(self) -> list[UncertaintyMap]:
         maps = [frame.uncertainty for frame in self.frames if frame.uncertainty is not None]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from avseg.files import replacing_folder
-from avseg.outputs import choose_outputs, json, patterns, write
+from avseg.outputs import choose_outputs, json, new_result, write
 from avseg.prediction.record import Interval, Masks, Record
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ class Result(Record):
         Args:
             folder: The folder to create.
             outputs: Names of outputs, such as ``["masks", "json"]``; see :func:`avseg.outputs.list_outputs`.
-            overwrite: Replace an earlier result. Folders that hold any other file are never replaced.
+            overwrite: Replace an earlier result. A folder is never replaced if it holds any other file, or images that
+                its result.json does not list.
             progress: Show a progress bar.
 
         Returns:
@@ -58,7 +58,7 @@ class Result(Record):
             MediaError: When the folder cannot be written, or the video cannot be read.
         """
         names = choose_outputs(outputs, uncertainty=self.has_uncertainty)
-        with replacing_folder(Path(folder), patterns(names), overwrite=overwrite, keep=[self.source]) as partial:
+        with new_result(Path(folder), names, overwrite=overwrite, video=self.source) as partial:
             write(self, partial, names, progress=progress)
         return Path(folder)
 

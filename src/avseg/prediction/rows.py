@@ -37,7 +37,7 @@ class RowPredictor:
             from an earlier attempt at the same row is replaced.
         save: Outputs to write if ``output`` is given, see :func:`avseg.outputs.choose_outputs`.
         path_column: Column with the path of the video.
-        device: Where the model runs.
+        device: Device of the model.
         **settings: Fields of :class:`avseg.prediction.frame_stream.Options`, such as ``fps``.
 
     Raises:

@@ -27,9 +27,9 @@ class Layer(NamedTuple):
     """An object in front of the setting.
 
     Attributes:
-        number: Of the object, from 1.
+        number: Number of the object, from 1.
         image: RGBA.
-        pose: Where it is in the middle of the clip.
+        pose: Its position and size in the middle of the clip.
         drift: Change of x, y, size and angle from the first frame to the last.
     """
 

@@ -53,7 +53,7 @@ class Scene:
         waveform: (T · 16000,) float32 at 16 kHz.
         instances: (T, H, W) uint8; a + 1 where object a is visible, 0 without an object of a class, 255 unknown.
         labels: Class of each object.
-        seen: Whether each object is visible; if not, it is off screen but audible.
+        seen: True for each visible object; the others are off screen but audible.
         sounds: (A, T) bool: object a sounds in the second of frame t.
     """
 

@@ -24,7 +24,7 @@ class Role:
 
     Attributes:
         label: Class, from 1.
-        seen: Whether it is visible; if not, it is off screen but audible.
+        seen: True if it is visible; otherwise it is off screen but audible.
         sounds: For each second, whether it sounds.
     """
 

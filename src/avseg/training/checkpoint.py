@@ -1,5 +1,6 @@
 """Checkpoints of a run: ``resume.ckpt`` to resume from, ``best/`` and ``last/`` to load."""
 
+import errno
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,20 +13,22 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors import SafetensorError
 
-from avseg.checkpoints import store
+from avseg import model_folder
 from avseg.checkpoints.state import read_failure
 from avseg.config import Run
 from avseg.documents import check_fields, is_count, is_list_of, is_text
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing
+from avseg.flags import read_yaml
 from avseg.metrics import headline
 from avseg.training.curves import CurveLogger
 from avseg.training.module import AVSLightningModule, score_names
 from avseg.training.sampler import START, Position
 
-RESUME = "resume.ckpt"
+RESUME, CONFIG = "resume.ckpt", "config.yaml"
 MAY_CHANGE = {"epochs", "max_steps", "workers", "save_every", "keep_every", "log_every", "loggers", "out", "resume"}
 """Training settings in which a resumed run may differ from the original run."""
 
@@ -55,15 +58,45 @@ def find_resume(run: Run, folder: Path) -> Resume:
         CheckpointError: When the checkpoint is missing or cannot be read.
     """
     wish, own = run.train.resume, folder / RESUME
-    if wish is None and own.exists():
-        raise ConfigError(f"{folder} contains a run: resume it with --train.resume auto, or set another --train.out")
-    if wish is None or (wish == "auto" and not own.exists()):
+    path = None if wish is None else own if wish == "auto" else Path(wish)
+    if rank_zero_only.rank == 0 and (path is None or path.resolve() != own.resolve() or not own.exists()):
+        _check_free(run, folder)
+    if path is None or (wish == "auto" and not own.exists()):
         return Resume()
-    path = own if wish == "auto" else Path(wish)
     state = _read(path)
     ours = state["avseg"]
     _check_same(ours["run"], json.loads(json.dumps(run.as_dict())), path)
     return Resume(path, Position(*ours["position"]), state["global_step"], ours["curve_bytes"])
+
+
+def _check_free(run: Run, folder: Path) -> None:
+    """Check that a new run replaces nothing in its folder.
+
+    A run that was killed before its first resume.ckpt may be repeated with ``train.resume`` "auto"; its config.yaml
+    has all settings, which a file of the user seldom has.
+
+    Raises:
+        ConfigError: When the folder has files of another run, or of the user.
+    """
+    if (folder / RESUME).exists():
+        raise ConfigError(f"{folder} contains a run: resume it with --train.resume auto, or set another --train.out")
+    names = (CONFIG, "metrics.csv", "best", "last", "step*")
+    taken = [path.name for name in names for path in sorted(folder.glob(name))]
+    if taken and not (run.train.resume == "auto" and _repeats(run, folder / CONFIG)):
+        raise ConfigError(
+            f"{folder} contains {', '.join(taken)}, which the run would replace: set another --train.out, or delete it"
+        )
+
+
+def _repeats(run: Run, config: Path) -> bool:
+    """Return whether a config.yaml was written by a run with the same settings."""
+    try:
+        old, new = read_yaml(config), json.loads(json.dumps(run.as_dict()))
+        same_keys = old.keys() == new.keys() and all(old[section].keys() == new[section].keys() for section in new)
+        _check_same(old, new, config)
+    except (ConfigError, AttributeError):
+        return False
+    return same_keys
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -236,16 +269,31 @@ class RunCheckpoint(Checkpoint):
         for name in names:
             if trainer.is_global_zero:
                 with _writing(self.folder / name):
-                    store.save(module.model, self.folder / name, **card)
+                    model_folder.save(module.model, self.folder / name, **card)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
+    """Raise one line that names the reason when a checkpoint cannot be written."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # Python, torch and safetensors raise different errors for a full disk.
-        reason = str(error).strip().partition("\n")[0]
+        # Python, torch and safetensors raise different errors for one reason, the first in the chain.
+        chain = list(_chain(error))
+        for ended in chain:
+            if isinstance(ended, KeyboardInterrupt | SystemExit):
+                raise ended from None
+        first = next((cause for cause in reversed(chain) if isinstance(cause, OSError)), error)
+        full = isinstance(first, OSError) and first.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = str(first).strip().partition("\n")[0]
         raise CheckpointError(
-            f"cannot write {path} ({reason}): free disk space, then continue with --train.resume auto"
+            f"cannot write {path} ({reason}): {'free disk space' if full else 'remove the cause'}, "
+            "then continue with --train.resume auto"
         ) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that it was raised from or during."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -97,10 +97,19 @@ def make_loggers(names: Sequence[LoggerName], folder: Path, size: int = 0, step:
     Raises:
         ConfigError: When the package of a logger is not installed.
     """
+    check_loggers(names)
+    return [_make(name, folder, size, step) for name in names]
+
+
+def check_loggers(names: Sequence[LoggerName]) -> None:
+    """Check that the packages of loggers are installed.
+
+    Raises:
+        ConfigError: When one is not.
+    """
     for name in names:
         if name in ("wandb", "mlflow") and find_spec(name) is None:
             raise ConfigError(f"train.loggers has {name}, which is not installed: pip install {name}")
-    return [_make(name, folder, size, step) for name in names]
 
 
 def _make(name: LoggerName, folder: Path, size: int, step: int) -> Logger:

@@ -9,6 +9,8 @@ GPU, if its operations are deterministic).
 import dataclasses
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -18,17 +20,19 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from avseg.checkpoints.pretrained import load_audio, load_decoder, load_visual
-from avseg.checkpoints.store import bundled, is_model, load, start_from, take_part
+from avseg.checkpoints.store import load, start_from, take_part
 from avseg.config import Run, TrainConfig, Weights
 from avseg.data import AVSDataset, build_dataset
 from avseg.errors import ConfigError, DataError
-from avseg.files import write_text
+from avseg.files import locked, write_text
 from avseg.interface import AVSModel
+from avseg.model_folder import bundled, is_model
 from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
 from avseg.provenance import commit
-from avseg.training.checkpoint import AtomicCheckpointIO, RunCheckpoint, find_resume
-from avseg.training.curves import make_loggers
+from avseg.signals import default_handlers
+from avseg.training.checkpoint import CONFIG, AtomicCheckpointIO, Resume, RunCheckpoint, find_resume
+from avseg.training.curves import check_loggers, make_loggers
 from avseg.training.module import AVSLightningModule
 from avseg.training.sampler import reseed
 
@@ -44,7 +48,8 @@ def train(run: Run, *, progress: bool = False) -> Path:
         The folder of the run.
 
     Raises:
-        AvsegError: When a setting is invalid, the run cannot be resumed, or the loss is not finite.
+        AvsegError: When a setting is invalid, the run cannot be resumed, its folder has other files that it would
+            replace or is in use by another training, or the loss is not finite.
     """
     folder = Path(run.train.out or f"runs/{run.model['name']}_{run.data['name']}")
     resume = find_resume(run, folder)
@@ -56,16 +61,36 @@ def train(run: Run, *, progress: bool = False) -> Path:
     fresh = load_weights(model, run.weights, training) if resume.path is None else []
     trainer = _trainer(run, folder, training, progress)
     trainer.fit_loop.max_epochs = _epochs(run.train, len(training), trainer.world_size)
-    if trainer.is_global_zero:  # other processes log nothing
-        step = resume.step + (resume.position.batch == 0)
-        trainer.loggers = make_loggers(run.train.loggers, folder, resume.curve_bytes, step)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(run.as_dict())
-        write_text(folder / "config.yaml", yaml.safe_dump(run.as_dict(), sort_keys=False))
     module = AVSLightningModule(model, training, validation, run.train, resume.position)
     module.fresh = fresh
-    _fit(trainer, module, resume.path)
+    with _owned(run, folder, resume) if trainer.is_global_zero else nullcontext():
+        if trainer.is_global_zero:  # other processes log nothing
+            _open_logs(trainer, run, folder, resume)
+        _fit(trainer, module, resume.path)
     return folder
+
+
+@contextmanager
+def _owned(run: Run, folder: Path, resume: Resume) -> Iterator[None]:
+    """Hold the lock of the folder of a run.
+
+    Raises:
+        ConfigError: When another process trains in it, or did so since ``resume`` was read.
+    """
+    with locked(folder, "wait for it, or set another --train.out"):
+        if find_resume(run, folder) != resume:
+            raise ConfigError(f"{folder} was changed by another training meanwhile: start again")
+        yield
+
+
+def _open_logs(trainer: pl.Trainer, run: Run, folder: Path, resume: Resume) -> None:
+    """Write the settings, by which a repeated command recognises a run that was killed early; open the loggers."""
+    check_loggers(run.train.loggers)
+    write_text(folder / CONFIG, yaml.safe_dump(run.as_dict(), sort_keys=False))
+    step = resume.step + (resume.position.batch == 0)
+    trainer.loggers = make_loggers(run.train.loggers, folder, resume.curve_bytes, step)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(run.as_dict())
 
 
 def load_weights(model: AVSModel, weights: Weights, data: AVSDataset) -> list[str]:
@@ -161,7 +186,8 @@ def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -
         ):
             warnings.filterwarnings("ignore", harmless)
         try:
-            trainer.fit(module, ckpt_path=resume, weights_only=True)
+            with default_handlers():
+                trainer.fit(module, ckpt_path=resume, weights_only=True)
         except SIGTERMException:
             raise SystemExit(143) from None
         except SystemExit as end:

@@ -21,8 +21,8 @@ class CutOut(NamedTuple):
 
     Attributes:
         image: RGBA, cropped to the object.
-        rooted: Whether it is cut off at its lower edge, and therefore placed at the lower edge of the frame.
-        upright: Whether it is never rotated far.
+        rooted: True if it is cut off at its lower edge, and therefore placed at the lower edge of the frame.
+        upright: True if it is never rotated far.
     """
 
     image: Image.Image

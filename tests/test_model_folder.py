@@ -9,9 +9,9 @@ import torch
 import yaml
 
 import avseg
-from avseg.checkpoints.store import CARD, WEIGHTS
 from avseg.errors import CheckpointError, ConfigError
 from avseg.interface import AVSModel
+from avseg.model_folder import CARD, WEIGHTS
 
 
 @pytest.fixture(params=["pcmanet", "tpavi", "cpm", "ama_ue"])
@@ -87,7 +87,13 @@ def test_push_to_hub_then_load_gives_the_same_model(model: AVSModel, hub: list) 
         ),
         (
             "snapshot_download",
-            {"repo_id": "me/sounding", "revision": "v1", "token": "secret", "allow_patterns": [CARD, WEIGHTS]},
+            {
+                "repo_id": "me/sounding",
+                "local_files_only": False,
+                "revision": "v1",
+                "token": "secret",
+                "allow_patterns": [CARD, WEIGHTS],
+            },
         ),
     ]
 
