@@ -32,6 +32,8 @@ from avseg.interface import AVSModel, Clip, Prediction, Target
 from avseg.media.rle import encode
 from avseg.media.sound import read_sound
 from avseg.models import build
+from avseg.outputs import list_outputs, output_class
+from avseg.prediction.predict import predict
 from avseg.prediction.result import Result
 from avseg.training.checkpoint import find_resume
 
@@ -73,6 +75,8 @@ class Payload:
 
 def cases(counts: Mapping[str, int], seed: int) -> Iterator[Case]:
     """Yield ``counts[kind]`` inputs of each kind, in random order of kinds."""
+    for name in list_outputs():  # imported once, not in every process
+        output_class(name)
     makers = {kind: MAKERS[kind]() for kind in counts}
     order = [(kind, number) for kind, count in counts.items() for number in range(count)]
     random.Random(seed).shuffle(order)
@@ -89,7 +93,7 @@ def _media() -> Callable[[int, Random], Case]:
 
         def act(folder: Path) -> None:
             settings: Any = {"missing_audio": "silence", "damaged": dice.choice(("skip", "error"))}
-            avseg.predict(folder / name, Loudness().eval(), **settings).save(folder / "out", chosen)
+            predict(folder / name, Loudness().eval(), **settings).save(folder / "out", chosen)
 
         return Case("media", f"{name} {number}", lambda folder: _write(folder / name, content), act)
 
@@ -137,7 +141,7 @@ def _cards() -> Callable[[int, Random], Case]:
             _write(folder / "v.mkv", video)
 
         def act(folder: Path) -> None:
-            avseg.predict(folder / "v.mkv", avseg.load(folder), missing_audio="silence")
+            predict(folder / "v.mkv", avseg.load(folder), missing_audio="silence")
 
         return Case("cards", str(number), prepare, act)
 
@@ -391,7 +395,7 @@ def _kills() -> Callable[[int, Random], Case]:
                 return child
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                result = avseg.predict(folder / "v.mkv", Loudness().eval(), missing_audio="silence")
+                result = predict(folder / "v.mkv", Loudness().eval(), missing_audio="silence")
                 result.save(folder / "out", "overlay,masks,json", overwrite=overwrite)
             except BaseException as error:
                 sys.stderr.write(f"{error!r}\n")

@@ -92,7 +92,7 @@ def test_wrong_argument_raises_one_line(parser: ArgumentParser, words: list[str]
     [
         ("model: {cuont: 2}", "a.yaml. Did you mean 'model.count'?"),
         ("modle: {count: 2}", "Did you mean 'model'?"),
-        ("model: thing", "Unable to load config"),
+        ("model: thing", "must hold settings, such as model.count"),
         ("model: {count: many}", "model.count must be int, got 'many'"),
         ("model: {", "cannot read config"),
         ("- a", "must hold sections"),
