@@ -1,5 +1,6 @@
 """The command line: printed text and exit codes."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -217,3 +218,20 @@ def test_data_flag_is_short_for_data_name(tmp_path: Path) -> None:
     assert main(["data", "show", "--data", "synthetic", *words]) == 0
     assert picture.stat().st_size > 0
     assert main(["data", "show", "--data=sinthetic", *words]) == 2
+
+
+def test_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["--version"]) == 0
+    assert main(["nonsense"]) == 2
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def test_ascii_output_escapes_other_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
+    monkeypatch.setitem(cli.VERBS, "say", lambda _: print("größe \udcff"))
+    assert main(["say"]) == 0
+    assert content.getvalue().splitlines()[0] == rb"gr\xf6\xdfe \udcff"

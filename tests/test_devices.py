@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from avseg.devices import find_device, move
+from avseg.devices import check_computes, find_device, move
 from avseg.errors import ConfigError
 
 
@@ -43,3 +43,9 @@ def test_move_returns_the_moved_module() -> None:
     module = torch.nn.Linear(2, 2)
     assert move(module, "meta") is module
     assert module.weight.device.type == "meta"
+
+
+def test_meta_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="it holds shapes without values"):
+        check_computes("meta")
+    check_computes("cpu")

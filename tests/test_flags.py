@@ -92,7 +92,7 @@ def test_wrong_argument_raises_one_line(parser: ArgumentParser, words: list[str]
     [
         ("model: {cuont: 2}", "a.yaml. Did you mean 'model.count'?"),
         ("modle: {count: 2}", "Did you mean 'model'?"),
-        ("model: thing", "Unable to load config"),
+        ("model: thing", "must hold settings, such as model.count"),
         ("model: {count: many}", "model.count must be int, got 'many'"),
         ("model: {", "cannot read config"),
         ("- a", "must hold sections"),
@@ -130,3 +130,28 @@ def test_help_has_no_sphinx_markup(parser: ArgumentParser) -> None:
     assert "Settings of Thing, see Thing" in text
     assert "Shape, see PlainHelp. " in text
     assert "Number of things, 1 or more. (type: int, default: 1)" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {1: 2}", "a key must be a name, got 1"),
+        ("null: {a: 1}", "a key must be a name, got None"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested deeper than 64 levels"),
+        ("a: " + "[" * 80 + "]" * 80, "nested deeper than 64 levels"),
+        ("a: &a [*a]", "nested deeper than 64 levels"),
+        ("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]", "too many values"),
+        ("a: 2020-99-99", "cannot read config"),
+    ],
+)  # fmt: skip
+def test_hostile_yaml_raises_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_yaml(tmp_path / "run.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_word_that_is_not_utf_8_raises_one_line(parser: ArgumentParser) -> None:
+    with pytest.raises(ConfigError, match=r"na\\udcffme is not valid UTF-8"):
+        parse(parser, ["--thing.kind", "na\udcffme"])

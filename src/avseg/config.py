@@ -5,12 +5,11 @@ that no setting of a model is declared in this file or in the command line.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
@@ -18,6 +17,7 @@ from avseg.declarations import declared, main_class
 from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
 from avseg.registry import all_names, own_names
+from avseg.settings import fits, named
 
 MODELS = "avseg.models"
 """Package of the models, and group of the entry points that add some."""
@@ -93,10 +93,9 @@ class TrainConfig:
     resume: str | None = None
 
     def __post_init__(self) -> None:
-        for setting in dataclasses.fields(self):
-            value = getattr(self, setting.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"train.{setting.name} must be a finite number, got {value}")
+        for name, hint in get_type_hints(TrainConfig).items():
+            if not fits(value := getattr(self, name), hint):
+                raise ConfigError(f"train.{name} must be {named(hint)}, got {value!r:.80}")
         self._check_processes()
         at_least_one = ["epochs", "batch_size", "accumulate", "val_every", "save_every", "log_every"]
         limits = [name for name in ("max_steps", "keep_every") if getattr(self, name) is not None]
@@ -120,6 +119,8 @@ class TrainConfig:
         cores = os.cpu_count() or 1
         if self.workers > (most := max(16, 2 * cores)):
             raise ConfigError(f"train.workers must be at most {most} on a machine of {cores} cores, got {self.workers}")
+        if self.devices != "auto" and self.devices < 1:
+            raise ConfigError(f"train.devices must be 1 or more, or auto, got {self.devices}")
         from avseg.devices import find_device  # imports torch
 
         without_gpu = self.accelerator == "cpu" or (self.accelerator == "auto" and find_device("auto").type == "cpu")

@@ -103,7 +103,10 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
     argv = _with_config_files(argv)
     values = parser.get_defaults()
     known = set(values.keys(branches=True)) | {"help", "config", "print_config"}
+    sections = {key.partition(".")[0] for key in known if "." in key}
     for where, key in _settings(argv):
+        if key in sections:
+            raise ConfigError(f"{key} in {where} must hold settings, such as {_example(key, known)}")
         if key not in known:
             raise ConfigError(f"unknown setting {key!r} in {where}. {_suggest(key, known)}")
     switches = {f"--{key}" for key, value in values.items() if isinstance(value, bool)}
@@ -175,6 +178,10 @@ def _settings(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
                 yield from ((path, name) for name in names)
         elif word.startswith("--"):
             yield "the command line", key[2:]
+
+
+def _example(section: str, known: Collection[str]) -> str:
+    return min(key for key in known if key.startswith(f"{section}."))
 
 
 def _suggest(key: str, known: Collection[str]) -> str:

@@ -93,7 +93,7 @@ def _has_non_finite(values: Tensor) -> bool:
 
     Other devices are not checked because reading the result would wait for the device.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or values.device.type != "cpu" or not values.is_floating_point():
         return False
     # One sum is several times faster than isfinite; only a sum that overflows needs the second pass.

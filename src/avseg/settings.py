@@ -1,8 +1,8 @@
 """Check the values of settings against the type hints of a ``Config``."""
 
+import math
 import numbers
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -48,8 +48,15 @@ def _fits_plain(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return not isinstance(value, bool) and _is_finite(value)
     return isinstance(value, str | os.PathLike) if hint is str else True
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):  # no number, or an integer beyond all floats
+        return False
 
 
 def named(hint: Any) -> str:

@@ -10,7 +10,7 @@ import avseg
 from avseg.checkpoints.pretrained import load_audio, load_visual
 from avseg.checkpoints.state import read_state
 from avseg.checkpoints.store import start_from
-from avseg.errors import CheckpointError
+from avseg.errors import AvsegError, CheckpointError
 from avseg.interface import AVSModel
 from avseg.model_folder import bundled, read_card, save
 
@@ -191,3 +191,66 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
     save(broken, tmp_path)
     with pytest.raises(CheckpointError, match=r"NaN or infinite weights in visual\.net\."):
         avseg.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("model", 3, "model must be the name of a model"),
+        ("classes", "1", "classes must be a number"),
+        ("classes", 10**9, "classes must be a number"),
+        ("classes", True, "classes must be a number"),
+        ("config", [], "config must be an object"),
+        ("config", {"channels": "64"}, "channels of PCMANet must be int"),
+        ("config", {"channels": 0}, "channels of pcmanet must be 1 or more"),
+        ("config", {"channels": 100_000}, "more than 2e\\+09 parameters"),
+        ("config", {"stage_weights": [[1.0]]}, "stage_weights of PCMANet must be"),
+        ("class_names", "dog", "class_names must be a list of names"),
+        ("class_names", ["background"], "names 1 classes, expected 2"),
+        ("data", [1], "data must be an object"),
+        ("data", {"size": "large"}, "size must be a number of pixels"),
+        ("data", {"size": 10**6}, "size must be a number of pixels"),
+        ("data", {"frames": 0}, "frames must be a number"),
+        ("metrics", 1, "metrics must be an object"),
+    ],
+)
+def test_card_with_a_wrong_field_is_one_line(field: str, value: object, message: str, tmp_path: Path) -> None:
+    save(model(), tmp_path)
+    card = json.loads((tmp_path / "avseg.json").read_text())
+    (tmp_path / "avseg.json").write_text(json.dumps({**card, field: value}))
+    with pytest.raises(AvsegError, match=message) as caught:
+        avseg.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_card_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
+    save(model(), tmp_path)
+    (tmp_path / "avseg.json").write_text('{"model": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        avseg.load(tmp_path)
+
+
+def test_hostile_checkpoint_gives_no_advice_of_torch(tmp_path: Path) -> None:
+    torch.save({"b": Trap(tmp_path / "owned")}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError) as caught:
+        read_state(tmp_path / "evil.pth")
+    assert "may run code" in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreachable_hub_is_one_line_after_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = []
+
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            requests.append((address, timeout))
+            raise OSError("no route\nto host")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_session", Session)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(CheckpointError, match=r"cannot be reached \(no route to host\)") as caught:
+        load_visual(model(), "nobody/nothing")
+    assert len(requests) == 1
+    assert requests[0][1] <= 10
+    assert "\n" not in str(caught.value)

@@ -302,11 +302,11 @@ PICTURE = [("a/0.png", None)]
         (other_size, "0.png is (64, 46) pixels, the frames of its video are (64, 48)"),
         (high_label, "0.png holds label 3, but classes.txt names 3 classes"),
         (twice_a_class, "must name each class once"),
-        (drawn("{"), "cannot read"),
+        (drawn("{"), "is not a COCO instances file"),
         (drawn("[]"), "cannot read"),
         (drawn('{"images": []}'), "'categories' is missing"),
         (drawn(coco([("a/x.png", None)], [])), """'a/x.png' needs a "time", or the name"""),
-        (drawn(coco([("a/0.png", -1.0)], [])), "the time of 'a/0.png' must be 0 s or more, got -1.0"),
+        (drawn(coco([("a/0.png", -1.0)], [])), "the time of 'a/0.png' must be 0 to 604800 s, got -1.0"),
         (drawn(coco(PICTURE, [(0, 4, [])])), "4 is missing"),
         (
             drawn(coco(PICTURE, [(0, 3, {"size": [2, 2], "counts": [4]})])),
@@ -401,3 +401,58 @@ def test_train_and_eval(root, film, tmp_path, capsys, masks):
     assert main(words.split()) == 0
     assert main(["eval", str(tmp_path / "run/last"), "--split", "test", "--negatives", "false"]) == 0
     assert "1 clips, 1 frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("second", ["99999999999", "9" * 5000, "604801"])
+def test_mask_of_a_second_that_no_video_reaches_raises(root, film, second):
+    film()
+    if len(second) < 200:
+        paint(root, "a", second, stripes(0, 1))
+    else:
+        (root / "annotations.json").write_text(coco_text(file_name=f"a/{second}.png", time=None))
+    with pytest.raises(AvsegError, match="a label is at most at second 604800"):
+        Videos(Videos.Config(root=str(root)), "train").find()
+
+
+def test_whole_video_as_a_clip_with_a_late_mask_raises(root, film):
+    film()
+    paint(root, "a", 600_000, stripes(0, 1))
+    with pytest.raises(AvsegError, match="ends before 600000 s, the time of a mask"):
+        [
+            clip
+            for split in ("train", "val", "test")
+            for clip in Videos(Videos.Config(root=str(root), seconds=0), split).find()
+        ]
+
+
+def coco_text(segmentation=(), **image) -> str:
+    """Return a COCO file of one image, whose fields are replaced; Python writes NaN and Infinity."""
+    fields = {"id": 1, "file_name": "a/0.png", "height": SIZE[0], "width": SIZE[1], "time": 0.5} | image
+    shapes = [{"image_id": 1, "category_id": 1, "segmentation": list(segmentation)}]
+    return json.dumps({"images": [fields], "annotations": shapes, "categories": [{"id": 1, "name": "dog"}]})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"time": 1e18},
+        {"time": float("inf")},
+        {"time": float("nan")},
+        {"time": -1},
+        {"time": "soon"},
+        {"height": -5},
+        {"height": 0},
+        {"height": 10**6, "width": 10**6},
+        {"height": float("inf")},
+        {"segmentation": [[1e300, 1, 2, 2, 3, 3]]},
+        {"segmentation": [[float("nan"), 1, 2, 2, 3, 3]]},
+        {"segmentation": [[1, 2, 3]]},
+        {"segmentation": ["a"]},
+    ],
+)
+def test_coco_with_impossible_numbers_raises_one_line(root, film, change):
+    film()
+    (root / "annotations.json").write_text(coco_text(**change))
+    with pytest.raises(AvsegError, match=r"annotations\.json") as caught:
+        Videos(Videos.Config(root=str(root)), "test")[0]
+    assert "\n" not in str(caught.value)

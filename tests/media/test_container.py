@@ -1,6 +1,8 @@
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -8,7 +10,16 @@ import pytest
 from PIL import Image
 
 from avseg.errors import MediaError
-from avseg.media.container import audio_stream, decoded, ignore, opened, start_time, video_stream
+from avseg.media.container import (
+    audio_stream,
+    check_pixels,
+    check_rate,
+    decoded,
+    ignore,
+    opened,
+    start_time,
+    video_stream,
+)
 from avseg.media.video import pictures
 
 
@@ -121,3 +132,60 @@ def test_undecodable_packets_before_first_frame_are_skipped(make_video):
     with opened(path) as container:
         frames = list(decoded(container, video_stream(container, path), path))
     assert 20 < len(frames) < 50
+
+
+def test_tags_in_latin_1_are_read(make_video, make_beep):
+    path = make_video("clip.avi", codec="mpeg4", sound=make_beep(1, 0, 1), sound_codec="pcm_s16le")
+    with av.open(str(path)) as container, av.open(str(path.with_name("tagged.avi")), "w") as tagged:
+        tagged.metadata["title"] = "Xmas"
+        streams = {s: tagged.add_stream_from_template(s) for s in container.streams}
+        for packet in container.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream]
+                tagged.mux(packet)
+    latin = path.with_name("latin.avi")
+    latin.write_bytes(path.with_name("tagged.avi").read_bytes().replace(b"Xmas", b"X\xe4\xf6s"))
+    assert len(list(pictures(latin))) == 25
+
+
+def test_pipe_raises_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "is a pipe or device" in refused(tmp_path / "pipe.mp4")
+
+
+def test_playlist_without_end_raises(tmp_path):
+    (tmp_path / "live.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\na.ts\n")
+    assert "playlist without an end" in refused(tmp_path / "live.m3u8")
+
+
+def test_stream_that_appears_after_opening_is_not_chosen(make_video, make_beep):
+    class Streams:
+        def __init__(self, streams):
+            self.video, self.audio = streams.video, streams.audio
+
+        def best(self, *_, **__):
+            raise IndexError("list index out of range")
+
+    path = make_video(sound=make_beep(1, 0, 1))
+    with opened(path) as container:
+        late = SimpleNamespace(streams=Streams(container.streams))
+        assert video_stream(late, path) is container.streams.video[0]
+        assert audio_stream(late, path) is container.streams.audio[0]
+
+
+@pytest.mark.parametrize("rate", [1, 7, 999, 10**9, 2**31 - 1])
+def test_sample_rate_out_of_bounds_raises(rate):
+    with pytest.raises(MediaError, match=f"has audio at {rate} Hz, expected 1000 to 768000 Hz"):
+        check_rate(rate, Path("a.wav"))
+
+
+def test_frames_larger_than_8k_raise():
+    check_pixels(SimpleNamespace(width=7680, height=4320), Path("a.mp4"))
+    with pytest.raises(MediaError, match="16000 x 16000 pixels, more than 36 megapixels"):
+        check_pixels(SimpleNamespace(width=16000, height=16000), Path("a.mp4"))
+
+
+def test_file_name_that_is_not_utf_8(make_video, tmp_path):
+    named = tmp_path / os.fsdecode(b"na\xffme.mkv")
+    make_video("clip.mkv").rename(named)
+    assert len(list(pictures(named))) == 25

@@ -80,3 +80,10 @@ def test_counts_are_json_text():
 def test_broken_counts_raise(broken):
     with pytest.raises(ValueError, match="run lengths"):
         rle.counts(rle.RLE((2, 2), broken))
+
+
+def test_forged_counts_whose_sum_overflows_raise():
+    # 2^62, 2^62, 2^62, 2^62 + 4: the sum modulo 2^64 is 4, the number of pixels
+    runs = np.array([2**62, 2**62, 2**62, 2**62 + 4], np.int64)
+    with pytest.raises(ValueError, match="run lengths add up to"):
+        rle.counts(rle.RLE((2, 2), rle._compress(runs)))

@@ -4,6 +4,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from avseg.errors import MediaError
 from avseg.media.video import pictures, pictures_at, probe
@@ -175,3 +176,10 @@ def test_pictures_at_ends_with_the_video(make_video):
 def test_pictures_at_before_start_returns_first_frame(make_video, make_beep):
     path = make_video("late.mkv", times=[0.8, 1.2], sound=make_beep(2, 0, 1))
     assert [number(image) for image in pictures_at(path, [0.5, 1.0, 1.21])] == [0, 0, 1]
+
+
+def test_image_with_unknown_side_data_is_read_as_a_video(tmp_path):
+    Image.fromarray(np.full((24, 32, 3), 90, np.uint8)).save(tmp_path / "image.tiff")
+    (shown,) = pictures(tmp_path / "image.tiff")
+    assert shown.size == (24, 32)
+    assert (shown.rgb() == 90).all()

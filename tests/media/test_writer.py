@@ -10,7 +10,7 @@ import pytest
 from avseg.errors import MediaError
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
-from avseg.media.writer import VideoWriter
+from avseg.media.writer import VideoWriter, _converted, _encoded_size
 
 COLOURS = np.zeros((64, 96, 3), np.uint8)
 COLOURS[:32, :48] = 230, 30, 40
@@ -120,6 +120,40 @@ def test_damaged_audio_is_reported(make_video, tmp_path):
 def test_error_in_the_block_is_raised(tmp_path):
     with pytest.raises(KeyError), VideoWriter(tmp_path / "a.mp4", (64, 96), rate=Fraction(25)):
         raise KeyError
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((2, 32_000), (2, 8192)), ((4320, 7680), (2304, 4096)), ((48, 64), (48, 64))]
+)
+def test_frames_too_large_for_h264_are_reduced(size, expected):
+    assert _encoded_size(size) == expected
+
+
+def test_wide_frames_are_written(tmp_path):
+    path = write(tmp_path / "a.mp4", [0.0, 0.04], np.zeros((4, 20_000, 3), np.uint8))
+    assert probe(path).size == (2, 8192)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_any_number_of_channels_becomes_mono_or_stereo(channels):
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}.get(channels, f"{channels} channels")
+    frames = []
+    for start in (0, 1024):
+        frame = av.AudioFrame.from_ndarray(np.full((channels, 1024), 0.25, np.float32), "fltp", layout)
+        frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), start
+        frames.append(frame)
+    converted = list(_converted(iter(frames), "stereo"))
+    assert sum(frame.samples for frame in converted) == 2048
+    assert all(frame.layout.name == "stereo" for frame in converted)
+
+
+def test_layout_may_change_in_the_middle():
+    frames = []
+    for start, layout, channels in ((0, "mono", 1), (1024, "5.1", 6), (2048, "stereo", 2)):
+        frame = av.AudioFrame.from_ndarray(np.zeros((channels, 1024), np.float32), "fltp", layout)
+        frame.sample_rate, frame.time_base, frame.pts = 16_000, Fraction(1, 16_000), start
+        frames.append(frame)
+    assert {frame.layout.name for frame in _converted(iter(frames), "stereo")} == {"stereo"}
 
 
 SAME = """

@@ -118,3 +118,18 @@ def test_model_for_a_data_set_has_its_classes_and_categories(tmp_path: Path, mon
         build_for(named, "lerner")
     plain = build_for(semantic, "tpavi", visual="resnet18", audio="none", channels=8)
     assert (plain.classes, plain.config.channels) == (13, 8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 0}, "channels of pcmanet must be 1 or more, got 0"),
+        ({"heads": -1}, "channels = 256 must be a multiple of heads = -1"),
+        ({"channels": 10**6}, "would have more than 2e"),
+        ({"channels": 16.5}, "channels of PCMANet must be int, got 16.5"),
+        ({"confidence": float("nan")}, "confidence of PCMANet must be float, got nan"),
+    ],
+)
+def test_settings_that_no_model_can_have_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        avseg.build("pcmanet", visual="resnet18", **settings)

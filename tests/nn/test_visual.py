@@ -91,3 +91,11 @@ def test_original_keys() -> None:
     assert original_source("pvt_v2_b5", "net.encoder.layers.0.patch_embedding.layer_norm.weight").key == (
         "patch_embed1.norm.weight"
     )
+
+
+def test_image_smaller_than_the_window_of_pvt_is_refused() -> None:
+    with torch.device("meta"):
+        backbone = VisualBackbone("pvt_v2_b0")
+        assert backbone(torch.empty(1, 3, 29, 29))[3].shape[-2:] == (1, 1)
+        with pytest.raises(ConfigError, match="29 x 29 pixels or more, got 28 x 64"):
+            backbone(torch.empty(1, 3, 28, 64))

@@ -82,3 +82,14 @@ def test_uncertainty_has_its_rows(make_video, make_beep):
     middles = image.shape[1] * (0.07 + 0.915 * (np.arange(len(shown)) + 0.5) / len(shown))
     greys = row[np.round(middles).astype(int)]
     np.testing.assert_allclose(greys, [[255 * index / 19] * 3 for index in shown], atol=2)
+
+
+def test_narrow_video_has_a_small_summary(make_video):
+    path = make_video(size=(4000, 2), times=[0.0, 0.04], codec="ffv1", pix_fmt="bgr0")
+    image = summary(make(path, (4000, 2), 2))
+    assert image.width * image.height < 5_000_000
+
+
+def test_class_names_are_no_formulas(make_video):
+    path = make_video(codec="ffv1", pix_fmt="bgr0")
+    assert summary(dataclasses.replace(make(path, (48, 64), 25), class_names=("background", "$x_$ {"))).width > 0

@@ -1,8 +1,11 @@
 import dataclasses
 import json
+import os
+import pickle
 from base64 import b64decode
 from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,7 +113,7 @@ def test_what_was_saved_loads_equal(result, tmp_path):
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path):
-    with pytest.raises(MediaError, match="is not a result of avseg"):
+    with pytest.raises(MediaError, match=r"result\.json does not exist"):
         Result.load(tmp_path)
 
 
@@ -202,3 +205,59 @@ def test_json_without_uncertainty(result):
         f'[{{"label": 1, "score": 0.8, "size": [40, 50], "counts": "{dog}"}}, '
         f'{{"label": 2, "score": 0.6, "size": [40, 50], "counts": "{siren}"}}]}}]}}'
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", 2),
+        ("size", [0, 5]),
+        ("size", [10**6, 10**6]),
+        ("size", 40),
+        ("class_names", ["background"]),
+        ("class_names", "dog"),
+        ("end", None),
+        ("source", 3),
+        ("options", []),
+        ("notes", "a"),
+        ("frames", {}),
+        ("frames", [1]),
+        ("frames", [{"time": "0", "regions": []}]),
+        ("frames", [{"time": 0.0, "regions": [{"label": 300, "score": 0.5, "counts": "0"}]}]),
+        ("frames", [{"time": 0.0, "regions": [{"label": 1, "score": 0.5, "counts": "zz"}]}]),
+        ("frames", [{"time": 0.0, "regions": [{"label": 1, "score": None, "counts": "0"}]}]),
+    ],
+)
+def test_malformed_result_is_one_line(result, tmp_path, field, value):
+    folder = result.save(tmp_path / "out", "json")
+    data = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**data, field: value}))
+    with pytest.raises(MediaError) as caught:
+        Result.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_are_picklable(result):
+    again = pickle.loads(pickle.dumps(result.masks))
+    np.testing.assert_array_equal(again[:], result.masks[:])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(result.labels))[0], result.labels[0])
+
+
+@pytest.mark.parametrize("change", [{"size": (20, 30)}, {"times": [0.0, 0.1]}])
+def test_another_video_in_the_place_of_the_first_is_refused(result, make_video, make_beep, tmp_path, change):
+    times = {
+        "times": result.times.tolist(),
+        "size": SIZE,
+        "sound": make_beep(1, 0, 1),
+        "codec": "ffv1",
+        "pix_fmt": "bgr0",
+    }
+    make_video("other.mkv", **{**times, **change}).rename(result.source)
+    with pytest.raises(MediaError, match="is not the video of this result"):
+        result.save(tmp_path / "out", "overlay")
+    assert not (tmp_path / "out").exists()
+
+
+def test_source_that_is_not_utf_8_is_loaded_again(result, tmp_path):
+    named = dataclasses.replace(result, source=Path(os.fsdecode(b"na\xffme.mkv")))
+    assert Result.load(named.save(tmp_path / "out", "json")).source == named.source

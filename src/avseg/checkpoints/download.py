@@ -26,7 +26,7 @@ def download(repository: str, fetch: Callable[..., str], **options: Any) -> Path
     """
     unreachable = _unreachable()
     try:
-        return Path(fetch(repository, local_files_only=unreachable is not None, **options))
+        return Path(fetch(repository, **options, **({"local_files_only": True} if unreachable else {})))
     except Exception as error:
         # The Hub client raises a dozen kinds: unknown repository, no such file, no permission.
         reason = unreachable or next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -36,7 +36,7 @@ def download(repository: str, fetch: Callable[..., str], **options: Any) -> Path
 def _unreachable() -> str | None:
     """Return why the Hub cannot be reached, in one line; None if it can."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     if constants.HF_HUB_OFFLINE:
         return "it is switched off by HF_HUB_OFFLINE"

@@ -48,10 +48,8 @@ def read_failure(error: Exception) -> str:
     """
     text = str(error).strip()
     if isinstance(error, UnpicklingError):
-        forbidden = re.search(r"GLOBAL (\S+)|(?:Unsupported|Blocklisted) \w+:? ?(\S+)", text)
-        found = (
-            next((group for group in forbidden.groups() if group), "other objects") if forbidden else "other objects"
-        )
+        forbidden = re.search(r"GLOBAL (\S+)", text)
+        found = forbidden[1] if forbidden else "objects of other types"
         return f"it holds {found}, which may run code; only tensors and plain values are read"
     if isinstance(error, EOFError | KeyError | IndexError | RecursionError):
         return "it is damaged or cut off"

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from avseg.checkpoints.store import load
 from avseg.data import AVSDataset, build_dataset
-from avseg.devices import find_device, move
+from avseg.devices import check_computes, find_device, move
 from avseg.errors import CheckpointError, ConfigError, DataError
 from avseg.evaluation.negative_audio import NegativeAudioDataset, NegativeSample, collate_negatives
 from avseg.files import check_writable
@@ -90,6 +90,7 @@ def evaluate(
         generator=torch.Generator(),
     )
     tallies: dict[str, _Tally] = {}
+    check_computes(device)
     device = find_device(device)
     move(model, device)
     with evaluating(model), torch.inference_mode():

@@ -25,6 +25,8 @@ from avseg.media.forking import protect_forks
 
 MOST_PIXELS = 36_000_000
 """Largest number of pixels of a frame: enough for 8K. Masks and overlays of larger frames take gigabytes."""
+_BOUNDS = {"max_pixels": str(MOST_PIXELS)}
+"""Options of FFmpeg's decoders that keep a forged size from taking memory."""
 _SLOWEST, _FASTEST = 1_000, 768_000
 """Lowest and highest sample rate in Hz: at other rates, resampling to 16 kHz takes gigabytes."""
 Complain = Callable[[str], None]
@@ -49,8 +51,8 @@ def open_media(path: Path) -> InputContainer:
         OSError: When it cannot be read.
         av.FFmpegError: When its format is unknown.
     """
-    # "file:" keeps a name such as "data:a.mp4" from being a protocol.
-    return av.open(f"file:{path}", metadata_errors="replace")
+    # "file:" keeps a name such as "data:a.mp4" from being a protocol. FFmpeg decodes the first frame of some formats.
+    return av.open(f"file:{path}", metadata_errors="replace", options=_BOUNDS)
 
 
 @contextmanager
@@ -105,6 +107,7 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     best = _best(container, "video")
     chosen = next((s for s in streams if s is best), streams[0])
     check_pixels(chosen, path)
+    chosen.codec_context.options.update(_BOUNDS)
     return chosen
 
 

@@ -201,7 +201,10 @@ def _turns(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
     A display matrix maps (x, y) → (a x + c y, b x + d y), stored as 16.16 fixed-point a, b, u, c, d, v, x, y, w.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV lacks a kind of side data, such as the EXIF tags of a TIFF image, and reads none then
+        return False, False, False
     if matrix is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(cast("bytes", matrix)), np.int32)[:5].tolist()

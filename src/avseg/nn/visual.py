@@ -30,6 +30,8 @@ VisualTraining = Literal["full", "fixed_norm", "deep", "frozen"]
 
 _STAGES = ["stage1", "stage2", "stage3", "stage4"]
 _DROP_PATH = 0.1
+_PVT_SMALLEST = 29
+"""Smallest height and width for PVT-v2: its first stage reduces a map of stride 4 by a kernel of 8 x 8."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,15 @@ class VisualBackbone(nn.Module):
         Args:
             frames: N images.
             between: Replaces the map of each stage before the next stage; for Swin, the map before the stage's norm.
+
+        Raises:
+            ConfigError: When the images are smaller than the first attention window of PVT-v2.
         """
+        if isinstance(self.net, PvtV2Backbone) and min(frames.shape[-2:]) < _PVT_SMALLEST:
+            raise ConfigError(
+                f"PVT-v2 needs images of {_PVT_SMALLEST} x {_PVT_SMALLEST} pixels or more, got "
+                f"{' x '.join(map(str, frames.shape[-2:]))}: enlarge them (--data.size)"
+            )
         if between is None:
             out = self.net(frames)
             maps: tuple[Tensor, ...] = out if isinstance(out, tuple) else out.feature_maps

@@ -39,8 +39,8 @@ class Json(Output):
     def finish(self) -> None:
         """Write the file."""
         data = {**to_dict(self.record), "files": {**self.written, "json": [FILE]}}
-        text = json.dumps(data, ensure_ascii=False)
         # A file name that is not UTF-8 becomes a JSON escape, which json.loads turns back.
+        text = json.dumps(data, ensure_ascii=False)
         (self.folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -80,11 +80,19 @@ def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, lis
     source, model = Path(data["source"]), data["model"]
     made_by = data.get("weights_sha256"), data.get("avseg_version")
     record = kind(source, (height, width), names, frames, data["end"], model, data["options"], notes, *made_by)
-    return record, data.get("files", {})
+    return record, data.get("files") or {}
 
 
-def _is_frame_size(value: object) -> bool:
-    return is_list_of(value, is_count) and len(value) == 2 and value[0] * value[1] <= MOST_PIXELS  # type: ignore[arg-type,index]
+def _is_frame_size(value: Any) -> bool:
+    return is_list_of(value, is_count) and len(value) == 2 and value[0] * value[1] <= MOST_PIXELS
+
+
+def _is_text_or_none(value: object) -> bool:
+    return value is None or is_text(value)
+
+
+def _is_files(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(is_list_of(paths, is_text) for paths in value.values()))
 
 
 _FIELDS = {
@@ -96,6 +104,9 @@ _FIELDS = {
     "model": (is_text, "the name of a model"),
     "options": (lambda value: isinstance(value, dict), "an object"),
     "notes": (lambda value: is_list_of(value, is_text), "a list of texts"),
+    "weights_sha256": (_is_text_or_none, "a checksum, or null"),
+    "avseg_version": (_is_text_or_none, "a version, or null"),
+    "files": (_is_files, "paths by output"),
     "frames": (lambda value: isinstance(value, list) and bool(value), "a list of one frame or more"),
 }
 """Fields of result.json, with the test and the description of each."""

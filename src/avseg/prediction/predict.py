@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from avseg.checkpoints.store import load
-from avseg.devices import move
+from avseg.devices import check_computes, move
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
@@ -96,6 +96,7 @@ class Loaded(NamedTuple):
 
 def ready(model: str | Path | AVSModel, device: str) -> Loaded:
     """Return a model ready for :func:`predict_file`; for the arguments and errors see :func:`predict`."""
+    check_computes(device)
     if isinstance(model, AVSModel):
         return Loaded(move(model, device).eval(), model.name, device, None)
     network = load(model, device)

@@ -1,0 +1,39 @@
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+
+from avseg.settings import fits, named
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.0, int, False),
+        (1, float, True),
+        (float("nan"), float, False),
+        (10**400, float, False),
+        ("a", str, True),
+        (None, str | None, True),
+        (1, str | None, False),
+        ("b", Literal["a", "b"], True),
+        (["b"], Literal["a", "b"], False),
+        ([1, 2], tuple[int, int], True),
+        ([1, 2, 3], tuple[int, int], False),
+        ((1, 2, 3), tuple[int, ...], True),
+        (["a"], tuple[int, ...], False),
+        (224, int | tuple[int, int], True),
+        ({"a": 1.0}, Mapping[str, float], True),
+        ({"a": "b"}, dict[str, float], False),
+        (object(), Any, True),
+    ],
+)
+def test_value_fits_hint(value: object, hint: object, expected: bool) -> None:
+    assert fits(value, hint) is expected
+
+
+def test_hints_are_named_for_users() -> None:
+    assert named(int | tuple[int, int] | None) == "int or list of int, int or null"
+    assert named(Literal["a", "b"]) == "'a', 'b'"
