@@ -107,11 +107,27 @@ def _predict(argv: Sequence[str]) -> None:
     """Segment the sounding objects in a video."""
     from avseg.prediction.predict import predict_command
 
-    parser = _parser("predict", predict_command, skip={"output"})
+    parser = _parser("predict", predict_command, skip={"output", "settings"})
     parser.add_argument(
         "-o", "--output", type=Path | None, help="Folder to write; <name of the video>_avseg by default."
     )
-    predict_command(**_parsed(parser, argv))
+    names = _add_output_settings(parser, argv)
+    given = _parsed(parser, argv)
+    settings = {name: given.pop(name) for name in names if name in given}
+    predict_command(**given, settings=settings)
+
+
+def _add_output_settings(parser: "ArgumentParser", argv: Sequence[str]) -> list[str]:
+    """Add ``--NAME.FIELD`` for the settings of outputs: those on the command line, for help all; return their names."""
+    from avseg.outputs import OUTPUTS, output_class
+
+    words = [word.partition(".")[0].removeprefix("--") for word in argv if word.startswith("--")]
+    asked = OUTPUTS.own() if {"-h", "--help"} & set(argv) else [name for name in OUTPUTS.names() if name in words]
+    configs = {name: output_class(name).Config for name in asked}
+    for name, config in configs.items():
+        if config is not None:
+            parser.add_class_arguments(config, name)
+    return [name for name, config in configs.items() if config is not None]
 
 
 def _profile(argv: Sequence[str]) -> None:

@@ -41,6 +41,8 @@ def test_predict_gives_a_result(beeping, ear):
         "damaged": "error",
         "device": "cpu",
         "silence_gate": -60.0,
+        "threshold": 0.5,
+        "upsampling": "guided",
     }
     assert result.notes == ()
 

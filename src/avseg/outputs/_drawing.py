@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from avseg.prediction.uncertainty import quantised
+from avseg.prediction.grey_maps import quantised
 
 Pixels = NDArray[np.uint8]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from avseg.errors import MediaError
 from avseg.media import rle
 from avseg.outputs._base import Output
+from avseg.prediction.grey_maps import GreyMap
 from avseg.prediction.record import Record
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.uncertainty import UncertaintyMap
@@ -23,6 +24,7 @@ UNITS = {
     "size": "[height, width] in pixels",
     "score": "mean probability, 0 to 1",
     "uncertainty": "0 (certain) to 1 (uncertain)",
+    "probability": "0 to 1, of any sounding class",
     "counts": "COCO compressed run lengths, column by column",
 }
 """Units of the fields of result.json; ``start`` and ``end`` are times."""
@@ -91,6 +93,7 @@ def to_dict(record: Record) -> dict[str, Any]:
                 "score": round(float(score), 4),
                 "regions": [_region_as_dict(region) for region in frame.regions],
                 **({"uncertainty": _map_as_dict(frame.uncertainty)} if frame.uncertainty else {}),
+                **({"probability": _grey_as_dict(frame.probability)} if frame.probability else {}),
             }
             for frame, score in zip(record.frames, record.scores, strict=True)
         ],
@@ -140,7 +143,11 @@ def _region_as_dict(region: Region) -> dict[str, Any]:
 
 
 def _map_as_dict(found: UncertaintyMap) -> dict[str, Any]:
-    return {"mean": found.mean, "size": list(found.size), "png": b64encode(found.png).decode()}
+    return {"mean": found.mean, **_grey_as_dict(GreyMap(found.size, found.png))}
+
+
+def _grey_as_dict(found: GreyMap) -> dict[str, Any]:
+    return {"size": list(found.size), "png": b64encode(found.png).decode()}
 
 
 def _frame(data: Mapping[str, Any], size: tuple[int, int]) -> Frame:
@@ -148,9 +155,14 @@ def _frame(data: Mapping[str, Any], size: tuple[int, int]) -> Frame:
         Region(r["label"], r["score"], rle.RLE(size, r["counts"].encode()), r.get("uncertainty"))
         for r in data["regions"]
     )
-    found = data.get("uncertainty")
-    return Frame(data["time"], tuple(regions), found and _map(found))
+    uncertainty, probability = data.get("uncertainty"), data.get("probability")
+    return Frame(
+        data["time"],
+        tuple(regions),
+        uncertainty and UncertaintyMap(uncertainty["mean"], *_grey(uncertainty)),
+        probability and _grey(probability),
+    )
 
 
-def _map(data: Mapping[str, Any]) -> UncertaintyMap:
-    return UncertaintyMap(data["mean"], (data["size"][0], data["size"][1]), b64decode(data["png"]))
+def _grey(data: Mapping[str, Any]) -> GreyMap:
+    return GreyMap((data["size"][0], data["size"][1]), b64decode(data["png"]))
