@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from avseg.media.container import Complain, ignore, refuse
 from avseg.media.video import Picture
-from avseg.prediction.record import Record
+from avseg.prediction.record import Record, no_probabilities
 from avseg.prediction.soft_masks import soft_mask
 
 
@@ -63,7 +63,9 @@ class OutputFrame:
         if self.picture is None:
             raise RuntimeError("an output that uses probability must set reads_video = True")
         guided = self.record.options.get("upsampling") != "bilinear"
-        found = self.record.probability_maps()[self.index]
+        found = self.record.frames[self.index].probability
+        if found is None:
+            raise no_probabilities(self.record)
         return soft_mask(found, self.picture if guided else None, self.record.size)
 
     @cached_property
@@ -124,9 +126,9 @@ def matching(folder: Path, patterns: Iterable[str]) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def numbered(folder: str) -> tuple[str, ...]:
-    """Return the patterns of the images ``<folder>/000000.png``, and so on."""
-    return tuple(f"{folder}/{'[0-9]' * digits}.png" for digits in (6, 7))
+def numbered(folder: str, suffix: str = "png") -> tuple[str, ...]:
+    """Return the patterns of the files ``<folder>/000000.<suffix>``, and so on."""
+    return tuple(f"{folder}/{'[0-9]' * digits}.{suffix}" for digits in (6, 7))
 
 
 def damage(record: Record) -> Complain:

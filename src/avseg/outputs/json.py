@@ -1,4 +1,4 @@
-"""``result.json``: the whole prediction as JSON (format 1), from which it is loaded again; and as COCO annotations."""
+"""``result.json``: the whole prediction as JSON (format 1), from which it is loaded again."""
 
 import json
 from base64 import b64decode, b64encode
@@ -100,46 +100,14 @@ def to_dict(record: Record) -> dict[str, Any]:
     }
 
 
-def to_coco(record: Record) -> dict[str, Any]:
-    """Return the masks as a COCO data set: images, annotations with run lengths, categories.
-
-    The file name of an image is that of its mask (``masks/000012.png`` → ``000012.png``); ``time`` is in seconds. With
-    uncertainty, an annotation has its mean ``uncertainty``.
-    """
-    height, width = record.size
-    images = [
-        {"id": i, "file_name": f"{i:06d}.png", "height": height, "width": width, "time": frame.time}
-        for i, frame in enumerate(record.frames)
-    ]
-    annotations = [
-        {
-            "image_id": i,
-            "category_id": region.label,
-            "segmentation": {"size": list(region.rle.size), "counts": region.rle.counts.decode()},
-            "area": rle.area(region.rle),
-            "bbox": list(rle.box(region.rle)),
-            "iscrowd": 0,
-            "score": region.score,
-            **_uncertainty(region),
-        }
-        for i, frame in enumerate(record.frames)
-        for region in frame.regions
-    ]
-    return {
-        "info": {"description": f"Sounding objects in {record.source.name}, predicted by avseg's {record.model}"},
-        "images": images,
-        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, 1)],
-        "categories": [{"id": i, "name": n} for i, n in enumerate(record.class_names) if i],
-    }
-
-
-def _uncertainty(region: Region) -> dict[str, float]:
+def uncertainty_of(region: Region) -> dict[str, float]:
+    """Return the field with the mean uncertainty of a region; empty if there is none."""
     return {} if region.uncertainty is None else {"uncertainty": region.uncertainty}
 
 
 def _region_as_dict(region: Region) -> dict[str, Any]:
     size, counts = list(region.rle.size), region.rle.counts.decode()
-    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **_uncertainty(region)}
+    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **uncertainty_of(region)}
 
 
 def _map_as_dict(found: UncertaintyMap) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Record:
         """
         maps = [frame.probability for frame in self.frames if frame.probability is not None]
         if len(maps) != len(self.frames):
-            raise ConfigError(f"this result of {self.source.name} has no probabilities: predict the video again")
+            raise no_probabilities(self)
         return maps
 
     @property
@@ -217,3 +217,8 @@ class Record:
                 "(--show uncertainty) and a model that estimates it"
             )
         return maps
+
+
+def no_probabilities(record: Record) -> ConfigError:
+    """Return the error for a result without probabilities."""
+    return ConfigError(f"this result of {record.source.name} has no probabilities: predict the video again")

@@ -80,5 +80,7 @@ class Result(Record):
         return json.to_dict(self)
 
     def to_coco(self) -> dict[str, Any]:
-        """Return the masks as a COCO data set, see :func:`avseg.outputs.json.to_coco`."""
-        return json.to_coco(self)
+        """Return the masks as a COCO data set, see :func:`avseg.outputs.coco.to_coco`."""
+        from avseg.outputs.coco import to_coco  # imports contourpy
+
+        return to_coco(self)
