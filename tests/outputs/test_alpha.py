@@ -58,7 +58,7 @@ def test_softness_zero_is_the_mask(make_clip, tmp_path):
 def test_wrong_settings_are_refused(make_clip, tmp_path):
     with pytest.raises(ConfigError, match=r"softness must be between 0 \(hard edges\) and 1, got 2"):
         make_clip().save(tmp_path / "out", {"alpha": {"softness": 2}})
-    with pytest.raises(ConfigError, match="codec = 'prorez' does not exist. Did you mean 'prores'"):
+    with pytest.raises(ConfigError, match=r"codec = 'prorez' does not exist. Did you mean 'prores'"):
         make_clip().save(tmp_path / "out", {"alpha": {"codec": "prorez"}})
     with pytest.raises(ConfigError, match="unknown setting 'codek'"):
         make_clip().save(tmp_path / "out", {"alpha": {"codek": "vp9"}})

@@ -6,12 +6,14 @@ from PIL import Image
 
 from .conftest import DOG, HOLE, NAMES
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+
 
 def saved(result, folder, **settings):
     return result.save(folder, {"coco": settings, "frames": {"format": settings.get("format", "png")}})
 
 
-def test_pycocotools_reads_the_masks(make_clip, tmp_path, capsys):
+def test_pycocotools_reads_the_masks(make_clip, tmp_path):
     pycocotools = pytest.importorskip("pycocotools.coco")
     result = make_clip()
     folder = saved(result, tmp_path / "out")
