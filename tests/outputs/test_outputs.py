@@ -179,7 +179,7 @@ def test_masks_and_json_do_not_read_the_video(make_result, tmp_path):
     [
         (["mask"], r"unknown output 'mask'\. Did you mean 'masks'\?"),
         ("", "unknown output ''"),
-        ([], "no output is chosen: give some of json, masks"),
+        ([], "no output is chosen: give some of alpha, coco"),
         (["uncertainty"], "there is no uncertainty to save: add show uncertainty"),
     ],
 )

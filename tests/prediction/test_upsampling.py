@@ -38,8 +38,8 @@ def slow(probability, guide):
 
 def test_refined_equals_least_squares_in_every_window():
     rng = np.random.default_rng(0)
-    guide = rng.integers(0, 256, (48, 64, 3), np.uint8)
-    guide[:, 30:] //= 3
+    guide = rng.integers(0, 256, (96, 128, 3), np.uint8)
+    guide[:, 60:] //= 3
     probabilities = enlarged(rng.random((5, 7)).astype(np.float32), (32, 32))[None]
     np.testing.assert_allclose(refined(probabilities, guide)[0], slow(probabilities[0], guide), atol=2e-3)
 
@@ -61,7 +61,7 @@ def iou(a, b):
 def test_contours_follow_the_edges_of_the_picture():
     disc, guide, probability = scene()
     bilinear = enlarged(probability, (320, 180)) > 0.5
-    assert iou(bilinear, disc) < 0.88
+    assert iou(bilinear, disc) < 0.92
     assert iou(refined(probability[None], guide)[0] > 0.5, disc) > 0.96
 
 

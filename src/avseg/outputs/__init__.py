@@ -65,9 +65,9 @@ def choose_outputs(
     """
     if names is None:
         names = (*DEFAULT, "uncertainty") if uncertainty else DEFAULT
-    words = names.split(",") if isinstance(names, str) else names
+    words = [word.strip() for word in (names.split(",") if isinstance(names, str) else names)]
     settings = {**(names if isinstance(names, Mapping) else {}), **(settings or {})}
-    chosen = {word.strip(): _config(word.strip(), settings.get(word, {})) for word in words}
+    chosen = {word: _config(word, settings.get(word, {})) for word in words}
     if not chosen:
         raise ConfigError(f"no output is chosen: give some of {', '.join(list_outputs())}")
     for name in settings.keys() - chosen.keys():

@@ -23,7 +23,7 @@ RIDGE = 1e-4
 """Variance of the colour (0..1) in a window that shapes the probability to one half."""
 WINDOW = 12.0
 """Radius of a window in pixels of the model's output: three cells of its grid, which has stride 4."""
-REDUCTION = 4
+REDUCTION = 8
 """Factor by which the coefficients are computed at a smaller size than that of the guide."""
 FAINT = 0.05
 """Largest probability in a frame below which its contours are not refined: it has none that matters."""
