@@ -12,20 +12,27 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.frame import Frame
 from av.packet import Packet
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds, start_time
+from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, start_time
+from avseg.media.sound import mono
 
+_MOST_PIXELS, _LONGEST_SIDE = 4096 * 2304, 8192
+"""Largest number of pixels and largest height or width of H.264 level 5.2, which players decode."""
 _TICK = Fraction(1, 90_000)
 """Resolution of presentation times in seconds."""
 _SLOWEST_MP3 = 16_000
 """Lowest sample rate in Hz of mp3 in an mp4 file."""
 _AAC_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}
 _USUAL_RATE = 48_000
+_MOST_CHANNELS = 8
+"""Largest number of channels that FFmpeg mixes to stereo; the mean of more is written as mono."""
 _BT709 = 1
 """FFmpeg's number of this standard, equal for matrix, primaries and transfer curve."""
 _LIMITED_RANGE = 1
@@ -77,7 +84,10 @@ VP9_ALPHA = Encoding(
 class VideoWriter:
     """Writer of a video file; use it in a ``with`` block.
 
-    The last row or column of frames of odd size is repeated if the chroma of the pixel format is subsampled.
+    The last row or column of frames of odd size is repeated if the chroma of the pixel format is subsampled. Frames
+    that no level of H.264 allows are reduced to the largest size of level 5.2. Sound that is encoded becomes mono or
+    stereo.
+
 
     Args:
         path: The file to write.
@@ -120,7 +130,9 @@ class VideoWriter:
                 av.open(f"file:{self._path}", "w", encoding.container, container_options=options)
             )
             self._video = self._container.add_stream(encoding.codec, self._rate, dict(encoding.options))
-            self._video.height, self._video.width = (n + p for n, p in zip(self._size, self._padding, strict=True))
+            size = _encoded_size(self._size) if encoding.codec == "libx264" else self._size
+            even = 2 if "420" in encoding.pix_fmt else 1
+            self._video.height, self._video.width = (-(-n // even) * even for n in size)
             self._video.pix_fmt = encoding.pix_fmt
             context = self._video.codec_context
             context.time_base, context.sample_aspect_ratio = _TICK, self._aspect
@@ -146,7 +158,8 @@ class VideoWriter:
             image = np.pad(image, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
         colours = "rgb24" if image.shape[2] == 3 else "rgba"
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=colours)
-        frame = frame.reformat(format=self._encoding.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+        width, height, pix_fmt = self._video.width, self._video.height, self._encoding.pix_fmt
+        frame = frame.reformat(width, height, pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.pts, frame.time_base = self._last_tick, _TICK
         self._container.mux(self._video.encode(frame))
 
@@ -171,8 +184,7 @@ class VideoWriter:
             packets = _copied(source, stream, self._container)
         else:
             sound = decoded(source, stream, path, self._complain)
-            silenced = _silenced(cast("Iterator[AudioFrame]", sound), source, self._muted)
-            packets = _encoded(source, stream, silenced, self._container, self._encoding.sound)
+            packets = _encoded(source, stream, sound, self._container, self._encoding.sound, self._muted)
         last = -float("inf")
         for packet in packets:
             if packet.dts is not None and _start(packet) > last:  # a muxer rejects time stamps that do not increase
@@ -201,36 +213,71 @@ def _copied(source: InputContainer, stream: AudioStream, target: OutputContainer
 
 
 def _encoded(
-    source: InputContainer, stream: AudioStream, sound: Iterator[AudioFrame], target: OutputContainer, codec: str
+    source: InputContainer,
+    stream: AudioStream,
+    sound: Iterator[Frame],
+    target: OutputContainer,
+    codec: str,
+    muted: Sequence[tuple[float, float]],
 ) -> Iterator[Packet[Any]]:
     rate = stream.sample_rate
     if codec == "libopus" or (codec == "aac" and rate not in _AAC_RATES):
         rate = _USUAL_RATE
-    output = target.add_stream(codec, rate=rate, layout="mono" if stream.channels == 1 else "stereo")
-    for frame in sound:
+    layout = "mono" if stream.channels == 1 else "stereo"
+    output = target.add_stream(codec, rate=rate, layout=layout)
+    for frame in _silenced(_converted(sound, layout), start_time(source), muted):
         if frame.pts is not None and frame.time_base is not None:
             frame.pts -= round(start_time(source) / frame.time_base)
         yield from output.encode(frame)
     yield from output.encode(None)
 
 
-def _silenced(
-    sound: Iterator[AudioFrame], source: InputContainer, muted: Sequence[tuple[float, float]]
-) -> Iterator[AudioFrame]:
-    """Yield the frames with zeros (the middle of the range of unsigned samples) in some stretches of time."""
+def _converted(frames: Iterator[Frame], layout: str) -> Iterator[AudioFrame]:
+    """Convert audio frames, of which any may have another format, to one layout of planar floats."""
+    resampler, format_of_last = None, None
+    for frame in frames:
+        audio = cast("AudioFrame", frame)
+        if audio.layout.nb_channels > _MOST_CHANNELS:
+            audio = _as_mono(audio)
+        found = (audio.format.name, audio.layout.name, audio.sample_rate)
+        if resampler is None or found != format_of_last:
+            # A layout without positions, such as "3 channels", has no mix to stereo.
+            resampler, format_of_last = AudioResampler("fltp", layout), found
+        try:
+            yield from resampler.resample(audio)
+        except av.FFmpegError:
+            yield from AudioResampler("fltp", layout).resample(_as_mono(audio))
+
+
+def _as_mono(audio: AudioFrame) -> AudioFrame:
+    """Return the mean of the channels, with the same time stamp."""
+    mixed = AudioFrame.from_ndarray(mono(audio)[None], format="fltp", layout="mono")
+    mixed.sample_rate, mixed.pts, mixed.time_base = audio.sample_rate, audio.pts, audio.time_base
+    return mixed
+
+
+def _encoded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (H, W) of the video for frames of a size: the same, or reduced to what H.264 allows."""
+    factor = min(1.0, (_MOST_PIXELS / (size[0] * size[1])) ** 0.5, _LONGEST_SIDE / max(size))
+    return size if factor == 1.0 else (max(2, int(size[0] * factor)), max(2, int(size[1] * factor)))
+
+
+def _silenced(sound: Iterator[AudioFrame], origin: float, muted: Sequence[tuple[float, float]]) -> Iterator[AudioFrame]:
+    """Yield frames of planar samples, which are 0 in some stretches of time; ``origin`` is the start of the file."""
     for frame in sound:
-        start = seconds(frame, source)
-        end = (start or 0.0) + frame.samples / frame.sample_rate
-        stretches = [(first, last) for first, last in muted if start is not None and first < end and last > start]
-        yield _with_silence(frame, start or 0.0, stretches) if stretches else frame
+        if muted and frame.pts is not None and frame.time_base is not None:
+            start = float(frame.pts * frame.time_base) - origin
+            positions = [[round((edge - start) * frame.sample_rate) for edge in stretch] for stretch in muted]
+            inside = [(max(a, 0), min(b, frame.samples)) for a, b in positions if a < frame.samples and b > 0]
+            yield _with_silence(frame, inside) if inside else frame
+        else:
+            yield frame
 
 
-def _with_silence(frame: AudioFrame, start: float, stretches: Sequence[tuple[float, float]]) -> AudioFrame:
+def _with_silence(frame: AudioFrame, stretches: Sequence[tuple[int, int]]) -> AudioFrame:
     samples = frame.to_ndarray().copy()
-    step = 1 if frame.format.is_planar else frame.layout.nb_channels
-    for edges in stretches:
-        first, last = (min(max(round((edge - start) * frame.sample_rate), 0), frame.samples) for edge in edges)
-        samples[:, first * step : last * step] = 128 if samples.dtype == np.uint8 else 0
+    for first, last in stretches:
+        samples[:, first:last] = 0
     silent = AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
     silent.sample_rate, silent.pts, silent.time_base = frame.sample_rate, frame.pts, frame.time_base
     return silent

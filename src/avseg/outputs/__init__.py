@@ -1,11 +1,11 @@
 """Outputs of a prediction, one kind per file; the file name is the name in ``avseg predict --save``."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from avseg.errors import ConfigError
+from avseg.errors import ConfigError, MediaError
 from avseg.interface import make_config
 from avseg.media.video import pictures
 from avseg.outputs._base import Output, OutputFrame, damage, matching
@@ -30,6 +30,8 @@ DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
 _TO_OPEN = ("page", "overlay", "summary")
 """Outputs for a person, the most complete first."""
+_TOLERANCE = 1e-6
+"""Seconds by which two decodings of a frame may differ in time."""
 
 
 def list_outputs() -> list[str]:
@@ -77,10 +79,11 @@ def choose_outputs(
     return chosen
 
 
-def _config(name: str, settings: Mapping[str, Any]) -> Any:
+def _config(name: str, settings: Any) -> Any:
+    """Return the settings of an output; ``settings`` are a mapping, or what this function has returned."""
     found = output_class(name)
     if found.Config is not None:
-        return make_config(found, settings)
+        return settings if isinstance(settings, found.Config) else make_config(found, settings or {})
     if settings:
         raise ConfigError(f"the output {name!r} has no settings, got {', '.join(settings)}")
     return None
@@ -98,7 +101,14 @@ def file_to_open(folder: Path, names: Iterable[str]) -> Path:
     return folder / found[0] if found else folder
 
 
-def write(record: Record, folder: Path, outputs: Mapping[str, Any], *, progress: bool = False) -> None:
+def write(
+    record: Record,
+    folder: Path,
+    outputs: Mapping[str, Any],
+    *,
+    progress: bool = False,
+    reached: Callable[[float], None] = lambda _: None,
+) -> None:
     """Write outputs in one pass through the video.
 
     Args:
@@ -106,19 +116,22 @@ def write(record: Record, folder: Path, outputs: Mapping[str, Any], *, progress:
         folder: Existing, empty folder.
         outputs: From :func:`choose_outputs`.
         progress: Show a progress bar.
+        reached: Called with the time of each frame that is written.
 
     Raises:
         MediaError: When the video cannot be read.
     """
     with ExitStack() as stack:
         named = {name: stack.enter_context(_made(name, record, folder, config)) for name, config in outputs.items()}
-        reached = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
+        show = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
         for frame in _frames(record, any(output.reads_video for output in named.values())):
             for output in named.values():
                 output.add(frame)
+            show(frame.time)
             reached(frame.time)
-        written: dict[str, list[str]] = {}
-        for name, output in sorted(named.items(), key=lambda item: item[1].finishes_last):
+        written: dict[str, list[str]] = {name: [] for name in outputs}
+        # result.json lists the files of the page; the page links to result.json, whose name is fixed.
+        for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
             output.written = written
             output.finish()
             written[name] = output.own_files()
@@ -135,5 +148,17 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
         yield from (OutputFrame(record, index) for index in range(len(record.frames)))
         return
     shown = pictures(record.source, damage(record))
-    for index, (picture, _) in enumerate(zip(shown, record.frames, strict=True)):
+    for index, frame in enumerate(record.frames):
+        picture = next(shown, None)
+        if picture is None or picture.size != record.size or abs(picture.time - frame.time) > _TOLERANCE:
+            raise _changed(record)
         yield OutputFrame(record, index, picture)
+    if next(shown, None) is not None:
+        raise _changed(record)
+
+
+def _changed(record: Record) -> MediaError:
+    return MediaError(
+        f"{record.source} is not the video of this result, its frames have another size, number or time: predict it "
+        "again, or save masks and json only"
+    )

@@ -91,7 +91,7 @@ class Output:
             only overwritten if all its files match such a pattern.
         reads_video: Whether it uses :attr:`OutputFrame.rgb`. If no output does, the video is not opened.
         finishes_last: Whether it is finished after the outputs that do not set this.
-        written: Name → files, relative to the folder, of the outputs that are finished.
+        written: Name → files, relative to the folder, of all chosen outputs; none for those that are not finished.
     """
 
     Config: ClassVar[type[Any] | None] = None
