@@ -33,7 +33,7 @@ SIZE = (720, 1280)
 GRID, OUTPUT = (56, 56), (224, 224)
 BAND = 12
 """Pixels on both sides of the contour."""
-SCENES = 24
+SCENES = 8
 Mask = NDArray[np.bool_]
 Maps = NDArray[np.float32]
 
