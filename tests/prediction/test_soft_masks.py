@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -44,6 +45,9 @@ def test_masks_are_probabilities_above_the_threshold(video, blob, upsampling, th
         clear = np.abs(probability - threshold) > 1 / 255
         np.testing.assert_array_equal((probability > threshold)[clear], mask[clear])
     np.testing.assert_array_equal(result.probabilities[7], result.probabilities[5:8][2])
+    lazy = result.probabilities
+    first = lazy[0]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy))[0], first)
 
 
 def test_a_lower_threshold_gives_larger_masks(video, blob):

@@ -14,7 +14,7 @@ from avseg.errors import ConfigError
 from avseg.media import rle
 from avseg.prediction.grey_maps import GreyMap
 from avseg.prediction.regions import Frame
-from avseg.prediction.soft_masks import SoftMaskReader, soft_mask
+from avseg.prediction.soft_masks import SoftMaskReader
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 MIN_AREA = 0.001
@@ -124,10 +124,9 @@ class Record:
             MediaError: On access, when the video cannot be read.
         """
         maps = self.probability_maps()
-        shape = (len(maps), *self.size)
-        if self.options.get("upsampling") == "bilinear":
-            return Masks(lambda i: soft_mask(maps[i], None, self.size), shape, np.float32)
-        return Masks(SoftMaskReader(self.source, self.times, maps, self.size), shape, np.float32)
+        guided = self.options.get("upsampling") != "bilinear"
+        reader = SoftMaskReader(self.source, self.times, maps, self.size, guided=guided)
+        return Masks(reader, (len(maps), *self.size), np.float32)
 
     def probability_maps(self) -> list[GreyMap]:
         """Return the small probability map of every frame.

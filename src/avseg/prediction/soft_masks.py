@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +40,20 @@ def soft_mask(found: GreyMap, picture: Picture | None, size: tuple[int, int]) ->
 class SoftMaskReader:
     """Return the soft mask of a frame by its index. Frames in order are decoded once, others are searched.
 
+    It can be pickled, as a DataLoader with workers needs.
+
     Args:
         video: The video.
         times: Start of every frame in seconds.
         maps: Map of every frame.
         size: (H, W) of the frames.
+        guided: Enlarge along the edges of the frame; False enlarges bilinearly, without the video.
     """
 
-    def __init__(self, video: Path, times: NDArray[np.float64], maps: list[GreyMap], size: tuple[int, int]) -> None:
-        self._video, self._times, self._maps, self._size = video, times, maps, size
+    def __init__(
+        self, video: Path, times: NDArray[np.float64], maps: list[GreyMap], size: tuple[int, int], *, guided: bool
+    ) -> None:
+        self._video, self._times, self._maps, self._size, self._guided = video, times, maps, size, guided
         self._shown: Iterator[Picture] = iter(())
         self._next = -1
 
@@ -57,6 +63,8 @@ class SoftMaskReader:
         Raises:
             MediaError: When the video cannot be read, or has another length than the prediction.
         """
+        if not self._guided:
+            return soft_mask(self._maps[index], None, self._size)
         time = float(self._times[index])
         if index != self._next:
             self._shown = pictures(self._video, ignore, after=time)
@@ -65,3 +73,6 @@ class SoftMaskReader:
             raise MediaError(f"{self._video} has no frame at {time:.3f} s: it has changed since the prediction")
         self._next = index + 1
         return soft_mask(self._maps[index], picture, self._size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_shown": iter(()), "_next": -1}
