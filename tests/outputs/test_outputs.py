@@ -87,6 +87,7 @@ def test_json_says_it_all(make_result, tmp_path):
         "summary": ["summary.png"],
         "json": ["result.json"],
     }
+    assert data.pop("output_settings") == {"overlay": {"timeline": "below"}}
     assert data == json.loads(json.dumps(result.to_dict()))
     assert data["intervals"] == [{"start": 0.55, "end": 1.4, "name": "sounding"}]
     assert len(data["frames"]) == 5
@@ -220,6 +221,12 @@ def test_settings_of_outputs(make_result, tmp_path):
         choose_outputs("json", settings={"redact": {"mode": "blur"}})
     chosen = choose_outputs("json, redact", settings={"redact": {"mode": "black"}})
     assert (list(chosen), chosen["json"], chosen["redact"].mode) == (["json", "redact"], None, "black")
+
+
+def test_settings_are_recorded(make_clip, tmp_path):
+    folder = make_clip().save(tmp_path / "out", {"json": {}, "coco": {"tolerance": 2.0}})
+    data = json.loads((folder / "result.json").read_text())
+    assert data["output_settings"] == {"coco": {"format": "png", "tolerance": 2.0}}
 
 
 def test_every_output_has_a_file_and_a_class_of_its_own():

@@ -1,5 +1,6 @@
 """Outputs of a prediction, one kind per file; the file name is the name in ``avseg predict --save``."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -132,9 +133,14 @@ def write(
         written: dict[str, list[str]] = {name: [] for name in outputs}
         # result.json lists the files of the page; the page links to result.json, whose name is fixed.
         for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
-            output.written = written
+            output.written, output.settings = written, settings_of(outputs)
             output.finish()
             written[name] = output.own_files()
+
+
+def settings_of(outputs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return name → settings as plain values, of the outputs from :func:`choose_outputs` that have settings."""
+    return {name: dataclasses.asdict(config) for name, config in outputs.items() if config is not None}
 
 
 def _made(name: str, record: Record, folder: Path, config: Any) -> Output:

@@ -92,6 +92,7 @@ class Output:
         reads_video: Whether it uses :attr:`OutputFrame.rgb`. If no output does, the video is not opened.
         finishes_last: Whether it is finished after the outputs that do not set this.
         written: Name → files, relative to the folder, of all chosen outputs; none for those that are not finished.
+        settings: Name → settings of all chosen outputs that have any, from :meth:`finish` on.
     """
 
     Config: ClassVar[type[Any] | None] = None
@@ -102,6 +103,7 @@ class Output:
     def __init__(self, record: Record, folder: Path) -> None:
         self.record, self.folder = record, folder
         self.written: Mapping[str, list[str]] = {}
+        self.settings: Mapping[str, Mapping[str, Any]] = {}
 
     def __enter__(self) -> Self:
         return self

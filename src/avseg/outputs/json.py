@@ -40,7 +40,8 @@ class Json(Output):
 
     def finish(self) -> None:
         """Write the file."""
-        data = {**to_dict(self.record), "files": {**self.written, "json": [FILE]}}
+        written = {"files": {**self.written, "json": [FILE]}, "output_settings": self.settings}
+        data = {**to_dict(self.record), **written}
         text = json.dumps(data, ensure_ascii=False)
         # A file name that is not UTF-8 becomes a JSON escape, which json.loads turns back.
         (self.folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -66,8 +67,11 @@ def load(folder: str | Path, kind: type[R]) -> R:
     return load_with_files(folder, kind)[0]
 
 
-def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, list[str]]]:
-    """Return what :func:`load` returns, and the files that were written: output → paths relative to the folder."""
+def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, list[str]], dict[str, Any]]:
+    """Return what :func:`load` returns, the files that were written, and the settings of their outputs.
+
+    Files are paths relative to the folder; both are mappings of the name of an output.
+    """
     path = Path(folder) / FILE
     if not path.is_file():
         raise MediaError(f"{path} does not exist: give a folder written by avseg predict")
@@ -82,7 +86,7 @@ def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, lis
     source, model = Path(data["source"]), data["model"]
     made_by = data.get("weights_sha256"), data.get("avseg_version")
     record = kind(source, (height, width), names, frames, data["end"], model, data["options"], notes, *made_by)
-    return record, data.get("files", {})
+    return record, data.get("files", {}), data.get("output_settings", {})
 
 
 def _is_frame_size(value: object) -> bool:

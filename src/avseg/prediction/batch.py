@@ -19,7 +19,7 @@ from rich.markup import escape
 from avseg.errors import AvsegError, ConfigError, MediaError, PartialFailure
 from avseg.files import recover, replacing_folder, write_text
 from avseg.interface import AVSModel
-from avseg.outputs import choose_outputs, file_to_open, patterns, write
+from avseg.outputs import choose_outputs, file_to_open, patterns, settings_of, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
 from avseg.prediction.frame_stream import Damaged, Options, Show, Upsampling
@@ -290,11 +290,12 @@ def _find_done(job: _Job, video: Path, folders: Sequence[Path]) -> Outcome | Non
         if not file.is_file() or file.stat().st_mtime < video.stat().st_mtime:
             continue
         try:
-            result, written = load_with_files(folder, Result)
+            result, written, settings = load_with_files(folder, Result)
         except MediaError:
             continue
         made_by = (result.model, result.weights_sha256, dict(result.options))
         wanted = (job.loaded.name, job.loaded.weights_sha256, recorded_options(job.options, job.loaded.device))
-        if made_by == wanted and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
+        same = made_by == wanted and settings_of(job.outputs).items() <= settings.items()
+        if same and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
             return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.outputs))
     return None
