@@ -1,7 +1,7 @@
 """Make the pictures of docs/outputs.md: one of each output of the example video.
 
 Run ``python examples/output_pictures.py docs/images/outputs`` in the root of the repository. The bundled model predicts
-``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` has written.
+the first three seconds of ``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` has written.
 """
 
 import json
@@ -27,6 +27,17 @@ FRAME = 50
 """Index of the same frame."""
 SIZE = (480, 270)
 """Width and height of a picture."""
+
+
+def beginning(path: Path, seconds: float) -> Path:
+    """Copy the packets of the first seconds of the example video."""
+    with av.open(str(VIDEO)) as source, av.open(str(path), "w") as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and float(packet.pts * packet.time_base) < seconds:
+                packet.stream = copies[packet.stream.index]
+                target.mux_one(packet)
+    return path
 
 
 def shown(path: Path) -> Image.Image:
@@ -140,7 +151,8 @@ def main(out: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as parent:
         outputs = {name: {"mode": "pixelate"} if name == "redact" else {} for name in PICTURES}
-        folder = avseg.predict(VIDEO, progress=True).save(Path(parent) / "out", outputs)
+        video = beginning(Path(parent) / VIDEO.name, 3.0)
+        folder = avseg.predict(video, progress=True).save(Path(parent) / "out", outputs)
         for name, picture in PICTURES.items():
             image = picture(folder)
             image.thumbnail((640, 480) if name == "summary" else SIZE, Image.Resampling.LANCZOS)
