@@ -1,7 +1,7 @@
 """Make the pictures of docs/outputs.md: one of each output of the example video.
 
 Run ``python examples/output_pictures.py docs/images/outputs`` in the root of the repository. The bundled model predicts
-the first three seconds of ``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` has written.
+the first three seconds of ``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` writes.
 """
 
 import json
