@@ -100,6 +100,13 @@ def test_skip_done_skips_equal_results_only(clips, loaded, tmp_path):
     assert changed.state == "done"
 
 
+def test_skip_done_compares_the_settings_of_outputs(clips, loaded, tmp_path):
+    settings = {"save": "coco", "missing_audio": "silence", "skip_done": True, "overwrite": True}
+    tolerance = {"coco": {"tolerance": 2.0}}
+    states = [predict_many(clips[0], tmp_path, **settings, settings=s)[0].state for s in (None, tolerance, tolerance)]
+    assert states == ["done", "done", "skipped"]
+
+
 def test_interrupted_batch_continues_without_loss_or_repetition(clips, loaded, tmp_path, monkeypatch):
     out, predicted, whole = tmp_path / "out", [], batch.predict_file
 

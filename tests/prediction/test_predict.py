@@ -42,6 +42,8 @@ def test_predict_gives_a_result(beeping, ear):
         "device": "cpu",
         "silence_gate": -60.0,
         "timing": "refined",
+        "threshold": 0.5,
+        "upsampling": "guided",
     }
     assert result.notes == ()
 
@@ -99,6 +101,27 @@ def test_command_writes_the_chosen_outputs(beeping, loaded, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["masks", "result.json"]
 
 
+def test_command_passes_settings_to_outputs(beeping, loaded, tmp_path):
+    words = ["--save", "redact", "--redact.mode", "black", "--redact.mute", "true", "-o", str(tmp_path / "out")]
+    assert main(["predict", str(beeping), *words]) == 0
+    settings = json.loads((tmp_path / "out" / "redact.json").read_text())["settings"]
+    assert (settings["mode"], settings["mute"], settings["padding"]) == ("black", True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--save", "redact", "--redact.mode", "blurr"], "redact.mode = 'blurr' does not exist. Did you mean 'blur'?"),
+        (["--save", "redact", "--redact.moode", "blur"], "unknown setting 'redact.moode'"),
+        (["--redact.mode", "blur"], "redact has settings, but is not written"),
+    ],
+)
+def test_command_refuses_wrong_settings_of_outputs(beeping, loaded, tmp_path, capsys, words, message):
+    assert main(["predict", str(beeping), *words, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("words", [["--save", "maks"], ["--save", "uncertainty"]])
 def test_command_refuses_wrong_outputs_before_the_work(beeping, monkeypatch, tmp_path, capsys, words):
     monkeypatch.setattr("avseg.prediction.predict.load", lambda name: pytest.fail("too late"))
@@ -154,7 +177,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     def fail(*_):
         raise trouble
 
-    monkeypatch.setattr("avseg.outputs.overlay.add_timeline_planes", fail)
+    monkeypatch.setattr("avseg.outputs.overlay.planes_with_timeline", fail)
     with pytest.raises((KeyboardInterrupt, AvsegError)):
         predict_command(beeping, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]

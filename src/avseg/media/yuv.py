@@ -63,14 +63,20 @@ def packed_planes(frame: VideoFrame) -> Pixels:
     return cast("Pixels", frame.to_ndarray())
 
 
-def from_rgb(image: Pixels, matrix: int) -> VideoFrame:
-    """Convert (H, W, 3) RGB to a YUV 4:2:0 frame in limited range; odd sizes repeat the last row or column."""
-    height, width = image.shape[:2]
-    if height % 2 or width % 2:
+def from_rgb(image: Pixels, matrix: int, pix_fmt: str = "yuv420p") -> VideoFrame:
+    """Convert RGB to a YUV frame in limited range.
+
+    Args:
+        image: (H, W, 3), or (H, W, 4) with straight alpha. With 4:2:0, odd sizes repeat the last row or column.
+        matrix: FFmpeg's number of the YUV matrix.
+        pix_fmt: FFmpeg's name of the pixel format.
+    """
+    height, width, channels = image.shape
+    if "420" in pix_fmt and (height % 2 or width % 2):
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24" if channels == 3 else "rgba")
     space = "ITU709" if matrix == BT709 else "ITU601"
-    return frame.reformat(format="yuv420p", dst_colorspace=space, dst_color_range="MPEG")
+    return frame.reformat(format=pix_fmt, dst_colorspace=space, dst_color_range="MPEG")
 
 
 def to_yuv(colours: Pixels, matrix: int) -> Pixels:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from avseg.media.yuv import Planes, paint, paste, rgb_planes, subsampled, to_yuv
-from avseg.prediction.uncertainty import quantised
+from avseg.prediction.grey_maps import quantised
 
 Pixels = NDArray[np.uint8]
 
@@ -84,69 +84,91 @@ def timeline(
 
 
 def timeline_height(size: tuple[int, int]) -> int:
-    """Return the height in pixels of the timeline of a frame (H, W); 0 for small frames."""
-    return 0 if min(size) < _SMALLEST else max(6, round(size[0] * _TIMELINE))
+    """Return the height in pixels of the timeline of a frame (H, W): an even number, 0 for small frames."""
+    return 0 if min(size) < _SMALLEST else max(6, 2 * round(size[0] * _TIMELINE / 2))
 
 
-def add_timeline(image: Pixels, line: Pixels, done: float) -> None:
-    """Draw a timeline over the bottom of an image, in place, with a white marker at the current time.
+def add_timeline(image: Pixels, line: Pixels, done: float) -> Pixels:
+    """Return an image with a timeline below it, with a white marker at the current time.
 
     Args:
         image: (H, W, 3).
         line: (h, W, 3), from :func:`timeline`.
         done: Elapsed share of the video, 0..1.
+
+    Returns:
+        (H + h, W, 3).
     """
     target = rgb_planes(image)
-    add_timeline_planes(target, subsampled(line, target), done)
+    return np.stack(planes_with_timeline(target, subsampled(line, target), done), -1)
 
 
-def add_timeline_planes(target: Planes, line: Sequence[Pixels], done: float) -> None:
-    """Do the same as :func:`add_timeline` on the planes of a frame.
+def planes_with_timeline(target: Planes, line: Sequence[Pixels], done: float) -> list[Pixels]:
+    """Return the planes of a frame with a timeline below it, as :func:`add_timeline`.
 
     Args:
         target: The planes.
         line: Planes of a timeline with even height, from :func:`avseg.media.yuv.subsampled`.
         done: Elapsed share of the video, 0..1.
     """
-    if not line[0].size:
-        return
-    white, width = to_yuv(_LIGHT, target.matrix), line[0].shape[1]
+    shown = [np.concatenate(pair) for pair in zip(target.planes, line, strict=True)]
+    width = line[0].shape[1]
     mark = max(1, round(width / 480))
     first = round(done * (width - mark))
-    for plane, drawn, level in zip(target.planes, line, white, strict=True):
+    for plane, drawn, level in zip(shown, line, to_yuv(_LIGHT, target.matrix), strict=True):
         step = width // drawn.shape[1]
-        bottom = plane[-drawn.shape[0] :]
-        bottom[:] = (bottom.astype(np.uint16) + 4 * drawn.astype(np.uint16) + 2) // 5
-        bottom[:, first // step : -(-(first + mark) // step)] = level
+        plane[len(plane) - len(drawn) :, first // step : -(-(first + mark) // step)] = level
+    return shown
 
 
-def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
+def add_names(target: Planes, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
     """Write class names into the upper left corner, in place, each on the colour of its class.
 
     Args:
-        image: (H, W, 3).
+        target: Planes of a frame.
         labels: Labels to name.
         names: Label → name.
         colours: (classes, 3).
     """
-    add_names_planes(rgb_planes(image), labels, names, colours)
-
-
-def add_names_planes(target: Planes, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
-    """Do the same as :func:`add_names` on the planes of a frame; its size is a multiple of ``target.step``."""
-    rows, columns = target.planes[0].shape
-    if min(rows, columns) < _SMALLEST:
-        return
-    gap = max(2, rows // 90)
-    gap += gap % target.step
-    top = gap
+    rows = target.planes[0].shape[0]
+    top = gap = _gap(rows)
     for label in labels:
-        plate = _plate(names[label], tuple(colours[label].tolist()), max(10, rows // 30), target.step)
-        height = plate.shape[0]
-        if top + height + gap > rows:
+        height = add_name(target, names[label], colours[label], top, gap)
+        if not height or top + height + gap > rows:
             return
-        paste(target, top, gap, plate[:, : columns - gap])
         top += height + gap
+
+
+def add_name(target: Planes, name: str, colour: Pixels, top: int, left: int) -> int:
+    """Write a name on its colour, in place, at a position or as close to it as fits into the frame.
+
+    Args:
+        target: Planes of a frame, whose height and width are multiples of ``target.step``.
+        name: The name; the end of a long name is cut off.
+        colour: (3,) RGB.
+        top: First row.
+        left: First column.
+
+    Returns:
+        The height of the plate; 0 in a small frame, which gets no name.
+    """
+    size = target.planes[0].shape
+    if min(size) < _SMALLEST:
+        return 0
+    gap = _gap(size[0])
+    plate = _plate(name, tuple(colour.tolist()), max(10, size[0] // 30), target.step)
+    plate = plate[: size[0] - 2 * gap, : size[1] - 2 * gap]
+    top, left = (
+        min(max(at, gap), whole - part - gap) // target.step * target.step
+        for at, whole, part in zip((top, left), size, plate.shape[:2], strict=True)
+    )
+    paste(target, top, left, plate)
+    return plate.shape[0]
+
+
+def _gap(rows: int) -> int:
+    """Return the distance in pixels of names from the border: an even number."""
+    return 2 * max(1, round(rows / 180))
 
 
 @cache
@@ -177,12 +199,12 @@ def striped(image: Pixels, uncertainty: NDArray[np.float32]) -> Pixels:
     return _striped(image, uncertainty, _stripe(image))
 
 
-def add_legend(image: Pixels, line: int) -> None:
-    """Draw the legend of the stripes, in place, in the lower right corner above a timeline of ``line`` pixels."""
+def add_legend(image: Pixels) -> None:
+    """Draw the legend of the stripes, in place, in the lower right corner."""
     if min(image.shape[:2]) < _SMALLEST:
         return
-    legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), max(2, image.shape[0] // 90)
-    bottom, right = image.shape[0] - line - gap, image.shape[1] - gap
+    legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), _gap(image.shape[0])
+    bottom, right = image.shape[0] - gap, image.shape[1] - gap
     top, left = bottom - legend.shape[0], right - legend.shape[1]
     if min(top, left) >= gap:
         image[top:bottom, left:right] = legend

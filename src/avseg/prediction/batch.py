@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from rich.markup import escape
 from avseg.errors import AvsegError, ConfigError, MediaError, PartialFailure
 from avseg.files import recover, write_text
 from avseg.interface import AVSModel
-from avseg.outputs import choose_outputs, file_to_open, new_result, write
+from avseg.outputs import choose_outputs, file_to_open, new_result, settings_of, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
-from avseg.prediction.frame_stream import Damaged, Options, Show, Timing
+from avseg.prediction.frame_stream import Damaged, Options, Show, Timing, Upsampling
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
 from avseg.prediction.record import Interval
 from avseg.prediction.result import Result
@@ -60,7 +60,7 @@ class _Job:
 
     loaded: Loaded
     options: Options
-    names: tuple[str, ...]
+    outputs: Mapping[str, Any]
     skip_done: bool
     overwrite: bool
 
@@ -85,6 +85,9 @@ def predict_many(
     show: Show = "masks",
     silence_gate: float | None = -60.0,
     timing: Timing = "refined",
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
@@ -109,6 +112,9 @@ def predict_many(
         show: ``"masks"`` or ``"uncertainty"``.
         silence_gate: Level in dBFS of the sound below which masks are empty.
         timing: ``"refined"`` or ``"window"``.
+        threshold: Probability above which a pixel belongs to a mask.
+        upsampling: ``"guided"`` or ``"bilinear"``.
+        settings: Output → its settings.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
 
@@ -125,13 +131,11 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
-    names = choose_outputs(save, uncertainty=show == "uncertainty")
-    if "json" not in names:
-        names = (*names, "json")
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
+    outputs = {"json": None, **choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)}
     folder = Path(output)
     _check_folder(folder)
-    job = _Job(ready(model, device), options, names, skip_done, overwrite)
+    job = _Job(ready(model, device), options, outputs, skip_done, overwrite)
     outcomes: dict[Path, Outcome] = {}
     try:
         with closing(_run(job, _folders(found, folder), workers, progress)) as arriving:
@@ -259,7 +263,7 @@ def _one(job: _Job, video: Path, folders: Sequence[Path], bar: VideosBar, stop: 
                 show(what, time)
 
             result = _predict(job, video, folder, reached)
-        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.names))
+        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.outputs))
     except _StopError:
         return Outcome(video, folder, "failed", "interrupted")
     except Exception as error:  # an error in one video must not end the batch
@@ -274,9 +278,9 @@ def reason(error: Exception) -> str:
 
 def _predict(job: _Job, video: Path, folder: Path, reached: Callable[[str, float], None]) -> Result:
     reached("waiting", 0.0)
-    with new_result(folder, job.names, overwrite=job.overwrite, video=video) as partial:
+    with new_result(folder, job.outputs, overwrite=job.overwrite, video=video) as partial:
         result = predict_file(video, job.loaded, job.options, lambda time: reached("predicting", time))
-        write(result, partial, job.names, reached=lambda time: reached("writing", time))
+        write(result, partial, job.outputs, reached=lambda time: reached("writing", time))
     return result
 
 
@@ -288,11 +292,12 @@ def _find_done(job: _Job, video: Path, folders: Sequence[Path]) -> Outcome | Non
         if not file.is_file() or file.stat().st_mtime < video.stat().st_mtime:
             continue
         try:
-            result, written = load_with_files(folder, Result)
+            result, written, settings = load_with_files(folder, Result)
         except MediaError:
             continue
         made_by = (result.model, result.weights_sha256, dict(result.options))
         wanted = (job.loaded.name, job.loaded.weights_sha256, recorded_options(job.options, job.loaded.device))
-        if made_by == wanted and set(job.names) <= set(written) and result.source.resolve() == video.resolve():
-            return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.names))
+        same = made_by == wanted and settings_of(job.outputs).items() <= settings.items()
+        if same and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
+            return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.outputs))
     return None

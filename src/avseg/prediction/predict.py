@@ -5,7 +5,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing, Upsampling
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -41,6 +41,8 @@ def predict(
     show: Show = "masks",
     silence_gate: float | None = -60.0,
     timing: Timing = "refined",
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -61,6 +63,8 @@ def predict(
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
         timing: Onsets and offsets from the level of the sound (``"refined"``), or from the 0.96 s window of the model
             alone (``"window"``), which widens every interval by about half a second on both sides.
+        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
+        upsampling: Enlarge the probabilities along the edges of the frame (``"guided"``), or ``"bilinear"``.
         progress: Show a progress bar.
 
     Returns:
@@ -71,7 +75,7 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
     path = video_path(video)
     loaded = ready(model, device)
     with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
@@ -154,6 +158,8 @@ def stream(
     show: Show = "masks",
     silence_gate: float | None = -60.0,
     timing: Timing = "refined",
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -168,6 +174,8 @@ def stream(
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
         timing: ``"refined"`` or ``"window"``.
+        threshold: Probability above which a pixel belongs to a mask.
+        upsampling: ``"guided"`` or ``"bilinear"``.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -178,7 +186,7 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
     return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
 
 
@@ -201,8 +209,11 @@ def predict_command(
     show: Show = "masks",
     silence_gate: float | None = -60.0,
     timing: Timing = "refined",
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     save: str | None = None,
     overwrite: bool = False,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Segment the sounding objects in a video.
 
@@ -218,16 +229,19 @@ def predict_command(
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
         timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
+        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
+        upsampling: guided, along the edges of the frame, or bilinear.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
+        settings: Output → its settings.
 
     Raises:
         AvsegError: When the video, the model, the folder or a setting cannot be used.
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    names = choose_outputs(save, uncertainty=show == "uncertainty")
+    names = choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)
     with new_result(folder, names, overwrite=overwrite, video=video) as partial:
         result = predict(
             video,
@@ -239,6 +253,8 @@ def predict_command(
             show=show,
             silence_gate=silence_gate,
             timing=timing,
+            threshold=threshold,
+            upsampling=upsampling,
             progress=True,
         )
         write(result, partial, names, progress=True)
