@@ -125,7 +125,7 @@ def main(argv: list[str]) -> None:
             found = list(clips(Path(folder), given.clips, noise))
             for fps in given.fps:
                 for timing in ("window", "refined"):
-                    measured = errors(found, model, fps, timing)  # type: ignore[arg-type]
+                    measured = errors(found, model, fps, timing)
                     rows.append({"noise_db": _NOISE_DB if noise else None, "fps": fps, "timing": timing, **measured})
                     sys.stderr.write(f"{rows[-1]}\n")
     words = ["python", "benchmarks/onset_error.py", given.out.name, "--clips", str(given.clips)]
