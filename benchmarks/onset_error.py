@@ -32,6 +32,7 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "portrait_and_cat.m
 _SECONDS, _RATE, _SIZE = 5.0, 25, (180, 320)
 _SPEECH = (0.9, 3.1)
 """Part of the example that has its speech and silence around it, in seconds."""
+_MARGIN = round(0.7 * SAMPLE_RATE)
 _HOP = 160
 _CUT_DB, _NOISE_DB = -35.0, -20.0
 
@@ -57,7 +58,7 @@ def clips(folder: Path, count: int, noise: bool) -> Iterator[Placed]:
     rng, wave = np.random.default_rng(7), speech()
     for number in range(count):
         track = np.zeros(round(_SECONDS * SAMPLE_RATE), np.float32)
-        first = int(rng.integers(0.7 * SAMPLE_RATE, len(track) - len(wave) - 0.7 * SAMPLE_RATE))
+        first = int(rng.integers(_MARGIN, len(track) - len(wave) - _MARGIN))
         track[first : first + len(wave)] += wave
         level = float(np.sqrt(np.mean(wave**2))) * 10 ** (_NOISE_DB / 20)
         track += (level if noise else 1e-5) * rng.standard_normal(len(track)).astype(np.float32)
@@ -125,7 +126,7 @@ def main(argv: list[str]) -> None:
             found = list(clips(Path(folder), given.clips, noise))
             for fps in given.fps:
                 for timing in ("window", "refined"):
-                    measured = errors(found, model, fps, timing)  # type: ignore[arg-type]
+                    measured = errors(found, model, fps, timing)
                     rows.append({"noise_db": _NOISE_DB if noise else None, "fps": fps, "timing": timing, **measured})
                     sys.stderr.write(f"{rows[-1]}\n")
     words = ["python", "benchmarks/onset_error.py", given.out.name, "--clips", str(given.clips)]

@@ -40,7 +40,7 @@ def repeated(source: Path, target: Path, seconds: float) -> Path:
                         frame.pts, frame.time_base = samples, Fraction(1, frame.sample_rate)
                         samples += frame.samples
                         out.mux(sound.encode(frame))
-                    elif frames < seconds * _RATE:
+                    elif isinstance(frame, av.VideoFrame) and frames < seconds * _RATE:
                         shown = frame.reformat(_SIZE[1], _SIZE[0], "yuv420p")
                         shown.pts, shown.time_base = frames, Fraction(1, _RATE)
                         frames += 1

@@ -73,4 +73,5 @@ class Activity:
         total = np.concatenate([[0.0], np.cumsum(wave**2)])
         begins = np.arange(_BLOCK) * _HOP_SAMPLES + (PATCH_SAMPLES - _BLOCK * _HOP_SAMPLES) // 2
         low, high = np.maximum(begins - _HOP_SAMPLES, 0), np.minimum(begins + 2 * _HOP_SAMPLES, len(wave))
-        return (total[high] - total[low]) / (high - low)
+        power: NDArray[np.float64] = (total[high] - total[low]) / (high - low)
+        return power

@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -222,7 +222,9 @@ def unique_folder(output: Path, video: Path) -> Path:
     return output / f"{video.stem}-{hashlib.sha256(os.fsencode(video.resolve())).hexdigest()[:8]}"
 
 
-def _run(job: _Job, rows: Sequence[tuple[Path, list[Path]]], workers: int, progress: bool) -> Iterator[Outcome]:
+def _run(
+    job: _Job, rows: Sequence[tuple[Path, list[Path]]], workers: int, progress: bool
+) -> Generator[Outcome, None, None]:
     """Yield outcomes as they come; at an exception, such as an interrupt, end the work on all videos first."""
     stop = threading.Event()
     with videos_bar(len(rows), shown=progress) as bar, _threads(workers) as pool:
