@@ -123,7 +123,7 @@ def _predict(argv: Sequence[str]) -> None:
     from avseg.prediction.predict import predict_command
 
     argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
-    parser = _parser("predict", predict_command, skip={"video", "output"})
+    parser = _parser("predict", predict_command, skip={"video", "output", "settings"})
     parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
         "-o",
@@ -133,7 +133,23 @@ def _predict(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--workers", type=int, default=1, help="Videos that are processed at the same time.")
     parser.add_argument("--skip_done", type=bool, default=False, help="Skip videos that have an equal result.")
-    predict_videos(**_parsed(parser, argv))
+    names = _add_output_settings(parser, argv)
+    given = _parsed(parser, argv)
+    settings = {name: given.pop(name) for name in names if name in given}
+    predict_videos(**given, settings=settings)
+
+
+def _add_output_settings(parser: "ArgumentParser", argv: Sequence[str]) -> list[str]:
+    """Add ``--NAME.FIELD`` for the settings of outputs: those on the command line, for help all; return their names."""
+    from avseg.outputs import OUTPUTS, output_class
+
+    words = [word.partition(".")[0].removeprefix("--") for word in argv if word.startswith("--")]
+    asked = OUTPUTS.own() if {"-h", "--help"} & set(argv) else [name for name in OUTPUTS.names() if name in words]
+    configs = {name: output_class(name).Config for name in asked}
+    for name, config in configs.items():
+        if config is not None:
+            parser.add_class_arguments(config, name)
+    return [name for name, config in configs.items() if config is not None]
 
 
 def _app(argv: Sequence[str]) -> None:

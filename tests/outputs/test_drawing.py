@@ -4,6 +4,7 @@ import pytest
 from avseg.colours import palette
 from avseg.outputs._drawing import (
     add_legend,
+    add_name,
     add_names,
     add_timeline,
     overlay,
@@ -47,7 +48,8 @@ def test_small_pictures(size):
     assert overlay(image, np.ones(size, np.uint8), palette(2)).shape == image.shape
     assert timeline_height(size) == 0
     before = image.copy()
-    add_timeline(image, timeline(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:]), 0.5)
+    line = timeline(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:])
+    np.testing.assert_array_equal(add_timeline(image, line, 0.5), before)
     add_names(image, [1], ("background", "dog"), palette(2))
     np.testing.assert_array_equal(image, before)
 
@@ -66,12 +68,21 @@ def test_add_timeline_marks_the_present():
     image, height = GREY.copy(), timeline_height((100, 120))
     assert height >= 6
     line = timeline(120, height, np.array([0.0]), 1.0, np.array([0.0]), palette(2)[1:])
-    add_timeline(image, line, 0.0)
-    assert (image[-height:, 0] == 255).all()
-    assert (image[-height:, 1:] < 90).all()
-    assert (image[:-height] == 90).all()
-    add_timeline(image, line, 1.0)
-    assert (image[-height:, -1] == 255).all()
+    shown = add_timeline(image, line, 0.0)
+    assert shown.shape == (100 + height, 120, 3)
+    assert (shown[100:, 0] == 255).all()
+    assert (shown[100:, 1:] < 90).all()
+    assert (shown[:100] == 90).all()
+    assert (add_timeline(image, line, 1.0)[100:, -1] == 255).all()
+
+
+def test_a_name_stands_at_its_region_inside_the_picture():
+    image = np.full((300, 400, 3), 90, np.uint8)
+    height = add_name(image, "dog", palette(3)[1], 100, 390)
+    rows, columns = np.flatnonzero((image != 90).any((1, 2))), np.flatnonzero((image != 90).any((0, 2)))
+    assert (rows[0], rows[-1]) == (100, 100 + height - 1)
+    assert columns[-1] < 400 - 2
+    assert columns[0] > 300
 
 
 def test_names_stand_on_their_colours():
@@ -115,12 +126,12 @@ def test_contours_are_on_top_of_the_stripes():
     assert (inside[:, 0] > inside[:, 1]).all()
 
 
-def test_legend_is_above_the_time_line():
+def test_legend_is_in_the_corner():
     image = np.full((300, 400, 3), 90, np.uint8)
-    add_legend(image, 9)
+    add_legend(image)
     changed = np.argwhere((image != 90).any(-1))
     (top, left), (bottom, right) = changed.min(0), changed.max(0)
-    assert (bottom, right) == (300 - 9 - 3 - 1, 400 - 3 - 1)
+    assert (bottom, right) == (300 - 3 - 1, 400 - 3 - 1)
     assert top > 250
     assert left > 200
     middle = image[top:bottom, left:right].astype(int)
@@ -131,6 +142,6 @@ def test_legend_is_above_the_time_line():
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (95, 400), (400, 96)])
 def test_a_legend_that_does_not_fit_is_left_out(size):
     image = np.full((*size, 3), 90, np.uint8)
-    add_legend(image, timeline_height(size))
+    add_legend(image)
     assert (image == 90).all()
     assert striped(image, np.ones(size, np.float32)).shape == image.shape

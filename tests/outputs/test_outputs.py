@@ -9,7 +9,7 @@ from avseg.errors import ConfigError, MediaError
 from avseg.media import rle
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
-from avseg.outputs import DEFAULT, OUTPUTS, output_class
+from avseg.outputs import DEFAULT, OUTPUTS, choose_outputs, output_class
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
@@ -45,7 +45,7 @@ def test_overlay_has_every_picture_at_its_time_and_the_sound(make_result, tmp_pa
     shown = list(pictures(overlay))
     assert [picture.time for picture in shown] == pytest.approx(result.times, abs=1e-4)
     info = probe(overlay)
-    assert info.size == (102, 152)  # even
+    assert info.size == (108, 152)  # a bar of 6 pixels below, even
     assert info.sample_rate == 16_000
     heard = Sound(sound_blocks(overlay)).waveform_at(0.6).abs() > 0.2
     assert heard[4680:10_920].float().mean() > 0.7  # the beep from 0.4 s to 0.8 s
@@ -179,7 +179,7 @@ def test_masks_and_json_do_not_read_the_video(make_result, tmp_path):
     [
         (["mask"], r"unknown output 'mask'\. Did you mean 'masks'\?"),
         ("", "unknown output ''"),
-        ([], "no output is chosen: give some of json, masks"),
+        ([], "no output is chosen: give some of alpha, coco"),
         (["uncertainty"], "there is no uncertainty to save: add show uncertainty"),
     ],
 )
@@ -207,7 +207,36 @@ def test_files_in_masks_that_are_not_ours_are_not_deleted(make_result, tmp_path)
     assert (folder / "masks" / "labels.txt").read_text() == "mine"
 
 
+def test_overlay_without_the_time_bar_has_the_size_of_the_video(make_result, tmp_path):
+    result = make_result()
+    result.save(tmp_path / "out", {"overlay": {"timeline": "off"}})
+    assert probe(tmp_path / "out" / "overlay.mp4").size == (102, 152)
+
+
+def test_settings_of_outputs(make_result, tmp_path):
+    with pytest.raises(ConfigError, match="the output 'masks' has no settings, got size"):
+        make_result().save(tmp_path / "out", {"masks": {"size": 3}})
+    with pytest.raises(ConfigError, match=r"redact has settings, but is not written: add it .*--save redact"):
+        choose_outputs("json", settings={"redact": {"mode": "blur"}})
+    chosen = choose_outputs("json, redact", settings={"redact": {"mode": "black"}})
+    assert (list(chosen), chosen["json"], chosen["redact"].mode) == (["json", "redact"], None, "black")
+
+
 def test_every_output_has_a_file_and_a_class_of_its_own():
-    assert OUTPUTS.own() == ["json", "masks", "overlay", "summary", "uncertainty"]
     assert set(DEFAULT) < set(OUTPUTS.own())
-    assert len({output_class(name) for name in OUTPUTS.own()}) == 5
+    assert len({output_class(name) for name in OUTPUTS.own()}) == len(OUTPUTS.own()) >= 16
+
+
+def test_an_earlier_result_with_every_output_is_overwritten(make_clip, tmp_path):
+    """Every file that an output writes matches its patterns."""
+    names = [name for name in OUTPUTS.own() if name != "uncertainty"]
+    folder = make_clip().save(tmp_path / "out", names)
+    make_clip().save(folder, ["json"], overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["result.json"]
+
+
+def test_a_failing_output_leaves_nothing(make_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("avseg.outputs.redact._obscured", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_clip().save(tmp_path / "out", ["alpha", "coco", "redact"])
+    assert not (tmp_path / "out").exists()

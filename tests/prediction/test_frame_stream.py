@@ -136,6 +136,9 @@ def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
         def rgb(self):
             return np.zeros((8, 8, 3), np.uint8)
 
+        def reduced(self, size):
+            return np.zeros((*size, 3), np.uint8)
+
     monkeypatch.setattr(avseg.prediction.frame_stream, "pictures", lambda *_: (Fake(k / 10) for k in range(6_000)))
     path = make_video()
     strolling = FrameStream(path, ear, Options(missing_audio="silence"), lambda _: None)
@@ -218,6 +221,9 @@ def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
         ({"fps": float("nan")}, "fps must be a number above 0"),
         ({"missing_audio": "silent"}, "Did you mean 'silence'"),
         ({"damaged": "keep"}, "Choose from: error, skip"),
+        ({"threshold": 0.0}, "threshold must be a probability above 0 and below 1, got 0.0"),
+        ({"threshold": "high"}, "threshold must be a probability above 0 and below 1, got 'high'"),
+        ({"upsampling": "guide"}, "Did you mean 'guided'"),
         ({"show": "uncertain"}, "Did you mean 'uncertainty'"),
         ({"silence_gate": float("-inf")}, "silence_gate must be a level in dBFS such as -60, or null, got -inf"),
     ],

@@ -41,6 +41,8 @@ def test_predict_gives_a_result(beeping, ear):
         "damaged": "error",
         "device": "cpu",
         "silence_gate": -60.0,
+        "threshold": 0.5,
+        "upsampling": "guided",
     }
     assert result.notes == ()
 
@@ -96,6 +98,27 @@ def test_command_writes_the_chosen_outputs(beeping, loaded, tmp_path):
     out = tmp_path / "out"
     assert main(["predict", str(beeping), "--save", "masks,json", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["masks", "result.json"]
+
+
+def test_command_passes_settings_to_outputs(beeping, loaded, tmp_path):
+    words = ["--save", "redact", "--redact.mode", "black", "--redact.mute", "true", "-o", str(tmp_path / "out")]
+    assert main(["predict", str(beeping), *words]) == 0
+    settings = json.loads((tmp_path / "out" / "redact.json").read_text())["settings"]
+    assert (settings["mode"], settings["mute"], settings["padding"]) == ("black", True, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--save", "redact", "--redact.mode", "blurr"], "redact.mode = 'blurr' does not exist. Did you mean 'blur'?"),
+        (["--save", "redact", "--redact.moode", "blur"], "unknown setting 'redact.moode'"),
+        (["--redact.mode", "blur"], "redact has settings, but is not written"),
+    ],
+)
+def test_command_refuses_wrong_settings_of_outputs(beeping, loaded, tmp_path, capsys, words, message):
+    assert main(["predict", str(beeping), *words, "-o", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("words", [["--save", "maks"], ["--save", "uncertainty"]])

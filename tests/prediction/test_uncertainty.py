@@ -8,7 +8,8 @@ from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError
 from avseg.interface import Prediction
-from avseg.prediction.uncertainty import LONGEST, pack, predicted_maps, quantised, unpack
+from avseg.prediction.grey_maps import quantised
+from avseg.prediction.uncertainty import LONGEST, pack, predicted_maps, unpack
 
 LOGITS = torch.zeros(1, 3, 1, 8, 8)
 

@@ -76,6 +76,12 @@ class Picture(NamedTuple):
         """Convert to (H, W, 3) RGB, upright."""
         return _upright(cast("NDArray[np.uint8]", self.frame.to_ndarray(format="rgb24")), self.frame)
 
+    def reduced(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Convert to RGB of another (H, W), upright: (H, W, 3)."""
+        height, width = size[::-1] if _turns(self.frame)[0] else size
+        frame = self.frame.reformat(width=width, height=height, format="rgb24")
+        return _upright(cast("NDArray[np.uint8]", frame.to_ndarray()), self.frame)
+
 
 def probe(path: Path) -> VideoInfo:
     """Read the metadata of a video, and decode its first frame.

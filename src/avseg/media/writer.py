@@ -1,9 +1,10 @@
-"""Write frames as widely playable H.264, with the audio of another file in synchrony."""
+"""Write frames as a video, by default widely playable H.264, with the audio of another file in synchrony."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -37,19 +38,67 @@ _BT709 = 1
 _LIMITED_RANGE = 1
 
 
-class VideoWriter:
-    """Writer of an mp4 file; use it in a ``with`` block.
+@dataclass(frozen=True)
+class Encoding:
+    """Codecs and container of a video.
 
-    The last row or column of frames of odd size is repeated, because H.264 needs even sizes. Frames that no level of
-    H.264 allows are reduced to the largest size of level 5.2; other sound than mono and stereo becomes stereo.
+    Attributes:
+        container: FFmpeg's name of the container.
+        codec: FFmpeg's name of the video encoder.
+        pix_fmt: FFmpeg's name of the pixel format.
+        options: Settings of the encoder.
+        sound: Encoder of audio that is not copied.
+        copied: Audio codecs that are copied without decoding.
+    """
+
+    container: str
+    codec: str
+    pix_fmt: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    sound: str = "aac"
+    copied: frozenset[str] = frozenset({"aac", "mp3"})
+
+
+H264 = Encoding("mp4", "libx264", "yuv420p", {"preset": "veryfast", "crf": "20"})
+"""Plays everywhere."""
+PRORES_4444 = Encoding(
+    "mov",
+    "prores_ks",
+    "yuva444p10le",
+    {"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
+    "pcm_s16le",
+    frozenset({"aac", "mp3", "alac", "pcm_s16le", "pcm_s24le"}),
+)
+"""Video with an alpha channel for editing programs."""
+VP9_ALPHA = Encoding(
+    "webm",
+    "libvpx-vp9",
+    "yuva420p",
+    {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1", "auto-alt-ref": "0"},
+    "libopus",
+    frozenset({"opus", "vorbis"}),
+)
+"""Video with an alpha channel for browsers."""
+
+
+class VideoWriter:
+    """Writer of a video file; use it in a ``with`` block.
+
+    The last row or column of frames of odd size is repeated if the chroma of the pixel format is subsampled. Frames
+    that no level of H.264 allows are reduced to the largest size of level 5.2. Sound that is encoded becomes mono or
+    stereo.
+
 
     Args:
-        path: The mp4 file to write.
+        path: The file to write.
         size: (H, W) of the frames.
         rate: Average frames per second.
         pixel_aspect: Width over height of one pixel.
-        sound: File with the audio, which is copied if mp4 allows its codec, else encoded as AAC.
+        sound: File with the audio, which is copied if the encoding allows its codec, else encoded.
         complain: Reaction to damage in the audio, see :func:`avseg.media.container.decoded`.
+        encoding: Codecs and container.
+        muted: Start and end in seconds of the stretches in which the audio is silence, which must not overlap. With
+            any, the audio is encoded again.
     """
 
     def __init__(
@@ -61,9 +110,12 @@ class VideoWriter:
         pixel_aspect: Fraction = Fraction(1),
         sound: Path | None = None,
         complain: Complain = refuse,
+        encoding: Encoding = H264,
+        muted: Sequence[tuple[float, float]] = (),
     ) -> None:
         self._path, self._size, self._rate, self._aspect = path, size, rate, pixel_aspect
-        self._sound, self._complain = sound, complain
+        self._sound, self._complain, self._encoding, self._muted = sound, complain, encoding, muted
+        self._padding = [n % 2 if "420" in encoding.pix_fmt else 0 for n in size]
         self._stack = ExitStack()
         self._packets: Iterator[Packet[Any]] = iter(())
         self._next_packet: Packet[Any] | None = None
@@ -71,18 +123,24 @@ class VideoWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            options = {"movflags": "+faststart", "movie_timescale": str(1 / _TICK)}
-            self._container = stack.enter_context(av.open(f"file:{self._path}", "w", "mp4", container_options=options))
-            self._video = self._container.add_stream("libx264", self._rate, {"preset": "veryfast", "crf": "20"})
-            self._video.height, self._video.width = (n + n % 2 for n in _encoded_size(self._size))
-            self._video.pix_fmt = "yuv420p"
+            encoding = self._encoding
+            isobmff = encoding.container in ("mp4", "mov")
+            options = {"movflags": "+faststart", "movie_timescale": str(1 / _TICK)} if isobmff else {}
+            self._container = stack.enter_context(
+                av.open(f"file:{self._path}", "w", encoding.container, container_options=options)
+            )
+            self._video = self._container.add_stream(encoding.codec, self._rate, dict(encoding.options))
+            size = _encoded_size(self._size) if encoding.codec == "libx264" else self._size
+            even = 2 if "420" in encoding.pix_fmt else 1
+            self._video.height, self._video.width = (-(-n // even) * even for n in size)
+            self._video.pix_fmt = encoding.pix_fmt
             context = self._video.codec_context
             context.time_base, context.sample_aspect_ratio = _TICK, self._aspect
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED_RANGE
             if self._sound is not None:
                 source = stack.enter_context(opened(self._sound))
-                self._packets = _sound_packets(source, self._sound, self._container, self._complain)
+                self._packets = self._sound_packets(source, self._sound)
                 self._next_packet = next(self._packets, None)
             self._stack = stack.pop_all()
         return self
@@ -91,18 +149,17 @@ class VideoWriter:
         """Write a frame.
 
         Args:
-            image: (H, W, 3) RGB.
+            image: (H, W, 3) RGB, or (H, W, 4) with straight (not premultiplied) alpha.
             time: Presentation time in seconds since the start, later than that of the previous frame.
         """
         self._last_tick = max(round(time / _TICK), self._last_tick + 1)
         self._write_sound(until=time)
-        height, width = self._size
-        if height % 2 or width % 2:
-            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(
-            self._video.width, self._video.height, "yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-        )
+        if any(self._padding):
+            image = np.pad(image, ((0, self._padding[0]), (0, self._padding[1]), (0, 0)), mode="edge")
+        colours = "rgb24" if image.shape[2] == 3 else "rgba"
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=colours)
+        width, height, pix_fmt = self._video.width, self._video.height, self._encoding.pix_fmt
+        frame = frame.reformat(width, height, pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
         frame.pts, frame.time_base = self._last_tick, _TICK
         self._container.mux(self._video.encode(frame))
 
@@ -118,26 +175,30 @@ class VideoWriter:
             self._container.mux_one(self._next_packet)
             self._next_packet = next(self._packets, None)
 
+    def _sound_packets(self, source: InputContainer, path: Path) -> Iterator[Packet[Any]]:
+        """Add an audio stream to the file, if ``source`` has one, and yield its packets in order."""
+        stream = audio_stream(source, path)
+        if stream is None:
+            return
+        if not self._muted and _can_copy(stream, self._encoding):
+            packets = _copied(source, stream, self._container)
+        else:
+            sound = decoded(source, stream, path, self._complain)
+            packets = _encoded(source, stream, sound, self._container, self._encoding.sound, self._muted)
+        last = -float("inf")
+        for packet in packets:
+            if packet.dts is not None and _start(packet) > last:  # a muxer rejects time stamps that do not increase
+                last = _start(packet)
+                yield packet
+
 
 def _start(packet: Packet[Any]) -> float:
     return float((packet.dts or 0) * packet.time_base)
 
 
-def _sound_packets(
-    source: InputContainer, path: Path, target: OutputContainer, complain: Complain
-) -> Iterator[Packet[Any]]:
-    """Add an audio stream to ``target``, if ``source`` has one, and yield its packets in order."""
-    stream = audio_stream(source, path)
-    if stream is None:
-        return
+def _can_copy(stream: AudioStream, encoding: Encoding) -> bool:
     name = stream.codec_context.codec.canonical_name
-    copied = name == "aac" or (name == "mp3" and stream.sample_rate >= _SLOWEST_MP3)
-    packets = _copied(source, stream, target) if copied else _encoded(source, stream, path, target, complain)
-    last = -float("inf")
-    for packet in packets:
-        if packet.dts is not None and _start(packet) > last:  # a muxer rejects time stamps that do not increase
-            last = _start(packet)
-            yield packet
+    return name in encoding.copied and (name != "mp3" or stream.sample_rate >= _SLOWEST_MP3)
 
 
 def _copied(source: InputContainer, stream: AudioStream, target: OutputContainer) -> Iterator[Packet[Any]]:
@@ -152,12 +213,19 @@ def _copied(source: InputContainer, stream: AudioStream, target: OutputContainer
 
 
 def _encoded(
-    source: InputContainer, stream: AudioStream, path: Path, target: OutputContainer, complain: Complain
+    source: InputContainer,
+    stream: AudioStream,
+    sound: Iterator[Frame],
+    target: OutputContainer,
+    codec: str,
+    muted: Sequence[tuple[float, float]],
 ) -> Iterator[Packet[Any]]:
-    rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _USUAL_RATE
+    rate = stream.sample_rate
+    if codec == "libopus" or (codec == "aac" and rate not in _AAC_RATES):
+        rate = _USUAL_RATE
     layout = "mono" if stream.channels == 1 else "stereo"
-    output = target.add_stream("aac", rate=rate, layout=layout)
-    for frame in _converted(decoded(source, stream, path, complain), layout):
+    output = target.add_stream(codec, rate=rate, layout=layout)
+    for frame in _silenced(_converted(sound, layout), start_time(source), muted):
         if frame.pts is not None and frame.time_base is not None:
             frame.pts -= round(start_time(source) / frame.time_base)
         yield from output.encode(frame)
@@ -192,3 +260,24 @@ def _encoded_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return the (H, W) of the video for frames of a size: the same, or reduced to what H.264 allows."""
     factor = min(1.0, (_MOST_PIXELS / (size[0] * size[1])) ** 0.5, _LONGEST_SIDE / max(size))
     return size if factor == 1.0 else (max(2, int(size[0] * factor)), max(2, int(size[1] * factor)))
+
+
+def _silenced(sound: Iterator[AudioFrame], origin: float, muted: Sequence[tuple[float, float]]) -> Iterator[AudioFrame]:
+    """Yield frames of planar samples, which are 0 in some stretches of time; ``origin`` is the start of the file."""
+    for frame in sound:
+        if muted and frame.pts is not None and frame.time_base is not None:
+            start = float(frame.pts * frame.time_base) - origin
+            positions = [[round((edge - start) * frame.sample_rate) for edge in stretch] for stretch in muted]
+            inside = [(max(a, 0), min(b, frame.samples)) for a, b in positions if a < frame.samples and b > 0]
+            yield _with_silence(frame, inside) if inside else frame
+        else:
+            yield frame
+
+
+def _with_silence(frame: AudioFrame, stretches: Sequence[tuple[int, int]]) -> AudioFrame:
+    samples = frame.to_ndarray().copy()
+    for first, last in stretches:
+        samples[:, first:last] = 0
+    silent = AudioFrame.from_ndarray(samples, format=frame.format.name, layout=frame.layout.name)
+    silent.sample_rate, silent.pts, silent.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return silent

@@ -1,10 +1,12 @@
 """Outputs of a prediction, one kind per file; the file name is the name in ``avseg predict --save``."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from avseg.errors import ConfigError, MediaError
+from avseg.interface import make_config
 from avseg.media.video import pictures
 from avseg.outputs._base import Output, OutputFrame, damage, matching
 from avseg.prediction.record import Record
@@ -46,27 +48,45 @@ def output_class(name: str) -> type[Output]:
     return OUTPUTS.find(name)
 
 
-def choose_outputs(names: str | Iterable[str] | None, *, uncertainty: bool = False) -> tuple[str, ...]:
-    """Return the names of the outputs to write, without duplicates.
+def choose_outputs(
+    names: str | Iterable[str] | Mapping[str, Mapping[str, Any]] | None,
+    *,
+    uncertainty: bool = False,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Return the outputs to write: name → settings, a ``Config`` of the output, or None if it has none.
 
     Args:
-        names: Names, or one string with commas between them; None for the default.
+        names: Names, or one string with commas between them, or a mapping of names to settings; None for the default.
         uncertainty: Whether the prediction has uncertainty.
+        settings: Output → its settings, of outputs that are chosen.
 
     Raises:
-        ConfigError: When a name is unknown, there is none, or uncertainty is chosen for a prediction without it.
+        ConfigError: When a name or a setting is unknown, there is no name, or uncertainty is chosen for a prediction
+            without it.
     """
     if names is None:
-        return (*DEFAULT, "uncertainty") if uncertainty else DEFAULT
-    words = names.split(",") if isinstance(names, str) else names
-    chosen = tuple(dict.fromkeys(word.strip() for word in words))
+        names = (*DEFAULT, "uncertainty") if uncertainty else DEFAULT
+    words = [word.strip() for word in (names.split(",") if isinstance(names, str) else names)]
+    settings = {**(names if isinstance(names, Mapping) else {}), **(settings or {})}
+    chosen = {word: _config(word, settings.get(word, {})) for word in words}
     if not chosen:
         raise ConfigError(f"no output is chosen: give some of {', '.join(list_outputs())}")
-    for name in chosen:
-        output_class(name)
+    for name in settings.keys() - chosen.keys():
+        raise ConfigError(f"{name} has settings, but is not written: add it to the outputs (--save {name})")
     if "uncertainty" in chosen and not uncertainty:
         raise ConfigError("there is no uncertainty to save: add show uncertainty (--show uncertainty)")
     return chosen
+
+
+def _config(name: str, settings: Any) -> Any:
+    """Return the settings of an output; ``settings`` are a mapping, or what this function has returned."""
+    found = output_class(name)
+    if found.Config is not None:
+        return settings if isinstance(settings, found.Config) else make_config(found, settings or {})
+    if settings:
+        raise ConfigError(f"the output {name!r} has no settings, got {', '.join(settings)}")
+    return None
 
 
 def patterns(names: Iterable[str]) -> list[str]:
@@ -74,9 +94,9 @@ def patterns(names: Iterable[str]) -> list[str]:
     return [pattern for name in {*OUTPUTS.own(), *names} for pattern in output_class(name).files]
 
 
-def file_to_open(folder: Path, names: Sequence[str]) -> Path:
+def file_to_open(folder: Path, names: Iterable[str]) -> Path:
     """Return the file to look at first in the folder of a result with these outputs."""
-    best = next((name for name in _TO_OPEN if name in names), names[0])
+    best = min(names, key=lambda name: _TO_OPEN.index(name) if name in _TO_OPEN else len(_TO_OPEN))
     found = matching(folder, output_class(best).files)
     return folder / found[0] if found else folder
 
@@ -84,7 +104,7 @@ def file_to_open(folder: Path, names: Sequence[str]) -> Path:
 def write(
     record: Record,
     folder: Path,
-    names: Sequence[str],
+    outputs: Mapping[str, Any],
     *,
     progress: bool = False,
     reached: Callable[[float], None] = lambda _: None,
@@ -94,7 +114,7 @@ def write(
     Args:
         record: The prediction.
         folder: Existing, empty folder.
-        names: From :func:`choose_outputs`.
+        outputs: From :func:`choose_outputs`.
         progress: Show a progress bar.
         reached: Called with the time of each frame that is written.
 
@@ -102,20 +122,25 @@ def write(
         MediaError: When the video cannot be read.
     """
     with ExitStack() as stack:
-        named = {name: stack.enter_context(output_class(name)(record, folder)) for name in names}
-        outputs = list(named.values())
+        named = {name: stack.enter_context(_made(name, record, folder, config)) for name, config in outputs.items()}
         show = stack.enter_context(seconds_bar("writing", record.end, shown=progress))
-        for frame in _frames(record, any(output.reads_video for output in outputs)):
-            for output in outputs:
+        for frame in _frames(record, any(output.reads_video for output in named.values())):
+            for output in named.values():
                 output.add(frame)
             show(frame.time)
             reached(frame.time)
-        written: dict[str, list[str]] = {name: [] for name in names}
+        written: dict[str, list[str]] = {name: [] for name in outputs}
         # result.json lists the files of the page; the page links to result.json, whose name is fixed.
         for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
             output.written = written
             output.finish()
             written[name] = output.own_files()
+
+
+def _made(name: str, record: Record, folder: Path, config: Any) -> Output:
+    found: Any = output_class(name)
+    made: Output = found(record, folder) if config is None else found(record, folder, config)
+    return made
 
 
 def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:

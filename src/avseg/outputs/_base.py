@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from typing_extensions import Self
 
 from avseg.media.container import Complain, ignore, refuse
 from avseg.media.video import Picture
-from avseg.prediction.record import Record
+from avseg.prediction.record import Record, no_probabilities
+from avseg.prediction.soft_masks import soft_mask
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,22 @@ class OutputFrame:
         return labels
 
     @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """(H, W) probability that a pixel belongs to a sounding class, 0..1, as :attr:`Record.probabilities`.
+
+        Raises:
+            ConfigError: When a result of an earlier version of avseg has none.
+            RuntimeError: When the output does not declare ``reads_video``.
+        """
+        if self.picture is None:
+            raise RuntimeError("an output that uses probability must set reads_video = True")
+        guided = self.record.options.get("upsampling") != "bilinear"
+        found = self.record.frames[self.index].probability
+        if found is None:
+            raise no_probabilities(self.record)
+        return soft_mask(found, self.picture if guided else None, self.record.size)
+
+    @cached_property
     def uncertainty(self) -> NDArray[np.float32] | None:
         """(H, W) uncertainty of every pixel, 0..1; None if it was not requested."""
         return self.record.uncertainty[self.index] if self.record.has_uncertainty else None
@@ -65,8 +82,11 @@ class Output:
     Args:
         record: The prediction.
         folder: Existing folder to write to.
+        config: Only for a class with a ``Config``: its settings.
 
     Attributes:
+        Config: Frozen dataclass declared inside a class that has settings; every field has a default. Its fields are
+            the flags ``--NAME.FIELD`` of ``avseg predict``. None without settings.
         files: Patterns of the files it writes, relative to the folder, such as ``masks/*.png``. An earlier result is
             only overwritten if all its files match such a pattern.
         reads_video: Whether it uses :attr:`OutputFrame.rgb`. If no output does, the video is not opened.
@@ -74,6 +94,7 @@ class Output:
         written: Name → files, relative to the folder, of all chosen outputs; none for those that are not finished.
     """
 
+    Config: ClassVar[type[Any] | None] = None
     files: ClassVar[tuple[str, ...]]
     reads_video: ClassVar[bool] = False
     finishes_last: ClassVar[bool] = False
@@ -105,9 +126,9 @@ def matching(folder: Path, patterns: Iterable[str]) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def numbered(folder: str) -> tuple[str, ...]:
-    """Return the patterns of the images ``<folder>/000000.png``, and so on."""
-    return tuple(f"{folder}/{'[0-9]' * digits}.png" for digits in (6, 7))
+def numbered(folder: str, suffix: str = "png") -> tuple[str, ...]:
+    """Return the patterns of the files ``<folder>/000000.<suffix>``, and so on."""
+    return tuple(f"{folder}/{'[0-9]' * digits}.{suffix}" for digits in (6, 7))
 
 
 def damage(record: Record) -> Complain:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from avseg.prediction.uncertainty import quantised
+from avseg.prediction.grey_maps import quantised
 
 Pixels = NDArray[np.uint8]
 
@@ -83,22 +83,22 @@ def timeline_height(size: tuple[int, int]) -> int:
     return 0 if min(size) < _SMALLEST else max(6, round(size[0] * _TIMELINE))
 
 
-def add_timeline(image: Pixels, line: Pixels, done: float) -> None:
-    """Draw a timeline over the bottom of an image, in place, with a white marker at the current time.
+def add_timeline(image: Pixels, line: Pixels, done: float) -> Pixels:
+    """Return an image with a timeline below it, with a white marker at the current time.
 
     Args:
         image: (H, W, 3).
         line: (h, W, 3), from :func:`timeline`.
         done: Elapsed share of the video, 0..1.
+
+    Returns:
+        (H + h, W, 3).
     """
-    height, width = line.shape[:2]
-    if not height:
-        return
-    bottom = image[-height:]
-    bottom[:] = bottom // 5 + (line // 5) * 4
+    shown, width = np.concatenate([image, line]), line.shape[1]
     mark = max(1, round(width / 480))
     first = round(done * (width - mark))
-    bottom[:, first : first + mark] = _LIGHT
+    shown[len(image) :, first : first + mark] = _LIGHT
+    return shown
 
 
 def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours: Pixels) -> None:
@@ -110,17 +110,45 @@ def add_names(image: Pixels, labels: list[int], names: tuple[str, ...], colours:
         names: Label → name.
         colours: (classes, 3).
     """
-    if min(image.shape[:2]) < _SMALLEST:
-        return
-    gap = max(2, image.shape[0] // 90)
+    gap = _gap(image)
     top = gap
     for label in labels:
-        plate = _plate(names[label], tuple(colours[label].tolist()), max(10, image.shape[0] // 30))
-        height, width = (min(have, want) for have, want in zip(image.shape[:2], plate.shape[:2], strict=True))
-        if top + height + gap > image.shape[0] or width + gap > image.shape[1]:
+        height = add_name(image, names[label], colours[label], top, gap)
+        if not height or top + height + gap > image.shape[0]:
             return
-        image[top : top + height, gap : gap + width] = plate[:height, :width]
         top += height + gap
+
+
+def add_name(image: Pixels, name: str, colour: Pixels, top: int, left: int) -> int:
+    """Write a name on its colour, in place, at a position or as close to it as fits into the image.
+
+    Args:
+        image: (H, W, 3).
+        name: The name; the end of a long name is cut off.
+        colour: (3,) RGB.
+        top: First row.
+        left: First column.
+
+    Returns:
+        The height of the plate; 0 in a small image, which gets no name.
+    """
+    if min(image.shape[:2]) < _SMALLEST:
+        return 0
+    gap = _gap(image)
+    plate = _plate(name, tuple(colour.tolist()), max(10, image.shape[0] // 30))
+    plate = plate[: image.shape[0] - 2 * gap, : image.shape[1] - 2 * gap]
+    height, width = plate.shape[:2]
+    top, left = (
+        min(max(at, gap), whole - part - gap)
+        for at, whole, part in zip((top, left), image.shape[:2], (height, width), strict=True)
+    )
+    image[top : top + height, left : left + width] = plate
+    return height
+
+
+def _gap(image: Pixels) -> int:
+    """Return the distance in pixels of names from the border."""
+    return max(2, image.shape[0] // 90)
 
 
 @cache
@@ -149,12 +177,12 @@ def striped(image: Pixels, uncertainty: NDArray[np.float32]) -> Pixels:
     return _striped(image, uncertainty, _stripe(image))
 
 
-def add_legend(image: Pixels, line: int) -> None:
-    """Draw the legend of the stripes, in place, in the lower right corner above a timeline of ``line`` pixels."""
+def add_legend(image: Pixels) -> None:
+    """Draw the legend of the stripes, in place, in the lower right corner."""
     if min(image.shape[:2]) < _SMALLEST:
         return
-    legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), max(2, image.shape[0] // 90)
-    bottom, right = image.shape[0] - line - gap, image.shape[1] - gap
+    legend, gap = _legend(max(10, image.shape[0] // 36), _stripe(image)), _gap(image)
+    bottom, right = image.shape[0] - gap, image.shape[1] - gap
     top, left = bottom - legend.shape[0], right - legend.shape[1]
     if min(top, left) >= gap:
         image[top:bottom, left:right] = legend

@@ -1,4 +1,4 @@
-"""``result.json``: the whole prediction as JSON (format 1), from which it is loaded again; and as COCO annotations."""
+"""``result.json``: the whole prediction as JSON (format 1), from which it is loaded again."""
 
 import json
 from base64 import b64decode, b64encode
@@ -12,6 +12,7 @@ from avseg.errors import MediaError
 from avseg.media import rle
 from avseg.media.container import MOST_PIXELS
 from avseg.outputs._base import Output
+from avseg.prediction.grey_maps import GreyMap
 from avseg.prediction.record import Record
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.uncertainty import UncertaintyMap
@@ -25,6 +26,7 @@ UNITS = {
     "size": "[height, width] in pixels",
     "score": "mean probability, 0 to 1",
     "uncertainty": "0 (certain) to 1 (uncertain)",
+    "probability": "0 to 1, of any sounding class",
     "counts": "COCO compressed run lengths, column by column",
 }
 """Units of the fields of result.json; ``start`` and ``end`` are times."""
@@ -122,63 +124,41 @@ def to_dict(record: Record) -> dict[str, Any]:
                 "score": round(float(score), 4),
                 "regions": [_region_as_dict(region) for region in frame.regions],
                 **({"uncertainty": _map_as_dict(frame.uncertainty)} if frame.uncertainty else {}),
+                **({"probability": _grey_as_dict(frame.probability)} if frame.probability else {}),
             }
             for frame, score in zip(record.frames, record.scores, strict=True)
         ],
     }
 
 
-def to_coco(record: Record) -> dict[str, Any]:
-    """Return the masks as a COCO data set: images, annotations with run lengths, categories.
-
-    The file name of an image is that of its mask (``masks/000012.png`` → ``000012.png``); ``time`` is in seconds. With
-    uncertainty, an annotation has its mean ``uncertainty``.
-    """
-    height, width = record.size
-    images = [
-        {"id": i, "file_name": f"{i:06d}.png", "height": height, "width": width, "time": frame.time}
-        for i, frame in enumerate(record.frames)
-    ]
-    annotations = [
-        {
-            "image_id": i,
-            "category_id": region.label,
-            "segmentation": {"size": list(region.rle.size), "counts": region.rle.counts.decode()},
-            "area": rle.area(region.rle),
-            "bbox": list(rle.box(region.rle)),
-            "iscrowd": 0,
-            "score": region.score,
-            **_uncertainty(region),
-        }
-        for i, frame in enumerate(record.frames)
-        for region in frame.regions
-    ]
-    return {
-        "info": {"description": f"Sounding objects in {record.source.name}, predicted by avseg's {record.model}"},
-        "images": images,
-        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, 1)],
-        "categories": [{"id": i, "name": n} for i, n in enumerate(record.class_names) if i],
-    }
-
-
-def _uncertainty(region: Region) -> dict[str, float]:
+def uncertainty_of(region: Region) -> dict[str, float]:
+    """Return the field with the mean uncertainty of a region; empty if there is none."""
     return {} if region.uncertainty is None else {"uncertainty": region.uncertainty}
 
 
 def _region_as_dict(region: Region) -> dict[str, Any]:
     size, counts = list(region.rle.size), region.rle.counts.decode()
-    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **_uncertainty(region)}
+    return {"label": region.label, "score": region.score, "size": size, "counts": counts, **uncertainty_of(region)}
 
 
 def _map_as_dict(found: UncertaintyMap) -> dict[str, Any]:
-    return {"mean": found.mean, "size": list(found.size), "png": b64encode(found.png).decode()}
+    return {"mean": found.mean, **_grey_as_dict(GreyMap(found.size, found.png))}
+
+
+def _grey_as_dict(found: GreyMap) -> dict[str, Any]:
+    return {"size": list(found.size), "png": b64encode(found.png).decode()}
 
 
 def _frame(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Frame:
-    found = data.get("uncertainty")
+    uncertainty, probability = data.get("uncertainty"), data.get("probability")
     if not is_number(data["time"]):
         raise ValueError(f"the time of a frame must be a number, got {data['time']!r}")
-    return Frame(data["time"], tuple(_region(r, size, classes) for r in data["regions"]), found and _map(found))
+    return Frame(
+        data["time"],
+        tuple(_region(r, size, classes) for r in data["regions"]),
+        uncertainty and UncertaintyMap(uncertainty["mean"], *_grey(uncertainty)),
+        probability and _grey(probability),
+    )
 
 
 def _region(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Region:
@@ -190,5 +170,5 @@ def _region(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Reg
     return Region(label, score, mask, doubt)
 
 
-def _map(data: Mapping[str, Any]) -> UncertaintyMap:
-    return UncertaintyMap(data["mean"], (data["size"][0], data["size"][1]), b64decode(data["png"]))
+def _grey(data: Mapping[str, Any]) -> GreyMap:
+    return GreyMap((data["size"][0], data["size"][1]), b64decode(data["png"]))

@@ -20,8 +20,9 @@ from avseg.media.video import pictures
 from avseg.mel import OFFSET, PATCH_SECONDS
 from avseg.outputs._base import Output, OutputFrame
 from avseg.outputs._drawing import Pixels, overlay
+from avseg.prediction.grey_maps import quantised
 from avseg.prediction.record import Record
-from avseg.prediction.uncertainty import MAP, quantised
+from avseg.prediction.uncertainty import MAP
 
 _WIDTH, _DOTS = 11.0, 110
 """Width in inches, and dots per inch."""

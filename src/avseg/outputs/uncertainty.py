@@ -5,8 +5,8 @@ from pathlib import Path
 from PIL import Image
 
 from avseg.outputs._base import Output, OutputFrame, numbered
+from avseg.prediction.grey_maps import quantised
 from avseg.prediction.record import Record
-from avseg.prediction.uncertainty import quantised
 
 
 class Uncertainty(Output):

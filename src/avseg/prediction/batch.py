@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs, file_to_open, patterns, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
-from avseg.prediction.frame_stream import Damaged, Options, Show
+from avseg.prediction.frame_stream import Damaged, Options, Show, Upsampling
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
 from avseg.prediction.record import Interval
 from avseg.prediction.result import Result
@@ -60,7 +60,7 @@ class _Job:
 
     loaded: Loaded
     options: Options
-    names: tuple[str, ...]
+    outputs: Mapping[str, Any]
     skip_done: bool
     overwrite: bool
 
@@ -84,6 +84,9 @@ def predict_many(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
@@ -107,6 +110,9 @@ def predict_many(
         damaged: Behaviour where a file cannot be decoded.
         show: ``"masks"`` or ``"uncertainty"``.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        threshold: Probability above which a pixel belongs to a mask.
+        upsampling: ``"guided"`` or ``"bilinear"``.
+        settings: Output → its settings.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
 
@@ -123,13 +129,11 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
-    names = choose_outputs(save, uncertainty=show == "uncertainty")
-    if "json" not in names:
-        names = (*names, "json")
+    options = Options(fps, missing_audio, damaged, show, silence_gate, threshold, upsampling)
+    outputs = {"json": None, **choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)}
     folder = Path(output)
     _check_folder(folder)
-    job = _Job(ready(model, device), options, names, skip_done, overwrite)
+    job = _Job(ready(model, device), options, outputs, skip_done, overwrite)
     outcomes: dict[Path, Outcome] = {}
     try:
         with closing(_run(job, _folders(found, folder), workers, progress)) as arriving:
@@ -257,7 +261,7 @@ def _one(job: _Job, video: Path, folders: Sequence[Path], bar: VideosBar, stop: 
                 show(what, time)
 
             result = _predict(job, video, folder, reached)
-        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.names))
+        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.outputs))
     except _StopError:
         return Outcome(video, folder, "failed", "interrupted")
     except Exception as error:  # an error in one video must not end the batch
@@ -272,9 +276,9 @@ def reason(error: Exception) -> str:
 
 def _predict(job: _Job, video: Path, folder: Path, reached: Callable[[str, float], None]) -> Result:
     reached("waiting", 0.0)
-    with replacing_folder(folder, patterns(job.names), overwrite=job.overwrite, keep=[video]) as partial:
+    with replacing_folder(folder, patterns(job.outputs), overwrite=job.overwrite, keep=[video]) as partial:
         result = predict_file(video, job.loaded, job.options, lambda time: reached("predicting", time))
-        write(result, partial, job.names, reached=lambda time: reached("writing", time))
+        write(result, partial, job.outputs, reached=lambda time: reached("writing", time))
     return result
 
 
@@ -291,6 +295,6 @@ def _find_done(job: _Job, video: Path, folders: Sequence[Path]) -> Outcome | Non
             continue
         made_by = (result.model, result.weights_sha256, dict(result.options))
         wanted = (job.loaded.name, job.loaded.weights_sha256, recorded_options(job.options, job.loaded.device))
-        if made_by == wanted and set(job.names) <= set(written) and result.source.resolve() == video.resolve():
-            return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.names))
+        if made_by == wanted and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
+            return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.outputs))
     return None

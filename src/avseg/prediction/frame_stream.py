@@ -6,12 +6,13 @@
   stays on display, only the first and the last of its samples are predicted: no mask depends on the others. Samples are
   batched into clips of the length of the training data; the last clip may be shorter.
 - Frames between samples. Probabilities, not masks, are interpolated linearly in time between the adjacent samples;
-  frames before the first or after the last sample take the nearest one. The result is enlarged bilinearly to the size
-  of the frame and then thresholded (:func:`avseg.prediction.regions.find_regions`).
+  frames before the first or after the last sample take the nearest one. The result is enlarged along the edges of the
+  frame (:mod:`avseg.prediction.upsampling`) and then thresholded (:func:`avseg.prediction.regions.find_regions`).
 - Silence. Where the sound around a sample is below ``silence_gate``, the mask is empty.
 - Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
-- Memory. The frames of one clip and about 2 s of sound are held, for a video of any length.
+- Memory. The frames of one clip, those in between at a reduced size, and about 2 s of sound are held, for a video of
+  any length.
 """
 
 import math
@@ -31,7 +32,9 @@ from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.interface import AVSModel
 from avseg.media.container import refuse
 from avseg.media.video import Picture, pictures, probe
-from avseg.prediction.regions import Frame, find_regions
+from avseg.prediction import grey_maps, soft_masks
+from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.regions import Frame, Maps, Region, find_regions, possible_labels
 from avseg.prediction.sampling import (
     USUAL_SIZE,
     MissingAudio,
@@ -41,10 +44,12 @@ from avseg.prediction.sampling import (
     open_sound,
     sample,
 )
-from avseg.prediction.uncertainty import pack, predicted_maps
+from avseg.prediction.uncertainty import UncertaintyMap, pack, predicted_maps
+from avseg.prediction.upsampling import FAINT, guide_size, refined
 
 Damaged = Literal["error", "skip"]
 Show = Literal["masks", "uncertainty"]
+Upsampling = Literal["guided", "bilinear"]
 
 _USUAL_FRAMES = 5
 """Samples in a clip of AVSBench, for a model whose card has no data."""
@@ -61,6 +66,10 @@ class Options:
         show: The masks, or masks and uncertainty.
         silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
             empty; None disables the gate.
+        threshold: Probability above which a pixel belongs to a mask, between 0 and 1. With several classes, the
+            probability of the background is multiplied by ``threshold / (1 - threshold)`` before the comparison.
+        upsampling: From the size of the model to that of the frame, along the edges of the frame (``"guided"``), or
+            ``"bilinear"``.
     """
 
     fps: float = 1.0
@@ -68,12 +77,16 @@ class Options:
     damaged: Damaged = "error"
     show: Show = "masks"
     silence_gate: float | None = -60.0
+    threshold: float = 0.5
+    upsampling: Upsampling = "guided"
 
     def __post_init__(self) -> None:
         check_settings(self.fps, self.missing_audio)
         if self.silence_gate is not None and not is_number(self.silence_gate):
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
-        for name, kind in (("damaged", Damaged), ("show", Show)):
+        if not is_number(self.threshold) or not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold must be a probability above 0 and below 1, got {self.threshold!r}")
+        for name, kind in (("damaged", Damaged), ("show", Show), ("upsampling", Upsampling)):
             if (value := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {value!r}. {did_you_mean(value, choices)}")
 
@@ -109,7 +122,8 @@ class FrameStream:
         self._path, self._model, self._options, self._note = path, model, options, note
         self._complain = note if options.damaged == "skip" else _refuse
         self._device = next(model.parameters(), torch.empty(0)).device
-        self._waiting: deque[float] = deque()
+        self._waiting: deque[tuple[float, NDArray[np.uint8] | None]] = deque()
+        self._guide_size = guide_size(self.info.size)
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -124,14 +138,30 @@ class FrameStream:
     def _frames(self, before: _SamplePrediction, after: _SamplePrediction, until: float) -> Iterator[Frame]:
         """Yield the decoded frames up to ``until``, interpolated between two samples."""
         span = after.time - before.time
-        while self._waiting and self._waiting[0] <= until:
-            time = self._waiting.popleft()
+        while self._waiting and self._waiting[0][0] <= until:
+            time, guide = self._waiting.popleft()
             share = min(max((time - before.time) / span, 0.0), 1.0) if span > 0 else 0.0
             probabilities = _blend(before.probabilities, after.probabilities, share)
             uncertainty = None
             if before.uncertainty is not None and after.uncertainty is not None:
                 uncertainty = pack(_blend(before.uncertainty, after.uncertainty, share))
-            yield Frame(time, find_regions(probabilities, self.info.size, uncertainty), uncertainty)
+            regions, probability = self._segment(probabilities, guide, uncertainty)
+            yield Frame(time, regions, uncertainty, probability)
+
+    def _segment(
+        self, probabilities: Maps, guide: NDArray[np.uint8] | None, uncertainty: UncertaintyMap | None
+    ) -> tuple[tuple[Region, ...], GreyMap]:
+        """Return the regions of a frame, and the probability that a pixel sounds."""
+        threshold = self._options.threshold
+        labels = None
+        if len(probabilities) > 1:
+            labels = possible_labels(probabilities, threshold)
+            probabilities = probabilities[labels]
+        foreground = _foreground(probabilities, labels)
+        if guide is not None and foreground.max() > FAINT:
+            probabilities = refined(probabilities, guide)
+        regions = find_regions(probabilities, self.info.size, uncertainty, threshold=threshold, labels=labels)
+        return regions, grey_maps.pack(foreground, soft_masks.LONGEST)
 
     def _predict_samples(self) -> Iterator[_SamplePrediction]:
         data = self._model.card.get("data") or {}
@@ -156,7 +186,8 @@ class FrameStream:
 
     def _pictures(self) -> Iterator[Picture]:
         for picture in pictures(self._path, self._complain):
-            self._waiting.append(picture.time)
+            guide = picture.reduced(self._guide_size) if self._options.upsampling == "guided" else None
+            self._waiting.append((picture.time, guide))
             self.end = picture.end
             yield picture
 
@@ -173,6 +204,11 @@ class FrameStream:
             )
         if self.info.sample_rate is not None and self._sound.silent:
             self._note(f"{self._path.name} has a silent sound track: nothing in it is louder than -80 dB")
+
+
+def _foreground(probabilities: Maps, labels: list[int] | None) -> Maps:
+    """Return the probability of any sounding class, (h, w); the first of several channels is the background."""
+    return probabilities[0] if labels is None else 1 - probabilities[0]
 
 
 def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:

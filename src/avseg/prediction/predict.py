@@ -5,7 +5,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, patterns, write
-from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
+from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Upsampling
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -41,6 +41,8 @@ def predict(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -59,6 +61,8 @@ def predict(
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
+        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
+        upsampling: Enlarge the probabilities along the edges of the frame (``"guided"``), or ``"bilinear"``.
         progress: Show a progress bar.
 
     Returns:
@@ -69,7 +73,7 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, threshold, upsampling)
     path = video_path(video)
     loaded = ready(model, device)
     with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
@@ -150,6 +154,8 @@ def stream(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -163,6 +169,8 @@ def stream(
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        threshold: Probability above which a pixel belongs to a mask.
+        upsampling: ``"guided"`` or ``"bilinear"``.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -173,7 +181,7 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, threshold, upsampling)
     return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
 
 
@@ -195,8 +203,11 @@ def predict_command(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    threshold: float = 0.5,
+    upsampling: Upsampling = "guided",
     save: str | None = None,
     overwrite: bool = False,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Segment the sounding objects in a video.
 
@@ -211,16 +222,19 @@ def predict_command(
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
+        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
+        upsampling: guided, along the edges of the frame, or bilinear.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
+        settings: Output → its settings.
 
     Raises:
         AvsegError: When the video, the model, the folder or a setting cannot be used.
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    names = choose_outputs(save, uncertainty=show == "uncertainty")
+    names = choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)
     with replacing_folder(folder, patterns(names), overwrite=overwrite, keep=[video]) as partial:
         result = predict(
             video,
@@ -231,6 +245,8 @@ def predict_command(
             damaged=damaged,
             show=show,
             silence_gate=silence_gate,
+            threshold=threshold,
+            upsampling=upsampling,
             progress=True,
         )
         write(result, partial, names, progress=True)

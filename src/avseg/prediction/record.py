@@ -12,7 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from avseg.errors import ConfigError
 from avseg.media import rle
+from avseg.prediction.grey_maps import GreyMap
 from avseg.prediction.regions import Frame
+from avseg.prediction.soft_masks import SoftMaskReader, soft_mask
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 MIN_AREA = 0.001
@@ -110,6 +112,35 @@ class Record:
         return Masks(self._labels, (len(self.frames), *self.size), np.uint8)
 
     @property
+    def probabilities(self) -> Masks:
+        """(N, H, W) float32: probability that a pixel belongs to a sounding class, 0..1, before the threshold.
+
+        It is computed on access from a small map (:mod:`avseg.prediction.soft_masks`) and the frame of the video,
+        which is read again unless the prediction was made with ``upsampling="bilinear"``. Reading in order is
+        fastest.
+
+        Raises:
+            ConfigError: When a result of an earlier version of avseg has none.
+            MediaError: On access, when the video cannot be read.
+        """
+        maps = self.probability_maps()
+        shape = (len(maps), *self.size)
+        if self.options.get("upsampling") == "bilinear":
+            return Masks(lambda i: soft_mask(maps[i], None, self.size), shape, np.float32)
+        return Masks(SoftMaskReader(self.source, self.times, maps, self.size), shape, np.float32)
+
+    def probability_maps(self) -> list[GreyMap]:
+        """Return the small probability map of every frame.
+
+        Raises:
+            ConfigError: When a result of an earlier version of avseg has none.
+        """
+        maps = [frame.probability for frame in self.frames if frame.probability is not None]
+        if len(maps) != len(self.frames):
+            raise no_probabilities(self)
+        return maps
+
+    @property
     def has_uncertainty(self) -> bool:
         """True if uncertainty was requested: ``predict(..., show="uncertainty")``."""
         return any(frame.uncertainty is not None for frame in self.frames)
@@ -196,3 +227,8 @@ class Record:
                 "(--show uncertainty) and a model that estimates it"
             )
         return maps
+
+
+def no_probabilities(record: Record) -> ConfigError:
+    """Return the error for a result without probabilities."""
+    return ConfigError(f"this result of {record.source.name} has no probabilities: predict the video again")

@@ -1,5 +1,6 @@
 """Convert the probabilities of a model to the regions of one frame, at the size of the frame."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from avseg.media.images import enlarged
 from avseg.media.rle import RLE, encode
+from avseg.prediction.grey_maps import GreyMap
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 Maps = NDArray[np.float32]
@@ -37,50 +39,76 @@ class Frame(NamedTuple):
         time: Start of the frame, in seconds since the start of the file.
         regions: Regions of the sounding classes, sorted by label.
         uncertainty: Uncertainty of the pixels; None if it is not requested.
+        probability: Probability that a pixel belongs to a sounding class, before the threshold; None if not kept.
     """
 
     time: float
     regions: tuple[Region, ...]
     uncertainty: UncertaintyMap | None = None
+    probability: GreyMap | None = None
 
 
 def find_regions(
-    probabilities: Maps, size: tuple[int, int], uncertainty: UncertaintyMap | None = None
+    probabilities: Maps,
+    size: tuple[int, int],
+    uncertainty: UncertaintyMap | None = None,
+    *,
+    threshold: float = 0.5,
+    labels: Sequence[int] | None = None,
 ) -> tuple[Region, ...]:
     """Return the regions of one frame, sorted by label; a class without pixels has none.
 
     Probabilities are enlarged bilinearly before they are compared, so that contours are smooth at any size. With one
-    channel, a pixel is foreground if its probability is above 0.5; with several, it gets the class of the highest
-    probability, at a tie the lower label.
+    channel, a pixel is foreground if its probability is above the threshold; with several, it gets the class of the
+    highest probability, at a tie the lower label. In the comparison, the probability of the background is multiplied
+    by ``threshold / (1 - threshold)``.
 
     Args:
         probabilities: (K, h, w) float32: sigmoid for K = 1, softmax with the background first for K > 1.
         size: (H, W) of the frame.
         uncertainty: Uncertainty of the frame, to average over the regions.
+        threshold: Above 0, below 1.
+        labels: Class of each channel, from :func:`possible_labels`; by default, the channels are all classes.
     """
     columns = probabilities.swapaxes(1, 2)  # run lengths go down the columns: each in consecutive memory
-    best, masks = _binary(columns[0], size) if len(columns) == 1 else _semantic(columns, size)
+    if len(columns) == 1 and labels is None:
+        best, masks = _binary(columns[0], size, threshold)
+    else:
+        if labels is None:
+            labels = possible_labels(probabilities, threshold)
+            columns = columns[labels]
+        best, masks = _semantic(columns, size, threshold, labels)
     found = [(label, mask) for label, mask in masks if mask.any()]
     values = unpack(uncertainty, size).T if uncertainty and found else None
     return tuple(_region(label, mask, best, values) for label, mask in found)
 
 
-def _binary(foreground: Maps, size: tuple[int, int]) -> _Masks:
-    if foreground.max() <= 0.5:
+def possible_labels(probabilities: Maps, threshold: float = 0.5) -> list[int]:
+    """Return 0 and the classes of a softmax (K, h, w) that can be predicted for some pixel, at any size.
+
+    The predicted class has the highest of K probabilities whose sum is 1, that of the background being scaled by the
+    threshold, so it is above a bound: 1 / K for the threshold 0.5.
+    """
+    least = 1 / ((1 - threshold) / threshold + len(probabilities) - 1)
+    return [0, *(k for k in range(1, len(probabilities)) if probabilities[k].max() >= least)]
+
+
+def _binary(foreground: Maps, size: tuple[int, int], threshold: float) -> _Masks:
+    if foreground.max() <= threshold:
         return np.zeros(0, np.float32), []
     probability = enlarged(foreground, size)
-    return probability, [(1, probability > 0.5)]
+    return probability, [(1, probability > threshold)]
 
 
-def _semantic(columns: Maps, size: tuple[int, int]) -> _Masks:
+def _semantic(columns: Maps, size: tuple[int, int], threshold: float, classes: Sequence[int]) -> _Masks:
     best, labels = enlarged(columns[0], size), np.zeros(size[::-1], np.uint8)
-    # The highest of K probabilities is 1 / K or more, so a class that is below it everywhere is predicted nowhere.
-    possible = [k for k in range(1, len(columns)) if columns[k].max() >= 1 / len(columns)]
-    for label in possible:
-        probability = enlarged(columns[label], size)
+    if threshold != 0.5:
+        best *= np.float32(threshold / (1 - threshold))
+    for label, column in zip(classes[1:], columns[1:], strict=True):
+        probability = enlarged(column, size)
         labels[probability > best] = label
         np.maximum(best, probability, out=best)
-    return best, [(label, labels == label) for label in possible]
+    return best, [(label, labels == label) for label in classes[1:]]
 
 
 def _region(label: int, mask: NDArray[np.bool_], probability: Maps, uncertainty: Maps | None) -> Region:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Result(Record):
     def save(
         self,
         folder: str | Path,
-        outputs: str | Iterable[str] | None = None,
+        outputs: str | Iterable[str] | Mapping[str, Mapping[str, Any]] | None = None,
         *,
         overwrite: bool = False,
         progress: bool = False,
@@ -46,7 +46,8 @@ class Result(Record):
 
         Args:
             folder: The folder to create.
-            outputs: Names of outputs, such as ``["masks", "json"]``; see :func:`avseg.outputs.list_outputs`.
+            outputs: Names of outputs, such as ``["masks", "json"]``, or names and settings, such as
+                ``{"redact": {"mode": "pixelate"}, "json": {}}``; see :func:`avseg.outputs.list_outputs`.
             overwrite: Replace an earlier result. Folders that hold any other file are never replaced.
             progress: Show a progress bar.
 
@@ -54,7 +55,7 @@ class Result(Record):
             The folder.
 
         Raises:
-            ConfigError: When an output does not exist, or the folder must not be replaced.
+            ConfigError: When an output or a setting does not exist, or the folder must not be replaced.
             MediaError: When the folder cannot be written, or the video cannot be read.
         """
         names = choose_outputs(outputs, uncertainty=self.has_uncertainty)
@@ -79,5 +80,7 @@ class Result(Record):
         return json.to_dict(self)
 
     def to_coco(self) -> dict[str, Any]:
-        """Return the masks as a COCO data set, see :func:`avseg.outputs.json.to_coco`."""
-        return json.to_coco(self)
+        """Return the masks as a COCO data set, see :func:`avseg.outputs.coco.to_coco`."""
+        from avseg.outputs.coco import to_coco  # imports contourpy
+
+        return to_coco(self)

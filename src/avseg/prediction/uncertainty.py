@@ -5,22 +5,20 @@ map of a frame is stored as an 8-bit grey PNG whose longer side is at most :data
 and this takes a few kB.
 """
 
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from avseg.errors import ConfigError
 from avseg.interface import Prediction
-from avseg.media.images import enlarged
+from avseg.prediction import grey_maps
+from avseg.prediction.grey_maps import LEVELS, GreyMap
 
 MAP = "uncertainty"
 """Name of the map in :attr:`avseg.interface.Prediction.maps`."""
 LONGEST = 64
 """Largest length in pixels of the longer side of a stored map; a smaller map keeps its size."""
-_LEVELS = 255
 _SLACK = 1e-3
 """Tolerance for values outside 0..1 by rounding errors: less than half a level."""
 
@@ -70,23 +68,10 @@ def pack(values: NDArray[np.float32]) -> UncertaintyMap:
     Args:
         values: (h, w), 0..1.
     """
-    image = Image.fromarray(values)
-    if (longer := max(image.size)) > LONGEST:
-        width, height = (max(1, round(side * LONGEST / longer)) for side in image.size)
-        image = image.resize((width, height), Image.Resampling.BOX)
-    levels = quantised(np.asarray(image))
-    png = BytesIO()
-    Image.fromarray(levels).save(png, "PNG")
-    return UncertaintyMap(round(float(levels.mean()) / _LEVELS, 4), (image.height, image.width), png.getvalue())
+    packed = grey_maps.pack(values, LONGEST)
+    return UncertaintyMap(round(float(grey_maps.levels(packed).mean()) / LEVELS, 4), *packed)
 
 
 def unpack(packed: UncertaintyMap, size: tuple[int, int]) -> NDArray[np.float32]:
     """Return the map enlarged bilinearly to (H, W), 0..1, as the transpose of a C-contiguous array."""
-    with Image.open(BytesIO(packed.png)) as image:
-        levels = np.asarray(image, np.float32)
-    return enlarged(levels.T / np.float32(_LEVELS), size).T
-
-
-def quantised(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Convert 0..1 to 0..255."""
-    return np.round(values * np.float32(_LEVELS)).astype(np.uint8)
+    return grey_maps.unpack(GreyMap(packed.size, packed.png), size)

@@ -1,0 +1,70 @@
+"""``labelme/000000.json`` …: the regions of every frame as polygons for LabelMe."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avseg.errors import ConfigError
+from avseg.media import rle
+from avseg.outputs._base import Output, OutputFrame, numbered
+from avseg.outputs._polygons import polygons
+from avseg.outputs.frames import Format
+from avseg.prediction.record import Record
+
+
+class Labelme(Output):
+    """One file per frame; the parts of a region share its ``group_id``. Images are those of the output frames."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Settings of the annotations.
+
+        Attributes:
+            format: Format of the images, as written by the output frames.
+            tolerance: Largest distance in pixels of a polygon from the outline of the mask; 0 keeps every point.
+        """
+
+        format: Format = "png"
+        tolerance: float = 1.0
+
+        def __post_init__(self) -> None:
+            if not self.tolerance >= 0:
+                raise ConfigError(f"tolerance must be 0 pixels or more, got {self.tolerance}")
+
+    files = numbered("labelme", "json")
+
+    def __init__(self, record: Record, folder: Path, config: Config) -> None:
+        super().__init__(record, folder)
+        self._config = config
+        (folder / "labelme").mkdir()
+
+    def add(self, frame: OutputFrame) -> None:
+        """Write the annotations of one frame."""
+        data = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": self._shapes(frame.index),
+            "imagePath": f"../frames/{frame.index:06d}.{self._config.format}",
+            "imageData": None,
+            "imageHeight": self.record.size[0],
+            "imageWidth": self.record.size[1],
+        }
+        path = self.folder / "labelme" / f"{frame.index:06d}.json"
+        path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+    def _shapes(self, index: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "label": self.record.class_names[region.label],
+                "points": np.round(polygon, 2).tolist(),
+                "group_id": region.label,
+                "description": f"score {region.score}",
+                "shape_type": "polygon",
+                "flags": {},
+            }
+            for region in self.record.frames[index].regions
+            for polygon in polygons(rle.decode(region.rle), self._config.tolerance)
+        ]
