@@ -49,8 +49,10 @@ def main(folder: Path) -> None:
             tab.get_by_text(VIDEO.stem).first.wait_for()
             tab.get_by_role("button", name="Segment").click()
             tab.wait_for_selector("#results iframe")
+            # A frame is painted while it is on the screen: a screenshot of more than the window leaves it blank.
+            tab.set_viewport_size({"width": 1280, "height": 1600})
             show(tab.frames[-1])
-            write(tab.screenshot(full_page=True), folder / "app.png")
+            write(tab.screenshot(), folder / "app.png")
         browser.close()
 
 
