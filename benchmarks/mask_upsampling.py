@@ -53,7 +53,8 @@ def _covering(picture: Image.Image) -> NDArray[np.uint8]:
 def scenes(count: int) -> Iterator[tuple[Mask, NDArray[np.uint8], np.random.Generator]]:
     """Yield ground truth and picture of scenes, with the generator of their random numbers."""
     rng, shown = np.random.default_rng(0), pictures()
-    horse = Image.fromarray(np.where(skimage.data.horse(), 0, 255).astype(np.uint8))
+    silhouette = skimage.data.horse()  # type: ignore[no-untyped-call]
+    horse = Image.fromarray(np.where(silhouette, 0, 255).astype(np.uint8))
     for _ in range(count):
         mask = _placed(horse, rng)
         front, back = rng.choice(len(shown), 2, replace=False)
@@ -121,7 +122,8 @@ def measure(count: int) -> dict[str, Any]:
     keys = ("band", "frame", "milliseconds")
     return {
         kind: {
-            name: dict(zip(keys, np.round(np.mean(rows, 0), 4).tolist(), strict=True)) for name, rows in rows_of.items()
+            name: dict(zip(keys, (round(float(x), 4) for x in np.mean(rows, 0)), strict=True))
+            for name, rows in rows_of.items()
         }
         for kind, rows_of in found.items()
     }

@@ -2,16 +2,15 @@ import numpy as np
 import pytest
 
 from avseg.colours import palette
-from avseg.media.yuv import BT709, from_rgb, subsampled, to_yuv, yuv_planes
+from avseg.media.yuv import BT709, from_rgb, rgb_planes, subsampled, to_yuv, yuv_planes
 from avseg.outputs._drawing import (
     add_legend,
     add_name,
     add_names,
-    add_names_planes,
     add_regions,
     add_timeline,
-    add_timeline_planes,
     overlay,
+    planes_with_timeline,
     striped,
     timeline,
     timeline_height,
@@ -54,7 +53,7 @@ def test_small_pictures(size):
     before = image.copy()
     line = timeline(size[1], 0, np.array([0.0]), 1.0, np.array([1.0]), palette(2)[1:])
     np.testing.assert_array_equal(add_timeline(image, line, 0.5), before)
-    add_names(image, [1], ("background", "dog"), palette(2))
+    add_names(rgb_planes(image), [1], ("background", "dog"), palette(2))
     np.testing.assert_array_equal(image, before)
 
 
@@ -82,7 +81,7 @@ def test_add_timeline_marks_the_present():
 
 def test_a_name_stands_at_its_region_inside_the_picture():
     image = np.full((300, 400, 3), 90, np.uint8)
-    height = add_name(image, "dog", palette(3)[1], 100, 390)
+    height = add_name(rgb_planes(image), "dog", palette(3)[1], 100, 390)
     rows, columns = np.flatnonzero((image != 90).any((1, 2))), np.flatnonzero((image != 90).any((0, 2)))
     assert (rows[0], rows[-1]) == (100, 100 + height - 1)
     assert columns[-1] < 400 - 2
@@ -91,9 +90,8 @@ def test_a_name_stands_at_its_region_inside_the_picture():
 
 def test_names_stand_on_their_colours():
     image = np.full((300, 400, 3), 90, np.uint8)
-    add_names(
-        image, [1, 2], ("background", "dog", "a very long name that does not fit into the picture" * 3), palette(3)
-    )
+    names = ("background", "dog", "a very long name that does not fit into the picture" * 3)
+    add_names(rgb_planes(image), [1, 2], names, palette(3))
     changed = np.argwhere((image != 90).any(-1))
     assert len(changed)
     assert (image.reshape(-1, 3) == palette(3)[1]).all(1).sum() > 100
@@ -163,12 +161,14 @@ def test_drawing_on_planes_equals_drawing_on_rgb():
     packed = from_rgb(image, BT709).to_ndarray()
     target = yuv_planes(packed, BT709)
     add_regions(target, labels, palette(3))
-    add_timeline_planes(target, subsampled(line, target), 0.5)
-    add_names_planes(target, [1, 2], names, palette(3))
+    add_names(target, [1, 2], names, palette(3))
+    shown = planes_with_timeline(target, subsampled(line, target), 0.5)
     drawn = overlay(image, labels, palette(3))
-    add_timeline(drawn, line, 0.5)
-    add_names(drawn, [1, 2], names, palette(3))
+    add_names(rgb_planes(drawn), [1, 2], names, palette(3))
+    drawn = add_timeline(drawn, line, 0.5)
+    assert drawn.shape == (126, 160, 3)
     luma = to_yuv(drawn, BT709)[..., 0].astype(int)
-    assert (np.abs(target.planes[0].astype(int) - luma) <= 3).mean() > 0.98  # names are placed on even pixels
+    assert (np.abs(shown[0].astype(int) - luma) <= 3).mean() > 0.98  # plates have even sizes
     expected = from_rgb(drawn, BT709).to_ndarray().astype(int)
+    packed = np.concatenate([plane.ravel() for plane in shown]).reshape(-1, 160)
     assert np.abs(packed.astype(int) - expected).mean() < 1.0

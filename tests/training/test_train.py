@@ -309,8 +309,8 @@ def test_second_training_in_a_folder_is_refused(
 @pytest.mark.parametrize(
     ("trouble", "line"),
     [
-        (OSError(28, "No space left on device"), "(No space left on device): free disk space, then"),
-        (OSError(5, "Input/output error"), "(Input/output error): remove the cause, then"),
+        (OSError(28, "No space left on device"), "No space left on device): free disk space, then"),
+        (OSError(5, "Input/output error"), "Input/output error): remove the cause, then"),
         (RuntimeError("unexpected pos 64 vs 0"), "(unexpected pos 64 vs 0): remove the cause, then"),
     ],
 )

@@ -12,7 +12,7 @@ import pickle
 import pickletools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -206,7 +206,9 @@ class _Array(_Fixed):
         self.array = array
 
     def __setstate__(self, state: object) -> None:
-        _, shape, dtype, columns, data = state  # type: ignore[misc]
+        if not (isinstance(state, tuple) and len(state) == 5):
+            raise pickle.UnpicklingError("its array has another state than five values")
+        _, shape, dtype, columns, data = state
         self.array = _from_buffer(data, dtype, shape, "F" if columns else "C").array
 
 
@@ -224,9 +226,9 @@ def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _
     if not (isinstance(data, bytes | bytearray) and isinstance(dtype, _DType) and _are_sizes(shape)):
         raise pickle.UnpicklingError("its array has no bytes, type or shape")
     numbers = np.frombuffer(data, dtype.name)
-    if math.prod(shape) != numbers.size:  # type: ignore[call-overload]
+    if math.prod(shape) != numbers.size:
         raise pickle.UnpicklingError(f"its array of shape {shape} holds {numbers.size} numbers")
-    return _Array(numbers.reshape(shape, order="F" if order == "F" else "C"))  # type: ignore[call-overload]
+    return _Array(numbers.reshape(shape, order="F" if order == "F" else "C"))
 
 
 def _load_storage(data: object) -> _Array:
@@ -239,7 +241,7 @@ def _load_storage(data: object) -> _Array:
     """
     file = io.BytesIO(data if isinstance(data, bytes | bytearray) else b"")
     names = {("torch", name): lambda dtype=dtype: dtype for name, dtype in _STORAGES.items()}
-    if file.getbuffer()[:2] == b"PK" or _load(file, names) != _MAGIC:
+    if file.getvalue()[:2] == b"PK" or _load(file, names) != _MAGIC:
         raise pickle.UnpicklingError("its numbers are not in torch's storage format")
     _version, _system, storage, _keys = (_load(file, names) for _ in range(4))
     if not (isinstance(storage, tuple) and len(storage) > 1 and isinstance(storage[1], _Name)):
@@ -258,15 +260,17 @@ def _rebuild_tensor(storage: object, offset: object, size: object, stride: objec
         UnpicklingError: When it has more numbers than the storage, such as by a stride of 0.
     """
     numbers = storage.array if isinstance(storage, _Array) else None
-    if numbers is None or not (_are_sizes((offset,)) and _are_sizes(size) and _are_sizes(stride)):
+    if numbers is None or not (
+        isinstance(offset, int) and 0 <= offset <= _LARGEST and _are_sizes(size) and _are_sizes(stride)
+    ):
         raise pickle.UnpicklingError("its tensor has no storage or shape")
-    if math.prod(size) > numbers.size:  # type: ignore[arg-type]
+    if math.prod(size) > numbers.size:
         raise pickle.UnpicklingError(f"its tensor of shape {size} has a storage of {numbers.size} numbers")
     whole = torch.from_numpy(numbers.copy())
-    return _Array(torch.as_strided(whole, size, stride, offset).numpy())  # type: ignore[call-overload]
+    return _Array(torch.as_strided(whole, size, stride, offset).numpy())
 
 
-def _are_sizes(sizes: object) -> bool:
+def _are_sizes(sizes: object) -> TypeGuard[tuple[int, ...]]:
     """Return whether this is a tuple of few numbers that can be a size."""
     if not isinstance(sizes, tuple) or len(sizes) > _MOST_AXES:
         return False

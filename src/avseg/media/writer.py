@@ -17,6 +17,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.frame import Frame
 from av.packet import Packet
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from typing_extensions import Self
 
@@ -134,7 +135,8 @@ class VideoWriter:
             self._container = stack.enter_context(
                 av.open(f"file:{self._path}", "w", encoding.container, container_options=options)
             )
-            self._video = self._container.add_stream(encoding.codec, self._rate, dict(encoding.options))
+            stream = self._container.add_stream(encoding.codec, self._rate, dict(encoding.options))
+            self._video = cast("VideoStream", stream)
             size = _encoded_size(self._size) if encoding.codec == "libx264" else self._size
             even = 2 if "420" in encoding.pix_fmt else 1
             self._video.height, self._video.width = (-(-n // even) * even for n in size)
@@ -242,7 +244,7 @@ def _encoded(
     if codec == "libopus" or (codec == "aac" and rate not in _AAC_RATES):
         rate = _USUAL_RATE
     layout = "mono" if stream.channels == 1 else "stereo"
-    output = target.add_stream(codec, rate=rate, layout=layout)
+    output = cast("AudioStream", target.add_stream(codec, rate=rate, layout=layout))
     for frame in _silenced(_converted(sound, layout), start_time(source), muted):
         if frame.pts is not None and frame.time_base is not None:
             frame.pts -= round(start_time(source) / frame.time_base)

@@ -24,4 +24,4 @@ def opacity(frame: OutputFrame, softness: float) -> NDArray[np.uint8]:
     if softness == 0:
         return np.where(probability > threshold, np.uint8(255), np.uint8(0))
     ramp = (probability - np.float32(threshold)) * np.float32(1 / softness) + np.float32(0.5)
-    return np.round(np.clip(ramp, 0, 1) * np.float32(255)).astype(np.uint8)
+    return np.asarray(np.round(np.clip(ramp, 0, 1) * np.float32(255)), np.uint8)

@@ -163,7 +163,7 @@ def add_name(target: Planes, name: str, colour: Pixels, top: int, left: int) -> 
         for at, whole, part in zip((top, left), size, plate.shape[:2], strict=True)
     )
     paste(target, top, left, plate)
-    return plate.shape[0]
+    return int(plate.shape[0])
 
 
 def _gap(rows: int) -> int:

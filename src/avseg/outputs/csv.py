@@ -1,6 +1,7 @@
 """``intervals.csv`` and ``regions.csv``: the sounding intervals, and place and score of every region."""
 
 import csv
+from collections.abc import Sequence
 
 from avseg.media import rle
 from avseg.outputs._base import Output
@@ -24,6 +25,6 @@ class Csv(Output):
         columns = ("frame", "time", "class", "score", "area", "x", "y", "width", "height")
         self._write("regions.csv", columns, regions)
 
-    def _write(self, name: str, columns: tuple[str, ...], rows: list[tuple[object, ...]]) -> None:
+    def _write(self, name: str, columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> None:
         with (self.folder / name).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([columns, *rows])

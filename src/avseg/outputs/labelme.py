@@ -43,7 +43,7 @@ class Labelme(Output):
 
     def add(self, frame: OutputFrame) -> None:
         """Write the annotations of one frame."""
-        data = {
+        data: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": self._shapes(frame.index),

@@ -119,12 +119,12 @@ class Redact(VideoOutput):
         for region in self.record.frames[index].regions:
             if region.label in self._labels:
                 mask |= rle.decode(region.rle)
-        mask ^= self._config.keep
+        if self._config.keep:
+            np.logical_not(mask, out=mask)
         height, width = (_CELL * n for n in self._counts.shape)
         padded = np.zeros((height, width), bool)
         padded[: mask.shape[0], : mask.shape[1]] = mask
-        cells: Cells = padded.reshape(height // _CELL, _CELL, width // _CELL, _CELL).any((1, 3))
-        return cells
+        return np.asarray(padded.reshape(height // _CELL, _CELL, width // _CELL, _CELL).any((1, 3)))
 
     def _note(self, index: int, covered: NDArray[np.bool_]) -> None:
         """Add a frame to the audit file."""
@@ -166,7 +166,7 @@ def _windows(times: NDArray[np.float64], ends: NDArray[np.float64], padding: flo
 
 def _hidden(record: Record, labels: list[int], windows: list[tuple[int, int]], keep: bool) -> NDArray[np.bool_]:
     """Return whether an object is covered in each frame; with ``keep``, whether none is shown."""
-    present = record.areas[:, labels].any(1)
+    present = np.asarray(record.areas[:, labels].any(1))
     return np.array([not present[a:b].all() if keep else present[a:b].any() for a, b in windows])
 
 

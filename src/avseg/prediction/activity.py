@@ -2,9 +2,9 @@
 
 The model takes 0.96 s of sound, and so its masks begin up to 0.48 s before a sound and end as much after it, plus up to
 half the time between two samples. The level of the sound, every 10 ms, shows where inside this time the sound begins:
-a moment is inactive if it lies in 0.4 s or more that are :data:`BELOW_DB` below the loudest moment around it. Shorter
-pauses, such as those between words, count as active, so that masks do not flicker. Where something else is as loud as
-the object, nothing changes.
+a moment is inactive if it lies in 1.0 s or more that are :data:`BELOW_DB` below the loudest moment around it. Shorter
+pauses, such as those between words or barks, count as active, so that masks do not flicker. Where something else is as
+loud as the object, nothing changes.
 """
 
 from collections import deque
@@ -17,9 +17,9 @@ from avseg.media.sound import Sound
 from avseg.mel import PATCH_SAMPLES, PATCH_SECONDS, SAMPLE_RATE
 
 BELOW_DB = 20.0
-"""Level below the loudest moment around, at which a moment is inactive. Measured: docs/howto/masks.md."""
-PAUSE_SECONDS = 0.4
-"""Shortest pause that counts."""
+"""Decibels below the loudest moment around, at which a moment is inactive. Errors: docs/howto/masks.md."""
+PAUSE_SECONDS = 1.0
+"""Shortest pause that counts: pauses between words or barks are shorter."""
 _HOP = 0.01
 _HOP_SAMPLES = round(_HOP * SAMPLE_RATE)
 _BLOCK = round(PATCH_SECONDS / _HOP)

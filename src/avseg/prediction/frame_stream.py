@@ -225,7 +225,8 @@ class FrameStream:
 
 def _foreground(probabilities: Maps, labels: list[int] | None) -> Maps:
     """Return the probability of any sounding class, (h, w); the first of several channels is the background."""
-    return probabilities[0] if labels is None else 1 - probabilities[0]
+    first: Maps = probabilities[0]
+    return first if labels is None else np.asarray(1 - first, np.float32)
 
 
 def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:

@@ -48,7 +48,7 @@ def unpack(packed: GreyMap, size: tuple[int, int]) -> NDArray[np.float32]:
 
 def values(packed: GreyMap) -> NDArray[np.float32]:
     """Return a map at its own size, (h, w), 0..1."""
-    return levels(packed) / np.float32(LEVELS)
+    return np.asarray(levels(packed) / np.float32(LEVELS), np.float32)
 
 
 def levels(packed: GreyMap) -> NDArray[np.uint8]:

@@ -59,7 +59,9 @@ def find_resume(run: Run, folder: Path) -> Resume:
     """
     wish, own = run.train.resume, folder / RESUME
     path = None if wish is None else own if wish == "auto" else Path(wish)
-    if rank_zero_only.rank == 0 and (path is None or path.resolve() != own.resolve() or not own.exists()):
+    if getattr(rank_zero_only, "rank", 0) == 0 and (
+        path is None or path.resolve() != own.resolve() or not own.exists()
+    ):
         _check_free(run, folder)
     if path is None or (wish == "auto" and not own.exists()):
         return Resume()
@@ -94,7 +96,7 @@ def _repeats(run: Run, config: Path) -> bool:
         old, new = read_yaml(config), json.loads(json.dumps(run.as_dict()))
         same_keys = old.keys() == new.keys() and all(old[section].keys() == new[section].keys() for section in new)
         _check_same(old, new, config)
-    except (ConfigError, AttributeError):
+    except (ConfigError, AttributeError, KeyError, TypeError):
         return False
     return same_keys
 
