@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from torch import Tensor
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, did_you_mean
+from avseg.fast_paths import Mode
+from avseg.fast_paths import optimize as optimized
 from avseg.files import replacing
 from avseg.interface import AVSModel
 from avseg.models import build
@@ -37,8 +39,11 @@ def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any
         The folder.
 
     Raises:
+        CheckpointError: When the model comes from :func:`avseg.optimize`.
         OSError: When the folder cannot be written.
     """
+    if model.optimized:
+        raise CheckpointError(f"the model is optimized ({', '.join(model.optimized)}) for inference: save the original")
     folder = Path(folder)
     card = {"model": model.name, "classes": model.classes, "config": dataclasses.asdict(model.config), **card}
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
@@ -82,6 +87,7 @@ def load(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    optimize: Mode | Sequence[Mode] | None = None,
 ) -> AVSModel:
     """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
@@ -90,11 +96,12 @@ def load(
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         revision: Branch, tag or commit of a Hub id.
         token: Access token for a private Hub id; None takes the one of ``hf auth login``.
+        optimize: Modes of :func:`avseg.optimize` to apply; None for the model as it was trained.
 
     Raises:
         CheckpointError: When the model cannot be found or read, or does not fit, or ``revision`` is given for a model
             that is not from the Hub.
-        ConfigError: When the device cannot be used.
+        ConfigError: When the device or a mode of ``optimize`` cannot be used.
     """
     if not isinstance(name_or_path, str | Path):
         kind = type(name_or_path).__name__  # type: ignore[unreachable]
@@ -108,7 +115,8 @@ def load(
         model = _load_folder(folder)
     elif revision is not None:
         raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
-    return move(model, device)
+    model = move(model, device)
+    return model if optimize is None else optimized(model, optimize)
 
 
 def _load_local(name: str) -> AVSModel | None:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avseg.errors import ConfigError, did_you_mean
+from avseg.fast_paths import device_of, dtype_of
 from avseg.interface import AVSModel
 from avseg.media.container import refuse
 from avseg.media.video import Picture, pictures, probe
@@ -108,7 +109,7 @@ class FrameStream:
         self.end = 0.0
         self._path, self._model, self._options, self._note = path, model, options, note
         self._complain = note if options.damaged == "skip" else _refuse
-        self._device = next(model.parameters(), torch.empty(0)).device
+        self._device, self._dtype = device_of(model), dtype_of(model)
         self._waiting: deque[float] = deque()
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
 
@@ -141,7 +142,7 @@ class FrameStream:
         while clip := list(islice(samples, length)):
             inputs, waves = make_clip(clip, self._sound, size)
             with torch.inference_mode():
-                prediction = self._model(inputs.to(self._device), maps=uncertain)
+                prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
                 probabilities = prediction.probabilities[0].float().cpu().numpy()
             if self._options.silence_gate is not None:
                 _gate(probabilities, waves, self._options.silence_gate)

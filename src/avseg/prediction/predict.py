@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +16,8 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import move
+from avseg.errors import ConfigError, did_you_mean
+from avseg.fast_paths import Mode, Precision, optimize
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
@@ -39,6 +42,8 @@ def predict(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    precision: Precision = "float32",
+    gated: bool = False,
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -57,6 +62,8 @@ def predict(
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
+        precision: Type of weights and activations; ``"bf16"`` is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only, see :func:`avseg.optimize`.
         progress: Show a progress bar.
 
     Returns:
@@ -69,7 +76,7 @@ def predict(
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
     path = video_path(video)
-    network = _ready(model, device)
+    network = _ready(model, device, precision, gated)
     notes: list[str] = []
     frame_stream = FrameStream(path, network, options, notes.append)
     frames: list[Frame] = []
@@ -81,6 +88,8 @@ def predict(
     settings = {**dataclasses.asdict(options), "device": device}
     if show == "masks":
         del settings["show"]  # recorded only where it differs from the default
+    settings |= {"precision": precision} if precision != "float32" else {}
+    settings |= {"gated": True} if gated else {}
     return Result(
         path,
         frame_stream.info.size,
@@ -103,6 +112,8 @@ def stream(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    precision: Precision = "float32",
+    gated: bool = False,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -127,7 +138,7 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
-    return iter(FrameStream(video_path(video), _ready(model, device), options, note))
+    return iter(FrameStream(video_path(video), _ready(model, device, precision, gated), options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -148,6 +159,8 @@ def predict_command(
     damaged: Damaged = "error",
     show: Show = "masks",
     silence_gate: float | None = -60.0,
+    precision: Precision = "float32",
+    gated: bool = False,
     save: str | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -164,6 +177,8 @@ def predict_command(
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
         silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
+        precision: float32, or bf16, which is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -184,14 +199,21 @@ def predict_command(
             damaged=damaged,
             show=show,
             silence_gate=silence_gate,
+            precision=precision,
+            gated=gated,
             progress=True,
         )
         write(result, partial, names, progress=True)
     _report(result, folder, perf_counter() - started)
 
 
-def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
-    return move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
+def _ready(model: str | Path | AVSModel, device: str, precision: Precision, gated: bool) -> AVSModel:
+    """Return the model on a device, optimized; a model that is optimized already stays as it is."""
+    if precision not in get_args(Precision):
+        raise ConfigError(f"unknown precision {precision!r}. {did_you_mean(precision, get_args(Precision))}")
+    network = move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
+    modes: list[Mode] = ["gated"] * gated + ["bf16"] * (precision == "bf16")  # type: ignore[list-item]
+    return network if network.optimized and not modes else optimize(network, ["exact", *modes])
 
 
 def _report(result: Result, folder: Path, elapsed: float) -> None:
