@@ -127,6 +127,8 @@ def stream(
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
+        precision: Type of weights and activations.
+        gated: Compute the finest stage of the decoder at uncertain pixels only.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
