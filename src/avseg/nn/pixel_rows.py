@@ -1,4 +1,4 @@
-"""Convolutions at selected pixels: features are rows (P, C) of the pixels of a mask, in the order of ``mask.nonzero()``.
+"""Convolutions at selected pixels: features are rows (P, C), one per pixel of a mask, in the order of its ``nonzero``.
 
 The cost is proportional to the number of selected pixels. Values equal those of the dense convolution with zero
 padding, provided that the rows contain the 3 × 3 neighbourhood of each output pixel, see :func:`grow`.
