@@ -32,25 +32,31 @@ _WITH_PAIRS = ("ConvNorm", "ResNetConvLayer", "ResNetShortCut")
 
 
 def optimize(
-    model: AVSModel, mode: Mode | Sequence[Mode] = "exact", *, confidence: float | None = None, compile: bool = False
+    model: AVSModel,
+    mode: Mode | Sequence[Mode] = "exact",
+    *,
+    confidence: float | None = None,
+    compile: bool = False,
+    inplace: bool = False,
 ) -> AVSModel:
     """Return a copy of a model that predicts faster, in evaluation mode, without gradients.
 
     Args:
-        model: Is not changed. The copy cannot be trained or saved.
+        model: Is not changed unless ``inplace``. The result cannot be trained or saved.
         mode: ``"exact"``, ``"gated"``, ``"bf16"``, or several, such as ``("gated", "bf16")``; ``exact`` is always
             included. See :mod:`avseg.fast_paths`.
         confidence: With ``gated``, the probability in 0.5 … 1 above which a pixel is certain; None takes c of the
             model. A higher value computes more pixels.
         compile: Compile the copy with ``torch.compile`` at its first call, which takes a minute or more and needs a C++
             compiler on a CPU.
+        inplace: Change and return ``model`` itself, which saves the memory of a copy.
 
     Raises:
         ConfigError: When a mode does not exist or does not apply to the model, when ``confidence`` is given without
-            ``gated``, when the model is optimized already, or when its weights are float16.
+            ``gated``, or when the model is optimized already.
     """
     modes = _checked(model, mode, confidence)
-    fast = copy.deepcopy(model).eval().requires_grad_(False)
+    fast = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
     if dtype_of(fast) == torch.float32:
         _fold(fast)
         if "bf16" in modes:
@@ -66,15 +72,8 @@ def optimize(
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:
-    """Return the type of the weights of a model, which its input must have.
-
-    Raises:
-        ConfigError: When it is float16: intermediate results exceed its range of 65504 and logits are not finite.
-    """
-    found = next(model.parameters(), torch.empty(0)).dtype
-    if found == torch.float16:
-        raise ConfigError("the weights are float16, whose range the features exceed: use bfloat16, model.bfloat16()")
-    return found
+    """Return the type of the weights of a model, which its input must have; float32 for a model without weights."""
+    return next(model.parameters(), torch.empty(0)).dtype
 
 
 def device_of(model: nn.Module) -> torch.device:

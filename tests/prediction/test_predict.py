@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import avseg
 from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
@@ -60,6 +61,26 @@ def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
     ear.train()
     predict(beeping, ear)
     assert not ear.training
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_with_16_bit_weights_predicts_almost_the_same_masks(make_video, make_beep, dtype):
+    video = make_video("short.mp4", times=[k / 10 for k in range(10)], size=(64, 64), sound=make_beep(1, 0, 1))
+    model = avseg.load("small")
+    expected, found = predict(video, model).masks, predict(video, model.to(dtype)).masks
+    assert (found != expected).mean() < 0.02
+
+
+def test_gated_and_precision_are_recorded_and_leave_the_model_unchanged(beeping, ear):
+    model = avseg.build("pcmanet", visual="resnet18", audio="compact", channels=32).eval()
+    result = predict(beeping, model, precision="bf16", gated=True)
+    assert (result.options["precision"], result.options["gated"]) == ("bf16", True)
+    assert model.optimized == ()
+    assert next(model.parameters()).dtype == torch.float32
+    with pytest.raises(ConfigError, match="unknown precision 'bf15'. Did you mean 'bf16'"):
+        predict(beeping, model, precision="bf15")
+    with pytest.raises(ConfigError, match="has no confidence masks to gate its decoder"):
+        predict(beeping, ear, gated=True)
 
 
 def test_class_names_come_from_the_card(ear):

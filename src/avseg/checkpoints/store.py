@@ -116,7 +116,7 @@ def load(
     elif revision is not None:
         raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
     model = move(model, device)
-    return model if optimize is None else optimized(model, optimize)
+    return model if optimize is None else optimized(model, optimize, inplace=True)
 
 
 def _load_local(name: str) -> AVSModel | None:

@@ -53,8 +53,8 @@ def predict(
 
     Args:
         video: Any file that FFmpeg reads, of any container, codec, frame rate (also variable), rotation, size, length.
-        model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
-            mode on ``device``.
+        model: A bundled name, a folder or Hub id for :func:`avseg.load`, whose exact fast path is used, or a model,
+            which is put into evaluation mode on ``device``; pass :func:`avseg.optimize` of it to predict faster.
         fps: Samples per second of video.
         device: Where the model runs: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
@@ -210,12 +210,19 @@ def predict_command(
 
 
 def _ready(model: str | Path | AVSModel, device: str, precision: Precision, gated: bool) -> AVSModel:
-    """Return the model on a device, optimized; a model that is optimized already stays as it is."""
+    """Return the model on a device, optimized; a given model is copied if a mode is requested, else used as it is."""
     if precision not in get_args(Precision):
         raise ConfigError(f"unknown precision {precision!r}. {did_you_mean(precision, get_args(Precision))}")
-    network = move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
-    modes: list[Mode] = ["gated"] * gated + ["bf16"] * (precision == "bf16")  # type: ignore[list-item]
-    return network if network.optimized and not modes else optimize(network, ["exact", *modes])
+    modes: list[Mode] = []
+    if gated:
+        modes.append("gated")
+    if precision == "bf16":
+        modes.append("bf16")
+    if isinstance(model, AVSModel):
+        network = move(model, device).eval()
+        return optimize(network, modes) if modes else network
+    network = load(model, device)
+    return network if network.optimized else optimize(network, ["exact", *modes], inplace=True)
 
 
 def _report(result: Result, folder: Path, elapsed: float) -> None:
