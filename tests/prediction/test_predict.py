@@ -77,7 +77,7 @@ def test_gated_and_precision_are_recorded_and_leave_the_model_unchanged(beeping,
     assert (result.options["precision"], result.options["gated"]) == ("bf16", True)
     assert model.optimized == ()
     assert next(model.parameters()).dtype == torch.float32
-    with pytest.raises(ConfigError, match="unknown precision 'bf15'. Did you mean 'bf16'"):
+    with pytest.raises(ConfigError, match=r"unknown precision 'bf15'\. Did you mean 'bf16'"):
         predict(beeping, model, precision="bf15")
     with pytest.raises(ConfigError, match="has no confidence masks to gate its decoder"):
         predict(beeping, ear, gated=True)
