@@ -6,7 +6,7 @@ mode       effect
 ``exact``  Batch norms are folded into convolutions; on a CPU, 3 × 3 convolutions with 128 channels or
            more use :mod:`avseg.nn.winograd`. Logits differ by rounding only.
 ``gated``  ``exact``, and the finest stage of the decoder computes uncertain pixels only (PCMANet).
-``bf16``   ``exact`` without Winograd, and weights and activations have the type bfloat16.
+``bf16``   ``exact`` without Winograd, and convolutions and matrix products run in bfloat16 (autocast).
 =========  ==========================================================================================
 """
 
@@ -60,7 +60,8 @@ def optimize(
     if dtype_of(fast) == torch.float32:
         _fold(fast)
         if "bf16" in modes:
-            fast.bfloat16()
+            autocast = torch.autocast(device_of(fast).type, torch.bfloat16)
+            fast.forward = autocast(fast.forward)  # type: ignore[method-assign]
         elif device_of(fast).type == "cpu":
             _use_winograd(fast)
     if "gated" in modes:
