@@ -289,9 +289,8 @@ class CPM(AVSModel):
             ConfigError: When the weights are not float32.
         """
         if self.head.weight.dtype != torch.float32:
-            raise ConfigError(
-                f"cpm needs float32 weights, got {self.head.weight.dtype}: for bfloat16 use avseg.optimize(model, 'bf16')"
-            )
+            found = self.head.weight.dtype
+            raise ConfigError(f"cpm needs float32 weights, got {found}: for bfloat16 use avseg.optimize(model, 'bf16')")
         valid = clip.valid
         pixels = self.transformer.pixels(self.visual(real_frames(clip.frames, valid)))
         audio = self.audio.features(clip.audio)
