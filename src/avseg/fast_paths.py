@@ -36,7 +36,6 @@ def optimize(
     mode: Mode | Sequence[Mode] = "exact",
     *,
     confidence: float | None = None,
-    compile: bool = False,
     inplace: bool = False,
 ) -> AVSModel:
     """Return a copy of a model that predicts faster, in evaluation mode, without gradients.
@@ -47,8 +46,6 @@ def optimize(
             included. See :mod:`avseg.fast_paths`.
         confidence: With ``gated``, the probability in 0.5 … 1 above which a pixel is certain; None takes c of the
             model. A higher value computes more pixels.
-        compile: Compile the copy with ``torch.compile`` at its first call, which takes a minute or more and needs a C++
-            compiler on a CPU.
         inplace: Change and return ``model`` itself, which saves the memory of a copy.
 
     Raises:
@@ -57,18 +54,16 @@ def optimize(
     """
     modes = _checked(model, mode, confidence)
     fast = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
+    if "gated" in modes:
+        fast.gate(confidence)  # first: it may refuse the model
+    _fold(fast)
     if dtype_of(fast) == torch.float32:
-        _fold(fast)
         if "bf16" in modes:
             autocast = torch.autocast(device_of(fast).type, torch.bfloat16)
             fast.forward = autocast(fast.forward)  # type: ignore[method-assign]
         elif device_of(fast).type == "cpu":
             _use_winograd(fast)
-    if "gated" in modes:
-        fast.gate(confidence)
     fast.optimized = modes
-    if compile:
-        fast.compile()
     return fast
 
 

@@ -500,7 +500,7 @@ class PCMANet(AVSModel):
             if block is not None:
                 total = total + conv_rows(block, rows_of(maps, first), first, for_fuse)
         out = conv_rows(head, conv_rows(gf.fuse, total, for_fuse, for_head), for_head, unsure)
-        return coarse.movedim(1, -1).masked_scatter(unsure.unsqueeze(-1), out).movedim(-1, 1)
+        return coarse.movedim(1, -1).masked_scatter(unsure.unsqueeze(-1), out.to(coarse.dtype)).movedim(-1, 1)
 
     def _unsure(self, outputs: Mapping[int, Tensor], size: torch.Size) -> Tensor:
         """Return the pixels that the masks of the gate leave for O_1, (N, h, w) bool."""
