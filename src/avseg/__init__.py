@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from avseg.interface import AVSModel, Clip, Prediction, Target
     from avseg.mel import log_mel
     from avseg.models import build, list_models
+    from avseg.prediction.batch import predict_many
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
+    from avseg.prediction.rows import RowPredictor
     from avseg.prediction.sampling import clip_from_video
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Clip",
     "Prediction",
     "Result",
+    "RowPredictor",
     "Target",
     "build",
     "clip_from_video",
@@ -35,6 +38,7 @@ __all__ = [
     "metrics",
     "optimize",
     "predict",
+    "predict_many",
     "stream",
 ]
 
@@ -44,6 +48,7 @@ _HOMES = {
     "Clip": "interface",
     "Prediction": "interface",
     "Result": "prediction.result",
+    "RowPredictor": "prediction.rows",
     "Target": "interface",
     "build": "models",
     "clip_from_video": "prediction.sampling",
@@ -53,6 +58,7 @@ _HOMES = {
     "log_mel": "mel",
     "optimize": "fast_paths",
     "predict": "prediction.predict",
+    "predict_many": "prediction.batch",
     "stream": "prediction.predict",
 }
 

@@ -27,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avseg.errors import ConfigError, did_you_mean
-from avseg.fast_paths import device_of, dtype_of
+from avseg.errors import CheckpointError, ConfigError, did_you_mean
+from avseg.fast_paths import Mode, Precision, device_of, dtype_of
 from avseg.interface import AVSModel
 from avseg.media.container import refuse
 from avseg.media.video import Picture, pictures, probe
@@ -62,6 +62,8 @@ class Options:
         show: The masks, or masks and uncertainty.
         silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
             empty; None disables the gate.
+        precision: Type in which convolutions and matrix products run.
+        gated: Compute the finest stage of the decoder at uncertain pixels only.
     """
 
     fps: float = 1.0
@@ -69,14 +71,26 @@ class Options:
     damaged: Damaged = "error"
     show: Show = "masks"
     silence_gate: float | None = -60.0
+    precision: Precision = "float32"
+    gated: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self.fps, self.missing_audio)
         if self.silence_gate is not None and not is_number(self.silence_gate):
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
-        for name, kind in (("damaged", Damaged), ("show", Show)):
+        for name, kind in (("damaged", Damaged), ("show", Show), ("precision", Precision)):
             if (value := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {value!r}. {did_you_mean(value, choices)}")
+
+    @property
+    def modes(self) -> list[Mode]:
+        """Modes of :func:`avseg.optimize` besides ``exact``."""
+        modes: list[Mode] = []
+        if self.gated:
+            modes.append("gated")
+        if self.precision == "bf16":
+            modes.append("bf16")
+        return modes
 
 
 class _SamplePrediction(NamedTuple):
@@ -144,6 +158,11 @@ class FrameStream:
             with torch.inference_mode():
                 prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
                 probabilities = prediction.probabilities[0].float().cpu().numpy()
+            if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
+                raise CheckpointError(
+                    f"{self._model.name} predicts NaN or infinity between {clip[0][0]:.2f} and {clip[-1][0]:.2f} s: "
+                    "load other weights, or compute in float32"
+                )
             if self._options.silence_gate is not None:
                 _gate(probabilities, waves, self._options.silence_gate)
             maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(clip)

@@ -5,10 +5,10 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import get_args
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +16,12 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import move
-from avseg.errors import ConfigError, did_you_mean
 from avseg.fast_paths import Mode, Precision, optimize
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
-from avseg.outputs import choose_outputs, patterns, write
+from avseg.media.video import probe
+from avseg.outputs import choose_outputs, file_to_open, patterns, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -62,7 +62,7 @@ def predict(
             (``"skip"``).
         show: ``"masks"``, or ``"uncertainty"`` for masks and uncertainty, of a model that estimates it.
         silence_gate: Level in dBFS of the sound below which masks are empty; None disables the gate.
-        precision: Type of weights and activations; ``"bf16"`` is faster on processors that have it.
+        precision: ``"float32"``, or ``"bf16"`` for bfloat16, which is faster on processors that have it.
         gated: Compute the finest stage of the decoder at uncertain pixels only, see :func:`avseg.optimize`.
         progress: Show a progress bar.
 
@@ -74,32 +74,84 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, precision, gated)
     path = video_path(video)
-    network = _ready(model, device, precision, gated)
+    loaded = ready(model, device, options.modes)
+    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
+        return predict_file(path, loaded, options, reached)
+
+
+class Loaded(NamedTuple):
+    """A model, and the facts about it that a result records.
+
+    Attributes:
+        network: The model in evaluation mode on its device.
+        name: Name that the user gave, or that of its class.
+        device: Name of the device.
+        weights_sha256: SHA-256 of the file of its weights; None for a model in memory.
+    """
+
+    network: AVSModel
+    name: str
+    device: str
+    weights_sha256: str | None
+
+
+def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ()) -> Loaded:
+    """Return a model ready for :func:`predict_file`; for the errors see :func:`predict`.
+
+    Args:
+        model: A name or path, whose model is optimized, or a model, which is used as it is unless there are modes.
+        device: Where it runs.
+        modes: Modes of :func:`avseg.optimize` besides ``exact``.
+    """
+    if isinstance(model, AVSModel):
+        given = move(model, device).eval()
+        return Loaded(optimize(given, modes) if modes else given, model.name, device, None)
+    network = load(model, device)
+    weights = network.weights_sha256
+    return Loaded(network if network.optimized else optimize(network, modes, inplace=True), str(model), device, weights)
+
+
+def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
+    """Return the result of one video.
+
+    Args:
+        path: The video.
+        loaded: From :func:`ready`.
+        options: Settings.
+        reached: Called with the time of each frame that is predicted.
+
+    Raises:
+        MediaError: When the video cannot be used.
+        ConfigError: When the model does not estimate its uncertainty but it is requested.
+    """
     notes: list[str] = []
-    frame_stream = FrameStream(path, network, options, notes.append)
+    frame_stream = FrameStream(path, loaded.network, options, notes.append)
     frames: list[Frame] = []
-    with seconds_bar("predicting", frame_stream.info.duration, shown=progress) as reached:
-        for frame in frame_stream:
-            frames.append(frame)
-            reached(frame.time)
-    name = network.name if isinstance(model, AVSModel) else str(model)
-    settings = {**dataclasses.asdict(options), "device": device}
-    if show == "masks":
-        del settings["show"]  # recorded only where it differs from the default
-    settings |= {"precision": precision} if precision != "float32" else {}
-    settings |= {"gated": True} if gated else {}
+    for frame in frame_stream:
+        frames.append(frame)
+        reached(frame.time)
     return Result(
         path,
         frame_stream.info.size,
-        class_names(network),
+        class_names(loaded.network),
         frames,
         frame_stream.end,
-        name,
-        settings,
+        loaded.name,
+        recorded_options(options, loaded.device),
         tuple(notes),
+        loaded.weights_sha256,
     )
+
+
+def recorded_options(options: Options, device: str) -> dict[str, Any]:
+    """Return the settings as a result records them: the last three only where they differ from the default."""
+    settings = {**dataclasses.asdict(options), "device": device}
+    for name, default in (("show", "masks"), ("precision", "float32"), ("gated", False)):
+        if settings[name] == default:
+            del settings[name]
+    return settings
 
 
 def stream(
@@ -127,7 +179,7 @@ def stream(
         damaged: Behaviour where the file cannot be decoded.
         show: With ``"uncertainty"``, frames and regions have their uncertainty.
         silence_gate: Level in dBFS of the sound below which masks are empty.
-        precision: Type of weights and activations.
+        precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
         note: Called with each warning, such as that the sound track is silent.
 
@@ -139,8 +191,8 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate)
-    return iter(FrameStream(video_path(video), _ready(model, device, precision, gated), options, note))
+    options = Options(fps, missing_audio, damaged, show, silence_gate, precision, gated)
+    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -206,26 +258,10 @@ def predict_command(
             progress=True,
         )
         write(result, partial, names, progress=True)
-    _report(result, folder, perf_counter() - started)
+    _report(result, folder, perf_counter() - started, file_to_open(folder, names))
 
 
-def _ready(model: str | Path | AVSModel, device: str, precision: Precision, gated: bool) -> AVSModel:
-    """Return the model on a device, optimized; a given model is copied if a mode is requested, else used as it is."""
-    if precision not in get_args(Precision):
-        raise ConfigError(f"unknown precision {precision!r}. {did_you_mean(precision, get_args(Precision))}")
-    modes: list[Mode] = []
-    if gated:
-        modes.append("gated")
-    if precision == "bf16":
-        modes.append("bf16")
-    if isinstance(model, AVSModel):
-        network = move(model, device).eval()
-        return optimize(network, modes) if modes else network
-    network = load(model, device)
-    return network if network.optimized else optimize(network, ["exact", *modes], inplace=True)
-
-
-def _report(result: Result, folder: Path, elapsed: float) -> None:
+def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
     table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
@@ -250,3 +286,4 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
         f"{length / elapsed:.2f} times real time",
         soft_wrap=True,
     )
+    console.print(f"open {escape(str(to_open))}", soft_wrap=True)
