@@ -234,10 +234,10 @@ ROWS["cheap"] = lambda: {row: ROWS[row]() for row in CHEAP}
 def main(row: str, out: str) -> None:
     """Measure one row and write it."""
     torch.set_num_threads(1)
+    report = provenance(f"OMP_NUM_THREADS=1 python benchmarks/speed.py {row} {out}")  # of the code that runs
     start = time.perf_counter()
     numbers = ROWS[row]()
     config = {"row": row, "clock": "CPU time of the process", "threads": 1, "wall_seconds": time.perf_counter() - start}
-    report = provenance(f"OMP_NUM_THREADS=1 python benchmarks/speed.py {row} {out}")
     write_result(Path(out), {**report, "config": config, "numbers": numbers})
 
 
