@@ -28,7 +28,12 @@ def build(name: str, classes: int = 1, **settings: Any) -> AVSModel:
     torch.manual_seed(0)
     settings = {**small_settings(model_class(name)), **WIDE, **settings}
     if name == "cpm":
-        settings |= {"acp": False, "pcl": False, "classifier": "softmax"}  # mixtures that are not fitted give zeros
+        settings |= {
+            "acp": False,
+            "pcl": False,
+            "warmup": 1,
+            "classifier": "softmax",
+        }  # mixtures that are not fitted give zeros
     model = avseg.build(name, classes, **settings).eval()
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
