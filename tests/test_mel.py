@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import avseg
-from avseg.mel import SAMPLE_RATE, log_mel_at, mono16k
+from avseg.mel import _BINS, SAMPLE_RATE, _mel_matrix, log_mel_at, mono16k
 
 GOLDEN = np.load(Path(__file__).parent / "parity" / "vggish.npz")
 
@@ -98,3 +98,17 @@ def test_patch_around_the_middle_of_a_patch_is_that_patch() -> None:
 def test_invalid_waveform_is_refused(waveform: np.ndarray, rate: int, message: str) -> None:
     with pytest.raises(avseg.AvsegError, match=message):
         avseg.log_mel(waveform, rate)
+
+
+def test_all_bins_with_weight_are_used() -> None:
+    matrix = _mel_matrix()
+    assert matrix[_BINS].count_nonzero() == matrix.count_nonzero()
+
+
+def test_values_do_not_depend_on_the_length_of_the_sound() -> None:
+    waveform = np.random.default_rng(0).normal(size=5 * SAMPLE_RATE) * 0.1
+    whole = avseg.log_mel(waveform, SAMPLE_RATE)
+    for k in range(5):
+        start = k * 96 * 160
+        part = avseg.log_mel(waveform[start : start + 95 * 160 + 400], SAMPLE_RATE)
+        assert torch.allclose(part[0], whole[k], rtol=0, atol=1e-6)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from avseg.checkpoints.release import from_release
     from avseg.checkpoints.store import load
     from avseg.errors import AvsegError
+    from avseg.fast_paths import optimize
     from avseg.interface import AVSModel, Clip, Prediction, Target
     from avseg.mel import log_mel
     from avseg.models import build, list_models
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "log_mel",
     "metrics",
+    "optimize",
     "predict",
     "predict_many",
     "stream",
@@ -54,6 +56,7 @@ _HOMES = {
     "list_models": "models",
     "load": "checkpoints.store",
     "log_mel": "mel",
+    "optimize": "fast_paths",
     "predict": "prediction.predict",
     "predict_many": "prediction.batch",
     "stream": "prediction.predict",

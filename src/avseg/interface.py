@@ -252,10 +252,12 @@ class AVSModel(nn.Module, ABC):
         config: Settings of the instance.
         classes: K, from the data.
         card: Metadata of the weights; filled by :func:`avseg.load`.
+        optimized: Modes of :func:`avseg.optimize`, empty for a model that it did not change.
         weights_sha256: SHA-256 of the file from which :func:`avseg.load` read the weights, in hexadecimal; None
             without one.
     """
 
+    optimized: tuple[str, ...] = ()
     Config: ClassVar[type[Any]]
     paper: ClassVar[str]
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -303,6 +305,17 @@ class AVSModel(nn.Module, ABC):
             prediction: Output of :meth:`forward` in training mode, which was passed to :meth:`loss`.
             target: Ground truth of the same batch.
         """
+
+    def gate(self, confidence: float | None = None) -> None:
+        """Restrict the finest decoder stages to uncertain pixels, in place; see :func:`avseg.optimize`.
+
+        Args:
+            confidence: Probability above which a pixel is certain; None takes that of the model's settings.
+
+        Raises:
+            ConfigError: When the model does not support it, which is the default.
+        """
+        raise ConfigError(f"{self.name} has no confidence masks to gate its decoder: leave out 'gated'")
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model to a folder that :func:`avseg.load` reads.

@@ -26,6 +26,10 @@ OFFSET = 0.01
 
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _LOW, _HIGH = 125.0, 7500.0
+_BINS = slice(4, 241)
+"""Bins of the spectrum between the bounds of the filters; the others have weight 0."""
+_FRAMES_AT_ONCE = 128
+"""Frames that are transformed at once: intermediate results of more exceed the cache."""
 PATCH_SAMPLES = (FRAMES - 1) * _HOP + _WINDOW
 """Samples in one patch: 0.975 s."""
 
@@ -77,13 +81,26 @@ def _mel_matrix() -> Tensor:
     return torch.from_numpy(weights)
 
 
+@cache
+def _window() -> Tensor:
+    return torch.hann_window(_WINDOW, dtype=torch.float64)
+
+
 def _spectrogram(x: Tensor) -> Tensor:
     """Return the log-mel spectrogram (frames, 64) of (n,) samples at 16 kHz, without padding at the ends."""
     if x.numel() < _WINDOW:
         return x.new_zeros(0, BANDS, dtype=torch.float32)
-    windows = x.double().unfold(0, _WINDOW, _HOP) * torch.hann_window(_WINDOW, dtype=torch.float64)
-    magnitude = torch.fft.rfft(windows, _FFT).abs()
-    return torch.log(magnitude @ _mel_matrix() + OFFSET).float()
+    frames = x.double().unfold(0, _WINDOW, _HOP)
+    return torch.cat([_mel_bands(piece) for piece in frames.split(_FRAMES_AT_ONCE)])
+
+
+def _mel_bands(frames: Tensor) -> Tensor:
+    """Map float64 frames (n, 400) to log-mel bands (n, 64) in float32."""
+    padded = frames.new_zeros(len(frames), _FFT)
+    torch.mul(frames, _window(), out=padded[:, :_WINDOW])
+    spectrum = torch.fft.rfft(padded)[:, _BINS]
+    magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt_()
+    return torch.log(magnitude @ _mel_matrix()[_BINS] + OFFSET).float()
 
 
 def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:

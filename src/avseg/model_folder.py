@@ -38,6 +38,7 @@ class Saveable(Protocol):
     config: Any
     classes: int
     card: dict[str, Any]
+    optimized: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -63,8 +64,11 @@ def save(model: Saveable, folder: str | Path, *, half: bool = False, **card: Any
         The folder.
 
     Raises:
+        CheckpointError: When the model comes from :func:`avseg.optimize`.
         OSError: When the folder cannot be written.
     """
+    if model.optimized:
+        raise CheckpointError(f"the model is optimized ({', '.join(model.optimized)}) for inference: save the original")
     from safetensors.torch import save as serialise  # imports torch, which readers of a card do not need
 
     folder = Path(folder)

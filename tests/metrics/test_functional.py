@@ -272,3 +272,19 @@ class TestBoundary:
         predicted, truth = fields[:1] > 0, fields[1:] > 0.05
         expected = slow_boundary_f(predicted[0].numpy(), truth[0].numpy(), tolerance=0.03)
         assert boundary_f(predicted, truth, tolerance=0.03).item() == pytest.approx(expected)
+
+
+class TestThresholdAreas:
+    def test_equals_comparisons_at_and_next_to_every_threshold(self):
+        edges = functional.thresholds()
+        zero, one = torch.zeros_like(edges), torch.ones_like(edges)
+        near = torch.cat([edges, edges.nextafter(zero), edges.nextafter(one), edges + 1 / 508]).clamp(0, 1)
+        probability = near[torch.randperm(len(near), generator=torch.Generator().manual_seed(0))].view(5, 12, 17)
+        labels = torch.arange(probability.numel()).view(5, 12, 17) % 2
+        labels[:, 3] = 255
+        areas = functional.threshold_areas(probability, labels)
+        for k, edge in enumerate(edges):
+            passed = (probability >= edge) & (labels != 255)
+            assert torch.equal(areas.predicted[:, k], passed.sum((1, 2)).double())
+            assert torch.equal(areas.both[:, k], (passed & (labels == 1)).sum((1, 2)).double())
+        assert torch.equal(areas.labelled[:, 0], (labels == 1).sum((1, 2)).double())

@@ -367,3 +367,12 @@ def test_class_prior_trains_its_scalars_and_rows_but_not_the_image_classifier() 
     assert prior.learned.weight.grad.any()
     assert all(p.grad is None for p in prior.head.parameters())
     assert all(p.grad is None for p in model.audio.parameters())
+
+
+def test_avga_of_silence_and_of_a_black_region_is_finite_in_float16() -> None:
+    block = AVGA(8, 2).half().eval()
+    with torch.no_grad():
+        block.audio[1].bias.fill_(-10.0)  # the ReLU after it makes all embeddings zero
+        fused, attention = block(torch.randn(2, 8, 3, 3).half(), torch.zeros(2, 8).half())
+    assert fused.isfinite().all()
+    assert not attention.any()

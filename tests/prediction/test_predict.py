@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import avseg
 from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
@@ -63,6 +64,30 @@ def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
     ear.train()
     predict(beeping, ear)
     assert not ear.training
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(torch.bfloat16, 1.0), (torch.float16, 0.1)])
+def test_a_model_with_16_bit_weights_predicts_rounded_logits(make_video, make_beep, dtype, share):
+    video = make_video("short.mp4", times=[k / 10 for k in range(10)], size=(64, 64), sound=make_beep(1, 0, 1))
+    model = avseg.load("small")
+    clip = avseg.clip_from_video(video)
+    with torch.no_grad():
+        expected = model(clip).logits
+        found = model.to(dtype)(clip.to(dtype=dtype)).logits.float()
+    assert (found - expected).abs().mean() < share * expected.abs().mean()
+    assert len(predict(video, model).masks) == 10
+
+
+def test_gated_and_precision_are_recorded_and_leave_the_model_unchanged(beeping, ear):
+    model = avseg.build("pcmanet", visual="resnet18", audio="compact", channels=32).eval()
+    result = predict(beeping, model, precision="bf16", gated=True)
+    assert (result.options["precision"], result.options["gated"]) == ("bf16", True)
+    assert model.optimized == ()
+    assert next(model.parameters()).dtype == torch.float32
+    with pytest.raises(ConfigError, match=r"unknown precision 'bf15'\. Did you mean 'bf16'"):
+        predict(beeping, model, precision="bf15")
+    with pytest.raises(ConfigError, match="has no confidence masks to gate its decoder"):
+        predict(beeping, ear, gated=True)
 
 
 def test_class_names_come_from_the_card(ear):

@@ -1,7 +1,7 @@
 """Load models: bundled, from a folder (see :mod:`avseg.model_folder`) or from the Hub; reuse parts of them."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.errors import CheckpointError, did_you_mean
+from avseg.fast_paths import Mode
+from avseg.fast_paths import optimize as optimized
 from avseg.files import sha256
 from avseg.interface import AVSModel
 from avseg.model_folder import CARD, WEIGHTS, bundled, read_card
@@ -25,6 +27,7 @@ def load(
     *,
     revision: str | None = None,
     token: str | bool | None = None,
+    optimize: Mode | Sequence[Mode] | None = None,
 ) -> AVSModel:
     """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
@@ -33,11 +36,12 @@ def load(
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         revision: Branch, tag or commit of a Hub id.
         token: Access token for a private Hub id; None takes the one of ``hf auth login``.
+        optimize: Modes of :func:`avseg.optimize` to apply; None for the model as it was trained.
 
     Raises:
         CheckpointError: When the model cannot be found or read, or does not fit, or ``revision`` is given for a model
             that is not from the Hub.
-        ConfigError: When the device cannot be used.
+        ConfigError: When the device or a mode of ``optimize`` cannot be used.
     """
     if not isinstance(name_or_path, str | Path):
         kind = type(name_or_path).__name__  # type: ignore[unreachable]
@@ -51,7 +55,8 @@ def load(
         model = _load_folder(folder)
     elif revision is not None:
         raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
-    return move(model, device)
+    model = move(model, device)
+    return model if optimize is None else optimized(model, optimize, inplace=True)
 
 
 def _load_local(name: str) -> AVSModel | None:

@@ -276,7 +276,13 @@ class CPM(AVSModel):
             clip: Frames are processed independently of each other.
             target: In training, its labelled frames are prompted.
             maps: Fill ``queries`` (B, T, N, h, w), the mask probabilities of each query.
+
+        Raises:
+            ConfigError: When the weights are not float32.
         """
+        if self.head.weight.dtype != torch.float32:
+            found = self.head.weight.dtype
+            raise ConfigError(f"cpm needs float32 weights, got {found}: for bfloat16 use avseg.optimize(model, 'bf16')")
         valid = clip.valid
         pixels = self.transformer.pixels(self.visual(real_frames(clip.frames, valid)))
         audio = self.audio.features(clip.audio)

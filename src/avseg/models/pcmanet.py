@@ -32,7 +32,7 @@ output tokens of QSCA to (C, h, w) without transposing them, which scrambles the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,13 @@ from avseg.nn.class_prior import PriorFusion
 from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import real_frames, with_padding
 from avseg.nn.keys import rename
+from avseg.nn.pixel_rows import conv_rows, grow, rows_of
 from avseg.nn.visual import VisualTraining
 
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
+_DENSE = 0.4
+"""Share of uncertain pixels above which a gated decoder computes all pixels, which is then faster."""
 PRIOR = 0
 """Key of the class prior among the attention maps of the stages."""
 
@@ -67,6 +70,12 @@ def _resize(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
     return interpolate(x, tuple(size[-2:]), mode="bilinear")
 
 
+def _unit(x: Tensor, dim: int) -> Tensor:
+    """Divide by the L2 norm along ``dim``; a zero vector stays zero."""
+    # In float16 the smallest norm that normalize allows, 1e-12, is 0: a zero vector would become 0 / 0.
+    return normalize(x.float(), dim=dim).to(x.dtype) if x.dtype == torch.float16 else normalize(x, dim=dim)
+
+
 class AVGA(nn.Module):
     """Audio-Visual Group Attention, Fig. 3: weight each channel group by its cosine similarity to the audio."""
 
@@ -80,8 +89,8 @@ class AVGA(nn.Module):
     def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, C, h, w) and (N, C) to V (N, C, h, w) and attention maps (N, g, h, w)."""
         grouped_NgDhw = self.visual(maps).unflatten(1, (self.groups, -1))
-        audio_ND = normalize(self.audio(audio), dim=1)
-        attention = torch.einsum("ngdhw,nd->nghw", normalize(grouped_NgDhw, dim=2), audio_ND)
+        audio_ND = _unit(self.audio(audio), 1)
+        attention = torch.einsum("ngdhw,nd->nghw", _unit(grouped_NgDhw, 2), audio_ND)
         return self.mix((attention.unsqueeze(2) * grouped_NgDhw).flatten(1, 2)), attention
 
 
@@ -356,6 +365,24 @@ class PCMANet(AVSModel):
         self.cim = CIM(c.confidence, progression=c.progression, closed=c.closed_bounds)
         self.gf = _per_stage(lambda i: GF(c.channels, deeper=i < max(STAGES), guide=c.qsca))
         self.head = _per_stage(lambda i: _head(c.channels, classes))
+        self._gate: CIM | None = None
+
+    def gate(self, confidence: float | None = None) -> None:
+        """Compute O_1, the costliest output, only at pixels that are not confident in O_2; elsewhere take O_2.
+
+        Args:
+            confidence: Threshold of this selection in 0.5 … 1, as c of Eq. (7); None takes c.
+
+        Raises:
+            ConfigError: When the model has no confidence masks, or the threshold is out of range.
+        """
+        c = self.config
+        if not (c.qsca and c.select):
+            raise ConfigError("gated needs the confidence masks of PCMANet: this model has qsca or select false")
+        threshold = c.confidence if confidence is None else confidence
+        if not 0.5 <= threshold <= 1:
+            raise ConfigError(f"the confidence of gated must be in 0.5..1, got {threshold}")
+        self._gate = CIM(threshold, progression=c.progression, closed=c.closed_bounds)
 
     def _new_qsca(self, stage: int) -> QSCA:
         c = self.config
@@ -431,11 +458,46 @@ class PCMANet(AVSModel):
                 pool = (level.shape[2], level.shape[3]) if self.config.pool_tokens and level is not None else None
                 guide, updated = self.qsca[str(i)](fused[i], stage_audio, mask, valid, pool)
                 stage_audio = updated if self.config.continuity else audio
+            if self._gate is not None and i == min(STAGES) and level is not None and guide is not None:
+                outputs[i] = self._gated(fused[i], level, guide, outputs)
+                break
             level = self.gf[str(i)](fused[i], level, guide)
             outputs[i] = self.head[str(i)](level)
             if self.qsca is not None and self.config.select and i > min(STAGES):
                 masks[i] = mask = self.cim(mask, outputs[i])
         return outputs, masks
+
+    def _gated(self, fused: Tensor, deeper: Tensor, guide: Tensor, outputs: Mapping[int, Tensor]) -> Tensor:
+        """Return O_1 (N, K, h, w), computed at the pixels that are not confident and copied from O_2 elsewhere.
+
+        Args:
+            fused: V_1 (N, C, h, w).
+            deeper: Level 2 (N, C, h', w').
+            guide: G_1 (N, C, h, w).
+            outputs: O_2, O_3, O_4.
+        """
+        gf, head = cast("GF", self.gf["1"]), self.head["1"]
+        coarse, unsure = _resize(outputs[2], fused.shape), self._unsure(outputs, fused.shape)
+        if unsure.float().mean() > _DENSE:
+            return torch.where(unsure[:, None], head(gf(fused, deeper, guide)), coarse)
+        # Each 3 × 3 convolution needs its input one pixel further out.
+        for_head, for_fuse = grow(unsure), grow(grow(unsure))
+        first = grow(for_fuse)
+        total = rows_of(fused, for_fuse)
+        for block, maps in ((gf.deeper, _resize(deeper, fused.shape)), (gf.guide, guide)):
+            if block is not None:
+                total = total + conv_rows(block, rows_of(maps, first), first, for_fuse)
+        out = conv_rows(head, conv_rows(gf.fuse, total, for_fuse, for_head), for_head, unsure)
+        return coarse.movedim(1, -1).masked_scatter(unsure.unsqueeze(-1), out.to(coarse.dtype)).movedim(-1, 1)
+
+    def _unsure(self, outputs: Mapping[int, Tensor], size: torch.Size) -> Tensor:
+        """Return the pixels that the masks of the gate leave for O_1, (N, h, w) bool."""
+        mask: Tensor | None = None
+        for i in STAGES[:-1]:
+            mask = self._gate(mask, outputs[i]) if self._gate is not None else None
+        if mask is None:
+            raise ConfigError("the decoder is not gated: call gate first")
+        return _mask_at(mask, size)[:, 0]
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """Return the terms of Eq. (11): Σ λ_i (BCE + IoU) over the four outputs; cross-entropy with several classes."""

@@ -103,7 +103,7 @@ class ClassPrior(nn.Module):
         top = torch.maximum(logits.amax(1, keepdim=True), self.image_other)
         weights = (logits - top).exp()
         total = weights.sum(1, keepdim=True) + (self.image_other - top).exp()
-        return torch.einsum("nkhw,ck->nchw", weights / total, self.members_image)
+        return torch.einsum("nkhw,ck->nchw", weights / total, self.members_image.float()).to(self.learned.weight.dtype)
 
     def forward(self, deepest: Tensor, scores: Tensor) -> Tensor:
         """Return maps (N, 4, h, w): max and sum over c of a_c v_c, max of v_c, max of a_c.

@@ -74,7 +74,7 @@ class SameConv2d(nn.Conv2d):
         return max((-(-size // stride) - 1) * stride + kernel - size, 0)
 
 
-class _ConvNorm(nn.Module):
+class ConvNorm(nn.Module):
     """Convolution without bias, batch normalisation and, if ``active``, ReLU6."""
 
     def __init__(
@@ -86,6 +86,7 @@ class _ConvNorm(nn.Module):
         self.act = nn.ReLU6(inplace=True) if active else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, C', ⌈H / stride⌉, ⌈W / stride⌉)."""
         out: Tensor = self.act(self.norm(self.conv(x)))
         return out
 
@@ -96,9 +97,9 @@ class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = expansion * inputs
-        self.expand = _ConvNorm(inputs, wide, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _ConvNorm(wide, wide, kernel, stride=stride, groups=wide)
-        self.project = _ConvNorm(wide, outputs, 1, active=False)
+        self.expand = ConvNorm(inputs, wide, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = ConvNorm(wide, outputs, 1, active=False)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +134,7 @@ class EfficientNetLite0(nn.Module):
         self.register_buffer("scale", deviation * 255 / 128, persistent=False)
         self.register_buffer("shift", (mean * 255 - 127) / 128, persistent=False)
         self.channels = CHANNELS
-        self.stem = _ConvNorm(3, _STEM, 3, stride=2)
+        self.stem = ConvNorm(3, _STEM, 3, stride=2)
         blocks = list(_blocks())
         self.stages = nn.ModuleList(nn.Sequential(*blocks[a:b]) for a, b in pairwise(_STAGE_STARTS))
         # Convolutions follow the format of the weights where that of the input is ambiguous, as with one frame.
@@ -180,7 +181,7 @@ class ImageNetHead(nn.Module):
         if wrong or not self.classes or len(set(self.classes)) < len(self.classes):
             given = f"{wrong[0]} among them" if wrong else f"{len(set(self.classes))} different of {len(self.classes)}"
             raise ConfigError(f"classes must be one or more different numbers in 0 … 999, got {given}")
-        self.head = _ConvNorm(CHANNELS[-1], HEAD_CHANNELS, 1)
+        self.head = ConvNorm(CHANNELS[-1], HEAD_CHANNELS, 1)
         self.classifier = nn.Linear(HEAD_CHANNELS, len(self.classes))
 
     def forward(self, stage4: Tensor) -> Tensor:

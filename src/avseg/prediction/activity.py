@@ -39,7 +39,8 @@ class Activity:
 
     def __init__(self, sound: Sound, fps: float) -> None:
         self._sound = sound
-        self._around = round((PATCH_SECONDS / 2 + 0.5 / fps) / _HOP)
+        # A pause is measured against the sound on both sides of it, however far inside the pause the moment is.
+        self._around = round((PATCH_SECONDS / 2 + 0.5 / fps) / _HOP) + _PAUSE
         self._margin = self._around + _PAUSE
         self._first = 0
         self._levels: deque[float] = deque()

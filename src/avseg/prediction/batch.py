@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from avseg.errors import AvsegError, ConfigError, MediaError, PartialFailure
+from avseg.fast_paths import Precision
 from avseg.files import recover, write_text
 from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs, file_to_open, new_result, settings_of, write
@@ -87,6 +88,8 @@ def predict_many(
     timing: Timing = "refined",
     threshold: float = 0.5,
     upsampling: Upsampling = "guided",
+    precision: Precision = "float32",
+    gated: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
@@ -114,6 +117,8 @@ def predict_many(
         timing: ``"refined"`` or ``"window"``.
         threshold: Probability above which a pixel belongs to a mask.
         upsampling: ``"guided"`` or ``"bilinear"``.
+        precision: ``"float32"`` or ``"bf16"``.
+        gated: Compute the finest stage of the decoder at uncertain pixels only.
         settings: Output → its settings.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
@@ -131,11 +136,11 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
     outputs = {"json": None, **choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)}
     folder = Path(output)
     _check_folder(folder)
-    job = _Job(ready(model, device), options, outputs, skip_done, overwrite)
+    job = _Job(ready(model, device, options.modes), options, outputs, skip_done, overwrite)
     outcomes: dict[Path, Outcome] = {}
     try:
         with closing(_run(job, _folders(found, folder), workers, progress)) as arriving:

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
+from avseg.fast_paths import Mode, Precision, device_of, dtype_of
 from avseg.interface import AVSModel
 from avseg.media.container import ignore, refuse
 from avseg.media.sound import Sound, sound_blocks
@@ -80,6 +81,8 @@ class Options:
             probability of the background is multiplied by ``threshold / (1 - threshold)`` before the comparison.
         upsampling: From the size of the model to that of the frame, along the edges of the frame (``"guided"``), or
             ``"bilinear"``.
+        precision: Type in which convolutions and matrix products run.
+        gated: Compute the finest stage of the decoder at uncertain pixels only.
     """
 
     fps: float = 1.0
@@ -90,6 +93,8 @@ class Options:
     timing: Timing = "refined"
     threshold: float = 0.5
     upsampling: Upsampling = "guided"
+    precision: Precision = "float32"
+    gated: bool = False
 
     def __post_init__(self) -> None:
         check_settings(self.fps, self.missing_audio)
@@ -97,9 +102,25 @@ class Options:
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
         if not is_number(self.threshold) or not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must be a probability above 0 and below 1, got {self.threshold!r}")
-        for name, kind in (("damaged", Damaged), ("show", Show), ("timing", Timing), ("upsampling", Upsampling)):
+        for name, kind in (
+            ("damaged", Damaged),
+            ("show", Show),
+            ("timing", Timing),
+            ("upsampling", Upsampling),
+            ("precision", Precision),
+        ):
             if (value := getattr(self, name)) not in (choices := get_args(kind)):
                 raise ConfigError(f"unknown {name} {value!r}. {did_you_mean(value, choices)}")
+
+    @property
+    def modes(self) -> list[Mode]:
+        """Modes of :func:`avseg.optimize` besides ``exact``."""
+        modes: list[Mode] = []
+        if self.gated:
+            modes.append("gated")
+        if self.precision == "bf16":
+            modes.append("bf16")
+        return modes
 
 
 class _SamplePrediction(NamedTuple):
@@ -133,7 +154,7 @@ class FrameStream:
         self.end = 0.0
         self._path, self._model, self._options, self._note = path, model, options, note
         self._complain = note if options.damaged == "skip" else _refuse
-        self._device = next(model.parameters(), torch.empty(0)).device
+        self._device, self._dtype = device_of(model), dtype_of(model)
         self._waiting: deque[tuple[float, NDArray[np.uint8] | None]] = deque()
         self._guide_size = guide_size(self.info.size)
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
@@ -188,7 +209,7 @@ class FrameStream:
         while clip := list(islice(samples, length)):
             inputs, waves = make_clip(clip, self._sound, size)
             with torch.inference_mode():
-                prediction = self._model(inputs.to(self._device), maps=uncertain)
+                prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
                 probabilities = prediction.probabilities[0].float().cpu().numpy()
             if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
                 raise CheckpointError(

@@ -5,7 +5,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import check_computes, move
+from avseg.fast_paths import Mode, Precision, optimize
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
 from avseg.media.video import probe
@@ -43,6 +44,8 @@ def predict(
     timing: Timing = "refined",
     threshold: float = 0.5,
     upsampling: Upsampling = "guided",
+    precision: Precision = "float32",
+    gated: bool = False,
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -52,8 +55,8 @@ def predict(
 
     Args:
         video: Any file that FFmpeg reads, of any container, codec, frame rate (also variable), rotation, size, length.
-        model: A bundled name, a folder or Hub id for :func:`avseg.load`, or a model, which is put into evaluation
-            mode on ``device``.
+        model: A bundled name, a folder or Hub id for :func:`avseg.load`, whose exact fast path is used, or a model,
+            which is put into evaluation mode on ``device``; pass :func:`avseg.optimize` of it to predict faster.
         fps: Samples per second of video.
         device: Device of the model: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
@@ -65,6 +68,8 @@ def predict(
             alone (``"window"``), which widens every interval by about half a second on both sides.
         threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
         upsampling: Enlarge the probabilities along the edges of the frame (``"guided"``), or ``"bilinear"``.
+        precision: ``"float32"``, or ``"bf16"`` for bfloat16, which is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only, see :func:`avseg.optimize`.
         progress: Show a progress bar.
 
     Returns:
@@ -75,9 +80,9 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
     path = video_path(video)
-    loaded = ready(model, device)
+    loaded = ready(model, device, options.modes)
     with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
         return predict_file(path, loaded, options, reached)
 
@@ -98,13 +103,21 @@ class Loaded(NamedTuple):
     weights_sha256: str | None
 
 
-def ready(model: str | Path | AVSModel, device: str) -> Loaded:
-    """Return a model ready for :func:`predict_file`; for the arguments and errors see :func:`predict`."""
+def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ()) -> Loaded:
+    """Return a model ready for :func:`predict_file`; for the errors see :func:`predict`.
+
+    Args:
+        model: A name or path, whose model is optimized, or a model, which is used as it is unless there are modes.
+        device: Where it runs.
+        modes: Modes of :func:`avseg.optimize` besides ``exact``.
+    """
     check_computes(device)
     if isinstance(model, AVSModel):
-        return Loaded(move(model, device).eval(), model.name, device, None)
+        given = move(model, device).eval()
+        return Loaded(optimize(given, modes) if modes else given, model.name, device, None)
     network = load(model, device)
-    return Loaded(network, str(model), device, network.weights_sha256)
+    weights = network.weights_sha256
+    return Loaded(network if network.optimized else optimize(network, modes, inplace=True), str(model), device, weights)
 
 
 def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
@@ -140,10 +153,11 @@ def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable
 
 
 def recorded_options(options: Options, device: str) -> dict[str, Any]:
-    """Return the settings as a result records them: ``show`` only where it differs from the default."""
+    """Return the settings as a result records them: the last three only where they differ from the default."""
     settings = {**dataclasses.asdict(options), "device": device}
-    if options.show == "masks":
-        del settings["show"]
+    for name, default in (("show", "masks"), ("precision", "float32"), ("gated", False)):
+        if settings[name] == default:
+            del settings[name]
     return settings
 
 
@@ -160,6 +174,8 @@ def stream(
     timing: Timing = "refined",
     threshold: float = 0.5,
     upsampling: Upsampling = "guided",
+    precision: Precision = "float32",
+    gated: bool = False,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
@@ -176,6 +192,8 @@ def stream(
         timing: ``"refined"`` or ``"window"``.
         threshold: Probability above which a pixel belongs to a mask.
         upsampling: ``"guided"`` or ``"bilinear"``.
+        precision: ``"float32"`` or ``"bf16"``.
+        gated: Compute the finest stage of the decoder at uncertain pixels only.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -186,8 +204,8 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling)
-    return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
+    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
+    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -211,6 +229,8 @@ def predict_command(
     timing: Timing = "refined",
     threshold: float = 0.5,
     upsampling: Upsampling = "guided",
+    precision: Precision = "float32",
+    gated: bool = False,
     save: str | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -231,6 +251,8 @@ def predict_command(
         timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
         threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
         upsampling: guided, along the edges of the frame, or bilinear.
+        precision: float32, or bf16, which is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -255,6 +277,8 @@ def predict_command(
             timing=timing,
             threshold=threshold,
             upsampling=upsampling,
+            precision=precision,
+            gated=gated,
             progress=True,
         )
         write(result, partial, names, progress=True)

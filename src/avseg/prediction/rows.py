@@ -59,7 +59,7 @@ class RowPredictor:
         self._outputs = choose_outputs(save, uncertainty=self._options.show == "uncertainty")
         self._output = None if output is None else Path(output)
         self._column = path_column
-        self._loaded = ready(model, device)
+        self._loaded = ready(model, device, self._options.modes)
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row with the columns of the prediction."""

@@ -1,0 +1,129 @@
+"""Faster forms of a model for inference: folded batch norms, Winograd convolutions, gated decoding, bfloat16.
+
+=========  ==========================================================================================
+mode       effect
+=========  ==========================================================================================
+``exact``  Batch norms are folded into convolutions; on a CPU, 3 × 3 convolutions with 128 channels or
+           more use :mod:`avseg.nn.winograd`. Logits differ by rounding only.
+``gated``  ``exact``, and the finest stage of the decoder computes uncertain pixels only (PCMANet).
+``bf16``   ``exact`` without Winograd, and convolutions and matrix products run in bfloat16 (autocast).
+=========  ==========================================================================================
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from avseg.errors import ConfigError, did_you_mean
+from avseg.interface import AVSModel
+from avseg.nn.winograd import Winograd, suits
+
+Mode = Literal["exact", "gated", "bf16"]
+Precision = Literal["float32", "bf16"]
+
+_NAMED_PAIRS = (("conv", "norm"), ("convolution", "normalization"))
+"""Attributes of a convolution and of the batch norm that follows it, in ``ConvNorm`` and in transformers' ResNet."""
+_WITH_PAIRS = ("ConvNorm", "ResNetConvLayer", "ResNetShortCut")
+
+
+def optimize(
+    model: AVSModel,
+    mode: Mode | Sequence[Mode] = "exact",
+    *,
+    confidence: float | None = None,
+    inplace: bool = False,
+) -> AVSModel:
+    """Return a copy of a model that predicts faster, in evaluation mode, without gradients.
+
+    Args:
+        model: Is not changed unless ``inplace``. The result cannot be trained or saved.
+        mode: ``"exact"``, ``"gated"``, ``"bf16"``, or several, such as ``("gated", "bf16")``; ``exact`` is always
+            included. See :mod:`avseg.fast_paths`.
+        confidence: With ``gated``, the probability in 0.5 … 1 above which a pixel is certain; None takes c of the
+            model. A higher value computes more pixels.
+        inplace: Change and return ``model`` itself, which saves the memory of a copy.
+
+    Raises:
+        ConfigError: When a mode does not exist or does not apply to the model, when ``confidence`` is given without
+            ``gated``, or when the model is optimized already.
+    """
+    modes = _checked(model, mode, confidence)
+    fast = (model if inplace else copy.deepcopy(model)).eval().requires_grad_(False)
+    if "gated" in modes:
+        fast.gate(confidence)  # first: it may refuse the model
+    _fold(fast)
+    if dtype_of(fast) == torch.float32:
+        if "bf16" in modes:
+            autocast = torch.autocast(device_of(fast).type, torch.bfloat16)
+            fast.forward = autocast(fast.forward)  # type: ignore[method-assign]
+        elif device_of(fast).type == "cpu":
+            _use_winograd(fast)
+    fast.optimized = modes
+    return fast
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the type of the weights of a model, which its input must have; float32 for a model without weights."""
+    return next(model.parameters(), torch.empty(0)).dtype
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the weights of a model; the CPU for a model without weights."""
+    return next(model.parameters(), torch.empty(0)).device
+
+
+def _checked(model: AVSModel, mode: Mode | Sequence[Mode], confidence: float | None) -> tuple[str, ...]:
+    """Return the modes in the order of :data:`Mode`, ``exact`` included."""
+    given = (mode,) if isinstance(mode, str) else tuple(mode)
+    for name in given:
+        if name not in get_args(Mode):
+            raise ConfigError(f"unknown mode {name!r} of optimize. {did_you_mean(str(name), get_args(Mode))}")
+    if confidence is not None and "gated" not in given:
+        raise ConfigError(f"confidence = {confidence} applies to mode 'gated' only: add that mode, or leave it out")
+    if model.optimized:
+        raise ConfigError(f"the model is optimized already ({', '.join(model.optimized)}): give the original model")
+    return tuple(name for name in get_args(Mode) if name == "exact" or name in given)
+
+
+def _fold(model: nn.Module) -> None:
+    """Fold each batch norm that directly follows a convolution into it, in place."""
+    for owner in list(model.modules()):
+        for conv_name, norm_name in _pairs(owner):
+            conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+                setattr(owner, conv_name, fuse_conv_bn_eval(conv, norm))
+                setattr(owner, norm_name, nn.Identity())
+        if isinstance(owner, nn.Sequential):
+            _rectify_in_place(owner)
+
+
+def _pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of each convolution in a module and of the layer applied to its output."""
+    if isinstance(owner, nn.Sequential):
+        for (first, layer), (second, _) in pairwise(owner.named_children()):
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                yield first, second
+    elif type(owner).__name__ in _WITH_PAIRS:
+        yield from (pair for pair in _NAMED_PAIRS if hasattr(owner, pair[0]) and hasattr(owner, pair[1]))
+
+
+def _rectify_in_place(block: nn.Sequential) -> None:
+    """Let a ReLU after a convolution overwrite its input, which nothing else uses."""
+    layers = [layer for layer in block if not isinstance(layer, nn.Identity)]
+    for layer, following in pairwise(layers):
+        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
+            following.inplace = True
+
+
+def _use_winograd(model: nn.Module) -> None:
+    """Replace the convolutions that :func:`avseg.nn.winograd.suits`, in place."""
+    for owner in list(model.modules()):
+        for name, layer in list(owner.named_children()):
+            if suits(layer):
+                conv: Any = layer
+                setattr(owner, name, Winograd(conv))

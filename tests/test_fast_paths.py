@@ -1,0 +1,180 @@
+"""Optimized models give the logits of the original, on inputs of any size."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import avseg
+from avseg.checkpoints.store import save
+from avseg.errors import CheckpointError, ConfigError
+from avseg.fast_paths import Mode
+from avseg.interface import AVSModel, Clip
+from avseg.models import model_class
+from avseg.models.pcmanet import STAGES, PCMANet
+from avseg.nn.winograd import MIN_CHANNELS, Winograd
+from avseg.testing import small_settings
+
+NAMES = avseg.list_models()
+WIDE = {"channels": MIN_CHANNELS, "audio": "none", "audio_dim": 16}
+SIZES = [(1, 64, 64), (2, 67, 45)]
+"""T, H, W."""
+
+
+def build(name: str, classes: int = 1, **settings: Any) -> AVSModel:
+    """Build a model whose batch norms are not the identity."""
+    torch.manual_seed(0)
+    settings = {**small_settings(model_class(name)), **WIDE, **settings}
+    if name == "cpm":
+        settings |= {
+            "acp": False,
+            "pcl": False,
+            "warmup": 1,
+            "classifier": "softmax",
+        }  # mixtures that are not fitted give zeros
+    model = avseg.build(name, classes, **settings).eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            for value, low in (
+                (norm.running_mean, -0.2),
+                (norm.running_var, 0.5),
+                (norm.weight, 0.5),
+                (norm.bias, -0.2),
+            ):
+                cast("Tensor", value).data.uniform_(low, low + 0.5)
+    return model
+
+
+def clip(model: AVSModel, size: tuple[int, int, int] = SIZES[1]) -> Clip:
+    frames, height, width = size
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.randn(1, frames, 3, height, width, generator=generator)
+    return Clip(pictures, torch.randn(1, frames, model.config.audio_dim, generator=generator))
+
+
+@torch.no_grad()
+def logits(model: AVSModel, inputs: Clip) -> Tensor:
+    return model(inputs).logits
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_differs_by_less_than_a_thousandth(name: str, size: tuple[int, int, int]) -> None:
+    model = build(name)
+    fast = avseg.optimize(model)
+    norms = [m for m in fast.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
+    assert not norms
+    assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3
+
+
+def test_exact_uses_winograd_and_keeps_the_original() -> None:
+    model = build("pcmanet")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fast = avseg.optimize(model)
+    assert any(isinstance(m, Winograd) for m in fast.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{"visual": "pvt_v2_b0"}, {"visual": "efficientnet_lite0"}, PCMANet.RELEASE])
+def test_exact_for_other_backbones_and_the_release(settings: dict[str, Any]) -> None:
+    model = build("pcmanet", 3, **settings)
+    assert (logits(avseg.optimize(model), clip(model)) - logits(model, clip(model))).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("confidence", [0.5, 1.0], ids=["all confident", "none confident"])
+def test_exact_when_all_or_no_pixels_are_confident(confidence: float) -> None:
+    model = build("pcmanet", confidence=confidence)
+    ratio = model(clip(model)).scalars["keep_ratio/2"]
+    assert ratio == (0.0 if confidence == 0.5 else 1.0)
+    assert (logits(avseg.optimize(model), clip(model)) - logits(model, clip(model))).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("settings", [{}, PCMANet.RELEASE], ids=["paper", "release"])
+def test_gated_computes_uncertain_pixels_and_copies_the_others(classes: int, settings: dict[str, Any]) -> None:
+    model = cast("PCMANet", build("pcmanet", classes, progression=False, **settings))
+    for head in model.head.values():
+        cast("Any", head)[3].weight.data *= 30
+    sizes = dict(zip(STAGES, ((2, 3), (4, 5), (8, 9), (16, 17)), strict=True))
+    fused = {i: torch.randn(2, MIN_CHANNELS, *size) for i, size in sizes.items()}
+    inputs = fused, torch.randn(1, 2, MIN_CHANNELS), torch.ones(1, 2, dtype=torch.bool)
+    with torch.no_grad():
+        dense = model._decode(*inputs)[0]
+        p = dense[2].sigmoid() if classes == 1 else dense[2].softmax(1).amax(1, keepdim=True)
+        certainty = torch.maximum(p, 1 - p)
+        threshold = certainty.quantile(0.15).item()
+        found = cast("PCMANet", avseg.optimize(model, "gated", confidence=threshold))._decode(*inputs)[0]
+    closed = 1e-7 if model.config.closed_bounds else 0.0
+    unsure = nn.functional.interpolate((certainty < threshold + closed).float(), sizes[1]).bool()
+    assert 0.005 < unsure.float().mean() < 0.4
+    coarse = nn.functional.interpolate(dense[2], sizes[1], mode="bilinear")
+    assert (found[1] - torch.where(unsure, dense[1], coarse)).abs().max() < 1e-3
+    assert (dense[1] - coarse).abs().max() > 0.1
+
+
+def test_gated_copies_everything_when_all_pixels_are_confident() -> None:
+    model = build("pcmanet")
+    with torch.no_grad():
+        coarse = model(clip(model)).aux[0]
+        found = avseg.optimize(model, "gated", confidence=0.5)(clip(model)).logits
+    assert nn.functional.l1_loss(found, coarse) < 0.1 * coarse.abs().mean()  # upsampled in two steps
+
+
+def test_gated_equals_exact_when_no_pixel_is_confident() -> None:
+    model = build("pcmanet")
+    gated = avseg.optimize(model, "gated", confidence=1.0)
+    assert (logits(gated, clip(model)) - logits(model, clip(model))).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_has_the_logits_of_float32_rounded(name: str) -> None:
+    model = build(name)
+    found, expected = logits(avseg.optimize(model, "bf16"), clip(model)), logits(model, clip(model))
+    assert not torch.equal(found.float(), expected)
+    assert (found.float() - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+def test_cpm_refuses_16_bit_weights_in_one_line() -> None:
+    model = build("cpm").bfloat16()
+    with pytest.raises(ConfigError, match=r"cpm needs float32 weights, got torch.bfloat16: .* 'bf16'"):
+        model(clip(model).to(dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cpm"])
+def test_float16_logits_are_finite(name: str) -> None:
+    model = build(name)
+    expected = logits(model, clip(model))
+    found = logits(model.half(), clip(model).to(dtype=torch.float16)).float()
+    assert (found - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+def test_load_optimizes(tmp_path: Path) -> None:
+    model = build("pcmanet")
+    save(model, tmp_path / "m")
+    assert avseg.load(tmp_path / "m").optimized == ()
+    fast = avseg.load(tmp_path / "m", optimize=("bf16", "gated"))
+    assert fast.optimized == ("exact", "gated", "bf16")
+    with pytest.raises(CheckpointError, match="save the original"):
+        save(fast, tmp_path / "again")
+
+
+def _model_without_masks() -> AVSModel:
+    return build("pcmanet", select=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "settings", "message"),
+    [
+        (lambda: build("tpavi"), "fast", {}, "unknown mode 'fast'"),
+        (lambda: build("tpavi"), "gated", {}, "tpavi has no confidence masks"),
+        (_model_without_masks, "gated", {}, "select false"),
+        (lambda: build("pcmanet"), "gated", {"confidence": 0.3}, "0.5..1, got 0.3"),
+        (lambda: build("pcmanet"), "exact", {"confidence": 0.9}, "mode 'gated' only"),
+        (lambda: avseg.optimize(build("pcmanet")), "exact", {}, "optimized already"),
+    ],
+)
+def test_refusals(make: Any, mode: Mode, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        avseg.optimize(make(), mode, **settings)
