@@ -281,7 +281,8 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
 def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
-    assert set(result.options) == {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing"}
+    options = {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing", "threshold", "upsampling"}
+    assert set(result.options) == options
     assert not any(doubter.asked)
 
 
