@@ -476,7 +476,7 @@ class PCMANet(AVSModel):
             guide: G_1 (N, C, h, w).
             outputs: O_2, O_3, O_4.
         """
-        gf, head = cast("GF", self.gf["1"]), self.head["1"]
+        gf, head = cast("GF", self.gf["1"]), cast("nn.Sequential", self.head["1"])
         coarse, unsure = _resize(outputs[2], fused.shape), self._unsure(outputs, fused.shape)
         if unsure.float().mean() > _DENSE:
             return torch.where(unsure[:, None], head(gf(fused, deeper, guide)), coarse)

@@ -4,7 +4,7 @@ The cost is proportional to the number of selected pixels. Values equal those of
 padding, provided that the rows contain the 3 × 3 neighbourhood of each output pixel, see :func:`grow`.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,8 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     Returns:
         (Q, K) at the pixels ``wanted``.
     """
-    conv, *rest = cast("list[Any]", list(block))
+    layers: list[Any] = list(block)
+    conv, *rest = layers
     out: Tensor = linear(_neighbourhoods(rows, given, wanted), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
     for layer in rest:
         out = linear(out, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(out)
