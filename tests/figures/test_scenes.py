@@ -78,7 +78,7 @@ def test_padding_is_removed_and_unlabelled_clips_have_no_score(trained, monkeypa
 
 def test_broken_weights_raise(trained, tmp_path):
     model = load(trained)
-    torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
+    torch.nn.init.constant_(model.head["1"][-1].weight, 3e38)  # finite weights with infinite logits
     broken = save(model, tmp_path / "broken", data=model.card["data"], class_names=model.card["class_names"])
     with pytest.raises(CheckpointError, match=r"broken predicts NaN or infinity for clip 'test-00000'"):
         load_examples([str(broken)], None, split="test", clips=1, pick=None)
