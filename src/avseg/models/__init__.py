@@ -55,6 +55,8 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
     _check_counts(name, settings, classes)
     try:
         return model(settings, classes)
+    except MemoryError:
+        raise ConfigError(f"{name} with these settings does not fit into the memory: choose smaller settings") from None
     except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:  # such as sizes that do not divide
         reason = " ".join(str(error).split())[:160]
         raise ConfigError(f"{name} cannot be built with these settings: {reason}") from error
