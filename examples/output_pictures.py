@@ -1,7 +1,7 @@
 """Make the pictures of docs/outputs.md: one of each output of the example video.
 
 Run ``python examples/output_pictures.py docs/images/outputs`` in the root of the repository. The bundled model predicts
-the first three seconds of ``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` writes.
+``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` writes.
 """
 
 import json
@@ -30,17 +30,6 @@ FRAME = 50
 """Index of the same frame."""
 SIZE = (480, 270)
 """Width and height of a picture."""
-
-
-def beginning(path: Path, seconds: float) -> Path:
-    """Copy the packets of the first seconds of the example video."""
-    with av.open(str(VIDEO)) as source, av.open(str(path), "w") as target:
-        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.pts is not None and float(packet.pts * packet.time_base) < seconds:
-                packet.stream = copies[packet.stream.index]
-                target.mux_one(packet)
-    return path
 
 
 def shown(path: Path) -> Image.Image:
@@ -117,9 +106,10 @@ def document(folder: Path) -> Image.Image:
     """Return an image of result.json, indented, with the first region of the frame; long strings are cut."""
     content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     frame = content["frames"][FRAME]
-    shown = {key: content[key] for key in ("format", "size", "class_names", "end", "intervals")}
-    shown["frames"] = ["…", {**frame, "regions": frame["regions"][:1]}, "…"]
-    return text({"result.json": re.sub(r'([^"]{28})[^"]{20,}', r"\1…", pretty(shown))}, lines=30)
+    excerpt = {key: content[key] for key in ("format", "size", "class_names", "end")}
+    excerpt["intervals"] = [*content["intervals"][:1], "…"]
+    excerpt["frames"] = ["…", {**frame, "regions": frame["regions"][:1]}, "…"]
+    return text({"result.json": re.sub(r'([^"]{28})[^"]{20,}', r"\1…", pretty(excerpt))}, lines=30)
 
 
 def pretty(value: Any, depth: int = 0) -> str:
@@ -170,7 +160,7 @@ PICTURES: dict[str, Callable[[Path], Image.Image]] = {
     "labelme": labelme,
     "csv": lambda folder: files(folder, "intervals.csv", "regions.csv"),
     "srt": subtitled,
-    "edl": lambda folder: files(folder, "intervals.edl"),
+    "edl": lambda folder: files(folder, "intervals.edl", lines=12),
     "npz": probabilities,
 }
 
@@ -181,8 +171,7 @@ def main(out: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as parent:
         outputs = {name: {"mode": "pixelate"} if name == "redact" else {} for name in PICTURES}
-        video = beginning(Path(parent) / VIDEO.name, 3.0)
-        folder = avseg.predict(video, progress=True).save(Path(parent) / "out", outputs)
+        folder = avseg.predict(VIDEO, progress=True).save(Path(parent) / "out", outputs)
         for name, picture in PICTURES.items():
             image = picture(folder)
             image.thumbnail((640, 480) if name == "summary" else SIZE, Image.Resampling.LANCZOS)
