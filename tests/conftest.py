@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,30 @@ from avseg.data import build_dataset
 from avseg.data._masks import palette_colours
 from avseg.data.synthetic import KINDS
 from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.outputs.json import Json, schema
 from avseg.synthesis.scene import Scene
 
 TICK = Fraction(1, 12_800)
 PARITY = Path(__file__).parent / "parity"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _valid_results() -> Iterator[None]:
+    """Validate every result.json that a test writes against its schema."""
+    if find_spec("jsonschema") is None:  # the extra "dev" has it
+        yield
+        return
+    from jsonschema import Draft202012Validator
+
+    validator, finish = Draft202012Validator(schema()), Json.finish
+
+    def finish_and_validate(output: Json) -> None:
+        finish(output)
+        validator.validate(json.loads((output.folder / "result.json").read_text(encoding="utf-8")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Json, "finish", finish_and_validate)
+        yield
 
 
 @pytest.fixture(autouse=True)

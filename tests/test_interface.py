@@ -104,7 +104,7 @@ def test_unknown_settings_are_named_with_the_closest() -> None:
 
 
 def test_setting_of_wrong_type_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="a setting of TPAVI has the wrong type: '<' not supported"):
+    with pytest.raises(ConfigError, match="matching of TPAVI must be float, got 'a'"):
         make_config(model_class("tpavi"), {"matching": "a"})
 
 
@@ -117,3 +117,16 @@ def test_prediction_at_another_size_resizes_logits() -> None:
     assert larger.scalars == prediction.scalars
     assert torch.equal(larger.masks[1], expected[:, 0] > 0)
     assert prediction.at((4, 6)) is prediction
+
+
+@pytest.mark.parametrize("part", ["frames", "audio"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_clip_refuses_nan_and_infinity(part: str, value: float) -> None:
+    tensors = {"frames": torch.zeros(1, 2, 3, 4, 4), "audio": torch.zeros(1, 2, 1, 96, 64)}
+    tensors[part][0, 1, 0, 2] = value
+    with pytest.raises(ValueError, match=f"{part} must be finite"):
+        Clip(**tensors)
+
+
+def test_clip_accepts_values_whose_sum_overflows() -> None:
+    assert Clip(torch.full((1, 1, 3, 4, 4), 3e38), torch.zeros(1, 1, 128)).frames.isfinite().all()

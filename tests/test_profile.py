@@ -97,7 +97,9 @@ def cpm(**settings: object) -> AVSModel:
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
 def test_prompting_costs_nothing_at_inference(prompted: Profile, source: str) -> None:
     without = profile(cpm(acp=False, vcp=False, pcl=False), frames=2, height=64, width=64, runs=1)
-    found = prompted if source == "mixture" else profile(cpm(prompt_source=source), frames=2, height=64, width=64, runs=1)
+    found = (
+        prompted if source == "mixture" else profile(cpm(prompt_source=source), frames=2, height=64, width=64, runs=1)
+    )
     assert list(found.costs[1.0]) == ["backbone", "audio", "fusion", "decoder", "other", TOTAL]
     for part, cost in found.costs[1.0].items():
         plain = without.costs[1.0][part]

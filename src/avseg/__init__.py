@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from avseg.interface import AVSModel, Clip, Prediction, Target
     from avseg.mel import log_mel
     from avseg.models import build, list_models
+    from avseg.prediction.batch import predict_many
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
+    from avseg.prediction.rows import RowPredictor
     from avseg.prediction.sampling import clip_from_video
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Clip",
     "Prediction",
     "Result",
+    "RowPredictor",
     "Target",
     "build",
     "clip_from_video",
@@ -33,6 +36,7 @@ __all__ = [
     "log_mel",
     "metrics",
     "predict",
+    "predict_many",
     "stream",
 ]
 
@@ -42,6 +46,7 @@ _HOMES = {
     "Clip": "interface",
     "Prediction": "interface",
     "Result": "prediction.result",
+    "RowPredictor": "prediction.rows",
     "Target": "interface",
     "build": "models",
     "clip_from_video": "prediction.sampling",
@@ -50,6 +55,7 @@ _HOMES = {
     "load": "checkpoints.store",
     "log_mel": "mel",
     "predict": "prediction.predict",
+    "predict_many": "prediction.batch",
     "stream": "prediction.predict",
 }
 

@@ -26,23 +26,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after ``avseg``; None takes those of the process.
 
     Returns:
-        Exit code: 0 for success, 2 for a user's mistake (reported in one line; with ``--debug`` the traceback is
-        printed), 130 if interrupted, 143 if terminated.
+        Exit code: 0 for success, 1 if some inputs of a batch failed, 2 for a user's mistake (reported in one line; with
+        ``--debug`` the traceback is printed), 130 if interrupted, 143 if terminated.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _prepare_streams()
     try:
         _dispatch([word for word in words if word != "--debug"])
+        sys.stdout.flush()
     except (AvsegError, OSError) as error:
         if "--debug" in words:
             raise
         print(f"avseg: error: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         print("avseg: interrupted", file=sys.stderr)
         return 130
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _prepare_streams() -> None:
+    """Make any standard output usable: a closed one is replaced, characters that it cannot encode are escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> None:
@@ -104,14 +116,34 @@ def _bench(argv: Sequence[str]) -> None:
 
 
 def _predict(argv: Sequence[str]) -> None:
-    """Segment the sounding objects in a video."""
+    """Segment the sounding objects in one video or many."""
+    if sys.stderr.isatty() and not {"-h", "--help"} & set(argv):
+        print("avseg: starting", file=sys.stderr)  # the imports below take seconds
+    from avseg.prediction.batch import predict_videos
     from avseg.prediction.predict import predict_command
 
-    parser = _parser("predict", predict_command, skip={"output"})
+    argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
+    parser = _parser("predict", predict_command, skip={"video", "output"})
+    parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
-        "-o", "--output", type=Path | None, help="Folder to write; <name of the video>_avseg by default."
+        "-o",
+        "--output",
+        type=Path | None,
+        help="Folder to write; <name of the video>_avseg by default, predictions/ for several videos.",
     )
-    predict_command(**_parsed(parser, argv))
+    parser.add_argument("--workers", type=int, default=1, help="Videos that are processed at the same time.")
+    parser.add_argument("--skip_done", type=bool, default=False, help="Skip videos that have an equal result.")
+    predict_videos(**_parsed(parser, argv))
+
+
+def _app(argv: Sequence[str]) -> None:
+    """Segment videos in a page of the browser."""
+    from avseg.app.server import app_command
+
+    parser = _parser("app", app_command, skip={"models"})
+    parser.add_argument("models", nargs="*", type=str, help="Models to choose from: bundled names, folders or Hub ids.")
+    given = _parsed(parser, argv)
+    app_command(**{name: value for name, value in given.items() if value != []})
 
 
 def _profile(argv: Sequence[str]) -> None:
@@ -369,6 +401,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": _eval,
     "bench": _bench,
     "predict": _predict,
+    "app": _app,
     "profile": _profile,
     "convert": _convert,
     "models": _models,

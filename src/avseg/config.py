@@ -5,6 +5,8 @@ that no setting of a model is declared in this file or in the command line.
 """
 
 import dataclasses
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, Literal, get_args
 from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
 
 from avseg.data import dataset_class, list_datasets
+from avseg.devices import find_device
 from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
 from avseg.models import list_models, model_class
@@ -87,6 +90,11 @@ class TrainConfig:
     resume: str | None = None
 
     def __post_init__(self) -> None:
+        for setting in dataclasses.fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"train.{setting.name} must be a finite number, got {value}")
+        self._check_processes()
         at_least_one = ["epochs", "batch_size", "accumulate", "val_every", "save_every", "log_every"]
         limits = [name for name in ("max_steps", "keep_every") if getattr(self, name) is not None]
         for name in at_least_one + limits:
@@ -103,6 +111,17 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"train.{name} must be above 0, got {value}")
+
+    def _check_processes(self) -> None:
+        """Refuse numbers of processes that would exhaust the memory of the machine."""
+        cores = os.cpu_count() or 1
+        if self.workers > (most := max(16, 2 * cores)):
+            raise ConfigError(f"train.workers must be at most {most} on a machine of {cores} cores, got {self.workers}")
+        without_gpu = self.accelerator == "cpu" or (self.accelerator == "auto" and find_device("auto").type == "cpu")
+        if without_gpu and self.devices != "auto" and self.devices > cores:
+            raise ConfigError(
+                f"train.devices must be at most {cores} on the CPU, the number of its cores, got {self.devices}"
+            )
 
 
 @dataclass(frozen=True)

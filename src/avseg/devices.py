@@ -19,9 +19,12 @@ def find_device(name: torch.device | str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.device(name)
+        found = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise _refusal(name, error) from error
+    if found.type == "meta":
+        raise ConfigError("device 'meta' cannot be used (it holds shapes without values): choose auto or cpu")
+    return found
 
 
 def move(model: _Module, device: torch.device | str) -> _Module:

@@ -2,10 +2,17 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class AvsegError(Exception):
-    """Base class of errors in the user's input. The command line prints the message, one line, and exits with 2."""
+    """Base class of errors in the user's input. The command line prints the message, one line, and exits with 2.
+
+    Attributes:
+        exit_code: Exit code of the command line.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class ConfigError(AvsegError):
@@ -22,6 +29,12 @@ class DataError(AvsegError):
 
 class CheckpointError(AvsegError):
     """Weights that cannot be read, or do not fit the model."""
+
+
+class PartialFailure(AvsegError):  # noqa: N818 (it ends a batch that otherwise worked)
+    """Some inputs of a batch failed, the others are done. The command line exits with 1."""
+
+    exit_code = 1
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

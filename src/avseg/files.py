@@ -58,6 +58,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @contextmanager
 def replacing_folder(
     path: Path, contents: Collection[str], *, overwrite: bool = False, keep: Collection[Path] = ()

@@ -10,7 +10,11 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
+from avseg.documents import MOST_LEVELS, is_bounded
 from avseg.errors import ConfigError, did_you_mean
+
+_MOST_SETTINGS = 10_000
+"""Largest number of values in a config file, aliases expanded."""
 
 
 class PlainHelp(DefaultHelpFormatter):
@@ -94,6 +98,8 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
     Raises:
         ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
     """
+    if unreadable := [word for word in argv if word != _printable(word)]:
+        raise ConfigError(f"{_printable(unreadable[0])} is not valid UTF-8: rename the file")
     argv = _with_config_files(argv)
     values = parser.get_defaults()
     known = set(values.keys(branches=True)) | {"help", "config", "print_config"}
@@ -103,23 +109,47 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
     switches = {f"--{key}" for key, value in values.items() if isinstance(value, bool)}
     try:
         return parser.parse_args(_switched_on(argv, switches), defaults=defaults)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # jsonargparse lets some errors of malformed values pass.
         raise ConfigError(_one_line(str(error))) from None
+
+
+def _printable(word: str) -> str:
+    """Return a word with escapes for the bytes that are not UTF-8."""
+    return word.encode("utf-8", "backslashreplace").decode()
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Raises:
-        ConfigError: When there is no such file, or it is not a YAML mapping.
+        ConfigError: When there is no such file, it is not a YAML mapping, is nested too deeply, or has a key that is no
+            string.
     """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"cannot read config {str(path)!r}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"config {str(path)!r} is nested deeper than {MOST_LEVELS} levels") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"config {str(path)!r} must hold sections such as 'model:' and 'train:', got {tree!r}")
+        raise ConfigError(f"config {str(path)!r} must hold sections such as 'model:' and 'train:', got {tree!r:.80}")
+    if not is_bounded(tree, _MOST_SETTINGS):
+        raise ConfigError(f"config {str(path)!r} is nested deeper than {MOST_LEVELS} levels, or has too many values")
+    if wrong := [key for key in _keys(tree) if not isinstance(key, str)]:
+        raise ConfigError(f"config {str(path)!r}: a key must be a name, got {wrong[0]!r:.80}")
     return tree
+
+
+def _keys(tree: Any) -> Iterator[Any]:
+    """Yield the keys of all mappings in a tree."""
+    if isinstance(tree, dict):
+        yield from tree
+        for value in tree.values():
+            yield from _keys(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _keys(value)
 
 
 def _with_config_files(argv: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ channel 0 is the background. Label 255 is never scored.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ from torch.nn.functional import interpolate
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.registry import name_of
+from avseg.settings import fits, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,6 +87,19 @@ def _shapes(value: Any) -> str:
     return repr(value)
 
 
+def _has_non_finite(values: Tensor) -> bool:
+    """Return whether a CPU tensor holds NaN or infinity; False on other devices and while a graph is traced.
+
+    Other devices are not checked because reading the result would wait for the device.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if traced or values.device.type != "cpu" or not values.is_floating_point():
+        return False
+    # One sum is several times faster than isfinite; only a sum that overflows needs the second pass.
+    values = values.detach()
+    return not math.isfinite(values.sum(dtype=torch.float32)) and not bool(values.isfinite().all())
+
+
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class Clip(_Record):
     """Input of a model: frames and audio.
@@ -96,7 +111,7 @@ class Clip(_Record):
         valid: (B, T) bool; False marks padding frames. All True by default.
 
     Raises:
-        ValueError: When ranks or leading sizes do not agree.
+        ValueError: When ranks or leading sizes do not agree, or a value is NaN or infinite.
     """
 
     frames: Tensor
@@ -121,6 +136,9 @@ class Clip(_Record):
             raise ValueError(f"frames, audio and valid must agree on (B, T), got {leading}")
         if 0 in frames.shape:
             raise ValueError(f"a clip needs at least one frame and one pixel, got {tuple(frames.shape)}")
+        for name, values in (("frames", frames), ("audio", audio)):
+            if _has_non_finite(values):
+                raise ValueError(f"{name} must be finite, got NaN or infinity: check the decoding and normalisation")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -234,6 +252,8 @@ class AVSModel(nn.Module, ABC):
         config: Settings of the instance.
         classes: K, from the data.
         card: Metadata of the weights; filled by :func:`avseg.load`.
+        weights_sha256: SHA-256 of the file from which :func:`avseg.load` read the weights, in hexadecimal; None
+            without one.
     """
 
     Config: ClassVar[type[Any]]
@@ -247,6 +267,7 @@ class AVSModel(nn.Module, ABC):
         self.config = config
         self.classes = classes
         self.card: dict[str, Any] = {}
+        self.weights_sha256: str | None = None
 
     @property
     def name(self) -> str:
@@ -367,7 +388,9 @@ def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
     for key, value in settings.items():
         if get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
             raise ConfigError(f"{key} = {value!r} does not exist. {did_you_mean(str(value), get_args(hints[key]))}")
+        if not fits(value, hints[key]):
+            raise ConfigError(f"{key} of {owner.__name__} must be {named(hints[key])}, got {value!r:.80}")
     try:
         return owner.Config(**settings)
-    except TypeError as error:  # such as a string that is compared with a number
+    except TypeError as error:  # such as a list that is compared with a number
         raise ConfigError(f"a setting of {owner.__name__} has the wrong type: {error}") from error

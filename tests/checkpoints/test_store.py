@@ -75,7 +75,7 @@ def test_incomplete_cards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"holds no avseg\.json"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not valid JSON"):
+    with pytest.raises(CheckpointError, match="is not a card of avseg"):
         read_card(tmp_path)
     (tmp_path / "avseg.json").write_text(json.dumps({"model": "pcmanet"}))
     with pytest.raises(CheckpointError, match="lacks model, classes or config"):
@@ -180,3 +180,13 @@ def test_half_as_large_and_almost_the_same(tmp_path: Path) -> None:
     again = avseg.load(tmp_path / "16")
     assert all(p.dtype == torch.float32 for p in again.parameters())
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    broken = model()
+    with torch.no_grad():
+        next(iter(broken.visual.parameters())).view(-1)[3] = value
+    save(broken, tmp_path)
+    with pytest.raises(CheckpointError, match=r"NaN or infinite weights in visual\.net\."):
+        avseg.load(tmp_path)

@@ -80,6 +80,13 @@ def test_json_says_it_all(make_result, tmp_path):
     result = make_result()
     result.save(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "result.json").read_text())
+    masks = [f"masks/{k:06d}.png" for k in range(5)]
+    assert data.pop("files") == {
+        "overlay": ["overlay.mp4"],
+        "masks": masks,
+        "summary": ["summary.png"],
+        "json": ["result.json"],
+    }
     assert data == json.loads(json.dumps(result.to_dict()))
     assert data["intervals"] == [{"start": 0.55, "end": 1.4, "name": "sounding"}]
     assert len(data["frames"]) == 5

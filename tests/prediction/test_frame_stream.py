@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import avseg.prediction.frame_stream
-from avseg.errors import ConfigError, MediaError
+from avseg.errors import CheckpointError, ConfigError, MediaError
 from avseg.interface import Prediction
 from avseg.media.rle import area, decode
 from avseg.media.video import Picture
@@ -266,3 +266,10 @@ def test_a_model_that_does_not_estimate_it_is_refused_at_its_first_clip(make_vid
     with pytest.raises(ConfigError, match="does not estimate its uncertainty: train"):
         list(walk(path, ear, show="uncertainty"))
     assert len(ear.clips) == 1
+
+
+def test_a_model_that_predicts_nan_is_refused(make_video, make_beep, ear):
+    video = make_video(sound=make_beep(1, 0, 1))
+    ear.answer = lambda sounding: torch.full_like(sounding[:, :, None], torch.nan, dtype=torch.float32)
+    with pytest.raises(CheckpointError, match=r"predicts NaN or infinity between 0\.50"):
+        list(walk(video, ear))

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from base64 import b64decode
+from importlib.metadata import version
 from io import BytesIO
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from avseg.errors import ConfigError, MediaError
 from avseg.media import rle
+from avseg.outputs.json import UNITS
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Interval, Result
 from avseg.prediction.uncertainty import pack
@@ -108,7 +110,7 @@ def test_what_was_saved_loads_equal(result, tmp_path):
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path):
-    with pytest.raises(MediaError, match="is no result of avseg"):
+    with pytest.raises(MediaError, match="is not a result of avseg"):
         Result.load(tmp_path)
 
 
@@ -184,12 +186,14 @@ def test_coco_has_the_uncertainty_of_each_region(doubted, result):
 
 
 def test_json_without_uncertainty(result):
-    """Letter by letter what it was before there was any."""
+    """Pin format 1, character by character."""
     data = {**result.to_dict(), "source": "a.mp4"}
     dog, siren = (rle.encode(mask).counts.decode() for mask in (DOG, SIREN))
+    units = {name: unit for name, unit in UNITS.items() if name != "uncertainty"}
     assert json.dumps({**data, "frames": data["frames"][1:3]}) == (
         '{"format": 1, "source": "a.mp4", "size": [40, 50], "class_names": ["background", "dog", "siren"], "end": 1.1, '
-        '"model": "tiny", "options": {"fps": 1.0}, "notes": ["a note"], "intervals": '
+        '"model": "tiny", "options": {"fps": 1.0}, "notes": ["a note"], "weights_sha256": null, '
+        f'"avseg_version": "{version("avseg")}", "units": {json.dumps(units)}, "intervals": '
         '[{"start": 0.2, "end": 0.5, "name": "dog"}, {"start": 0.4, "end": 0.9, "name": "siren"}, '
         '{"start": 1.0, "end": 1.1, "name": "dog"}], "frames": '
         '[{"time": 0.2, "score": 0.9, "regions": '

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.errors import CheckpointError
 from avseg.interface import AVSModel, Source
@@ -38,13 +39,7 @@ def _file(source: str, hub_file: str) -> Path:
         raise CheckpointError(f"no weights at {source}: give a file, or a Hub id such as owner/name")
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(source, hub_file))
-    except Exception as error:
-        # The Hub client raises a dozen kinds: offline, unknown repository, no such file, no permission.
-        raise CheckpointError(
-            f"{source} is no local file, and the Hub reports: {str(error).strip().splitlines()[0]}"
-        ) from error
+    return download(source, hf_hub_download, filename=hub_file)
 
 
 def _packaged() -> Path:

@@ -1,7 +1,9 @@
 """Read state dicts safely, and load them into modules."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,15 +32,30 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Broken and malicious files raise many kinds of errors; the first line is enough.
-        reason = str(error).strip().partition("\n")[0][:160]
-        raise CheckpointError(f"{path} has no plain tensors that can be read safely: {reason}") from error
+        raise CheckpointError(f"{path} has no plain tensors that can be read safely: {read_failure(error)}") from error
     for wrapper in ("model", "state_dict", "module"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} is no state dict: expected a mapping from names to tensors")
     return strip_parallel(state)
+
+
+def read_failure(error: Exception) -> str:
+    """Return the reason for which ``torch.load`` or safetensors cannot read a file, in one line.
+
+    The advice of torch to read the file without protection is left out.
+    """
+    text = str(error).strip()
+    if isinstance(error, UnpicklingError):
+        forbidden = re.search(r"GLOBAL (\S+)|(?:Unsupported|Blocklisted) \w+:? ?(\S+)", text)
+        found = (
+            next((group for group in forbidden.groups() if group), "other objects") if forbidden else "other objects"
+        )
+        return f"it holds {found}, which may run code; only tensors and plain values are read"
+    if isinstance(error, EOFError | KeyError | IndexError | RecursionError):
+        return "it is damaged or cut off"
+    return " ".join(text.partition("\n")[0].split())[:160] or type(error).__name__
 
 
 def strip_parallel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -65,7 +82,8 @@ def fit(
         unused: Prefixes of keys that may remain unused, such as the head of another task.
 
     Raises:
-        CheckpointError: With the missing, unexpected and wrongly shaped keys, as named in ``state``.
+        CheckpointError: With the missing, unexpected and wrongly shaped keys, as named in ``state``, or those of
+            tensors that hold NaN or infinity.
     """
     own = module.state_dict()
     sources = {k: source(k) for k in own}
@@ -82,6 +100,11 @@ def fit(
     if any(keys for _, keys in kinds):
         text = "; ".join(f"{len(keys)} {kind}: {_few(sorted(keys))}" for kind, keys in kinds if keys)
         raise CheckpointError(f"{what} does not fit {type(module).__name__}: {text}")
+    if broken := [sources[k].key for k, v in taken.items() if not v.isfinite().all()]:
+        raise CheckpointError(
+            f"{what} has NaN or infinite weights in {_few(sorted(broken))}: its training diverged or the file is "
+            "damaged, take an earlier checkpoint"
+        )
     module.load_state_dict(taken, strict=False)
 
 

@@ -10,18 +10,25 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as serialise
-from torch import Tensor
 
+from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
+from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
 from avseg.errors import CheckpointError, did_you_mean
-from avseg.files import replacing
+from avseg.files import replacing, sha256
 from avseg.interface import AVSModel
 from avseg.models import build
 from avseg.registry import is_class_path
 
 CARD = "avseg.json"
 WEIGHTS = "model.safetensors"
+_MOST_BYTES = 1 << 24
+"""Largest card in bytes; those of avseg have about 3 kB."""
+_MOST_CLASSES = 256
+"""Largest K: masks are images of 8 bits."""
+_MOST_FRAMES, _LONGEST_SIDE = 1_000, 8_192
+"""Largest clip and frame that a card can ask a prediction for."""
 
 
 def save(model: AVSModel, folder: str | Path, *, half: bool = False, **card: Any) -> Path:
@@ -60,20 +67,49 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """Read the card of a saved model.
 
     Raises:
-        CheckpointError: When the folder has no card, or it cannot be read.
+        CheckpointError: When the folder has no card, it cannot be read, or a field has another type than avseg writes.
     """
     path = Path(folder) / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}): restore it from a copy") from error
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert")
+    card = read_json(path, CheckpointError, "a card of avseg", most_bytes=_MOST_BYTES)
     if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
         raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")
-    return card
+    check_fields(card, _CARD_FIELDS, path, CheckpointError)
+    data, names = card.get("data") or {}, card.get("class_names")
+    check_fields(data, _DATA_FIELDS, path, CheckpointError)
+    expected = max(card["classes"], 2)
+    if names is not None and len(names) != expected:
+        raise CheckpointError(f"{path} names {len(names)} classes, expected {expected}: the background and its classes")
+    return dict(card)
+
+
+def _is_size(value: object) -> bool:
+    """Return whether a value is None, a height and width in pixels, or one number for both."""
+    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+    return value is None or all(side == 0 or is_count(side, _LONGEST_SIDE) for side in sides)
+
+
+def _is_object(value: object) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+_CARD_FIELDS = {
+    "model": (is_text, "the name of a model"),
+    "classes": (lambda value: is_count(value, _MOST_CLASSES), f"a number from 1 to {_MOST_CLASSES}"),
+    "config": (lambda value: isinstance(value, dict), "an object"),
+    "class_names": (lambda value: value is None or is_list_of(value, is_text), "a list of names, or null"),
+    "data": (_is_object, "an object, or null"),
+    "metrics": (_is_object, "an object, or null"),
+    "train": (_is_object, "an object, or null"),
+}
+"""Fields of a card that avseg reads; all but the first three may be missing."""
+_DATA_FIELDS = {
+    "name": (lambda value: value is None or is_text(value), "the name of a data set"),
+    "frames": (lambda value: value is None or is_count(value, _MOST_FRAMES), f"a number from 1 to {_MOST_FRAMES}"),
+    "size": (_is_size, f"a number of pixels from 0 to {_LONGEST_SIDE}, or two"),
+}
+"""Fields of ``data`` that a prediction reads."""
 
 
 def load(
@@ -122,7 +158,7 @@ def _load_local(name: str) -> AVSModel | None:
     if path.is_file():
         if not (path.parent / CARD).is_file():
             raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
-        return _load_folder(path.parent, read_state(path))
+        return _load_folder(path.parent, path)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return None
     raise CheckpointError(
@@ -133,13 +169,7 @@ def _load_local(name: str) -> AVSModel | None:
 def _from_hub(repository: str, revision: str | None, token: str | bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = snapshot_download(repository, revision=revision, token=token, allow_patterns=[CARD, WEIGHTS])
-    except Exception as error:
-        # The Hub client raises a dozen kinds: offline, unknown repository, no permission.
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{repository} is no local folder, and the Hub reports: {reason}") from error
-    return Path(folder)
+    return download(repository, snapshot_download, revision=revision, token=token, allow_patterns=[CARD, WEIGHTS])
 
 
 def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
@@ -152,12 +182,13 @@ def _refuse_import(card: Mapping[str, Any], repository: str) -> None:
         )
 
 
-def _load_folder(folder: Path, state: dict[str, Tensor] | None = None) -> AVSModel:
-    card = read_card(folder)
+def _load_folder(folder: Path, file: Path | None = None) -> AVSModel:
+    """Return the model of a folder, with the weights of ``file`` instead of its own if it is given."""
+    card, weights = read_card(folder), file or folder / WEIGHTS
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in card["config"].items()}
     model = build(card["model"], card["classes"], **config)
-    fit(model, read_state(folder / WEIGHTS) if state is None else state, str(folder))
-    model.card = card
+    fit(model, read_state(weights), str(folder))
+    model.card, model.weights_sha256 = card, sha256(weights)
     return model.eval()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from avseg.data._coco import Coco, CocoImage, read_coco
+from avseg.data._coco import MOST_SECONDS, Coco, CocoImage, read_coco
 from avseg.errors import DataError
 
 
@@ -64,9 +64,9 @@ def clips_of(moments: Iterable[Moment], seconds: int) -> Iterator[tuple[Moment, 
     known = {int(moment.time): moment for moment in moments}
     end = max(known) + 1
     length = seconds or end
-    for start in range(0, end, length):
-        if inside := [k for k in known if start <= k < start + length]:
-            yield tuple(known.get(k, Moment(k + 0.5, None)) for k in range(start, max(inside) + 1))
+    lasts = {k // length: k for k in sorted(known)}  # clip → its last labelled second
+    for clip, last in lasts.items():
+        yield tuple(known.get(k, Moment(k + 0.5, None)) for k in range(clip * length, last + 1))
 
 
 def _middle(moments: list[Moment]) -> Moment:
@@ -78,7 +78,14 @@ def _from_masks(masks: Path) -> Iterator[tuple[str, Moment]]:
     for path in sorted(masks.rglob("*.png")):
         if not path.stem.isdecimal():
             raise DataError(f"{path}: a mask is named after its second, such as 3.png for the frame at 3.5 s")
-        yield path.parent.relative_to(masks).as_posix(), Moment(int(path.stem) + 0.5, path)
+        yield path.parent.relative_to(masks).as_posix(), Moment(_second(path.stem, path) + 0.5, path)
+
+
+def _second(stem: str, place: Path) -> int:
+    """Return the second that a file name of digits gives."""
+    if len(stem) > 18 or int(stem) > MOST_SECONDS:
+        raise DataError(f"{place}: a label is at most at second {MOST_SECONDS}: rename or remove it")
+    return int(stem)
 
 
 def _from_coco(files: Mapping[str, Coco]) -> Iterator[tuple[str, Moment]]:
@@ -88,5 +95,5 @@ def _from_coco(files: Mapping[str, Coco]) -> Iterator[tuple[str, Moment]]:
             place = Path(image.name)
             if image.time is None and not place.stem.isdecimal():
                 raise DataError(f'{image.file}: image {image.name!r} needs a "time", or the name <video>/<second>.png')
-            time = int(place.stem) + 0.5 if image.time is None else image.time
+            time = _second(place.stem, image.file / place) + 0.5 if image.time is None else image.time
             yield video or place.parent.as_posix(), Moment(time, image)

@@ -3,7 +3,6 @@
 A listed image is labelled even if it has no annotation. Later annotations cover earlier ones.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from avseg.documents import read_json
 from avseg.errors import DataError
 from avseg.media import rle
+from avseg.media.container import MOST_PIXELS
 
 Labels = NDArray[np.int64]
+
+MOST_SECONDS = 7 * 86_400
+"""Largest time of a label: a week."""
+_FARTHEST = 1e6
+"""Largest coordinate of a polygon, which may extend beyond its image."""
 
 
 class CocoImage(NamedTuple):
@@ -47,7 +53,7 @@ class CocoImage(NamedTuple):
         try:
             for name, segmentation in self.shapes:
                 labels[mask_of(segmentation, self.size)] = class_names.index(name)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             raise DataError(f"{self.file}: the segmentation of {name} in {self.name} is not valid: {error}") from None
         return labels
 
@@ -71,7 +77,7 @@ def read_coco(path: Path) -> Coco:
         DataError: When it cannot be read or a field is missing.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_json(path, DataError, "a COCO instances file")
         names = {c["id"]: str(c["name"]) for c in sorted(tree["categories"], key=lambda c: int(c["id"]))}
         shapes: dict[Any, list[tuple[str, Any]]] = {image["id"]: [] for image in tree["images"]}
         for annotation in tree["annotations"]:
@@ -79,15 +85,20 @@ def read_coco(path: Path) -> Coco:
         return Coco(tuple(names.values()), tuple(_image(path, image, shapes[image["id"]]) for image in tree["images"]))
     except KeyError as error:
         raise DataError(f"{path} is not a COCO instances file: {error} is missing") from None
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise DataError(f"cannot read {path} as a COCO instances file: {error}") from None
 
 
 def _image(file: Path, image: Mapping[str, Any], shapes: Sequence[tuple[str, Any]]) -> CocoImage:
     time = image.get("time")
-    if time is not None and not float(time) >= 0.0:
-        raise ValueError(f"the time of {image['file_name']!r} must be 0 s or more, got {time}")
+    if time is not None and not 0.0 <= float(time) <= MOST_SECONDS:
+        raise ValueError(f"the time of {image['file_name']!r} must be 0 to {MOST_SECONDS} s, got {time}")
     size = int(image["height"]), int(image["width"])
+    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        raise ValueError(
+            f"the height and width of {image['file_name']!r} must be 1 or more and have at most "
+            f"{MOST_PIXELS // 10**6} megapixels, got {list(size)}"
+        )
     return CocoImage(file, str(image["file_name"]), size, None if time is None else float(time), tuple(shapes))
 
 
@@ -110,7 +121,10 @@ def mask_of(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
         raise ValueError(f"a segmentation is a list of polygons or run lengths, got {segmentation!r}")
     mask = np.zeros(size, bool)
     for polygon in segmentation:
-        mask |= _inside(np.asarray(polygon, np.float64).reshape(-1, 2), size)
+        corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+        if not (np.abs(corners) <= _FARTHEST).all():
+            raise ValueError(f"the coordinates of a polygon must be numbers within {_FARTHEST:.0e} pixels")
+        mask |= _inside(corners, size)
     return mask
 
 

@@ -63,6 +63,6 @@ def _listed(root: Path) -> Iterator[tuple[str, str]]:
 
 def _by_rule(names: Iterable[str]) -> dict[str, str]:
     """Sort by checksum: the first tenth is test, the second tenth val, at least one video each."""
-    order = sorted(names, key=lambda name: (crc32(name.encode()), name))
+    order = sorted(names, key=lambda name: (crc32(name.encode("utf-8", "surrogateescape")), name))
     share = max(1, len(order) // _SHARE)
     return {name: "test" if i < share else "val" if i < 2 * share else "train" for i, name in enumerate(order)}

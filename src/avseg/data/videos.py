@@ -44,7 +44,10 @@ from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE
 from avseg.media.images import read_labels
 from avseg.media.sound import sound_of
-from avseg.media.video import pictures_at
+from avseg.media.video import pictures_at, probe
+
+_LONG = 600
+"""Number of seconds in a clip from which on the declared length of its video is checked first."""
 
 
 class Videos(FileDataset):
@@ -196,8 +199,17 @@ class Videos(FileDataset):
 
 
 def _entry(name: str, video: Path, moments: tuple[Moment, ...]) -> Entry:
+    if len(moments) > _LONG:  # a forged time would make a clip of gigabytes
+        _check_length(video, moments[-1].time)
     masks = tuple(moment.mask if isinstance(moment.mask, Path) else None for moment in moments)
     return Entry(f"{name}@{int(moments[0].time)}", (video,) * len(moments), masks, (video,), moments)
+
+
+def _check_length(video: Path, last: float) -> None:
+    """Raise DataError if a video declares to end before its last label."""
+    declared = probe(video).duration
+    if declared is not None and declared < last:
+        raise DataError(f"{video} ends before {last:g} s, the time of a mask: name masks by second, from 0")
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:

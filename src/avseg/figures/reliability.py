@@ -82,7 +82,7 @@ def _draw(diagrams: Mapping[str, Mapping[str, Reliability]], groups: Sequence[st
             _draw_bins(above, of_label[group], colour)
             _draw_counts(below, of_label[group], colour)
             title = f"{shortened(label, side - SPACE)}\n{_error(of_label[group])}"
-            above.set_title(title, fontsize=LETTER)
+            above.set_title(title, fontsize=LETTER, parse_math=False)
             below.set_xlabel(number)
             above.set_ylabel(share if column == 0 else "")
             below.set_ylabel("pixels" if column == 0 else "")

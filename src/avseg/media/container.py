@@ -10,17 +10,22 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.frame import Frame
 from av.stream import Disposition
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from avseg.errors import MediaError
 
+MOST_PIXELS = 36_000_000
+"""Largest number of pixels of a frame: enough for 8K. Masks and overlays of larger frames take gigabytes."""
+_SLOWEST, _FASTEST = 1_000, 768_000
+"""Lowest and highest sample rate in Hz: at other rates, resampling to 16 kHz takes gigabytes."""
 Complain = Callable[[str], None]
 """Callback for damage in a file, called with a one-line message; raises, or records it and returns."""
 
@@ -36,6 +41,17 @@ def video_path(video: object) -> Path:
     raise MediaError(f"a video must be the path of a file, as str or Path, got {type(video).__name__}")
 
 
+def open_media(path: Path) -> InputContainer:
+    """Open a regular file with FFmpeg; bytes of its metadata that are not UTF-8 are replaced.
+
+    Raises:
+        OSError: When it cannot be read.
+        av.FFmpegError: When its format is unknown.
+    """
+    # "file:" keeps a name such as "data:a.mp4" from being a protocol.
+    return av.open(f"file:{path}", metadata_errors="replace")
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
     """Open a media file for reading.
@@ -44,7 +60,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
         path: A local file; URLs are not fetched.
 
     Raises:
-        MediaError: When it is not a file, or not in a format that FFmpeg reads.
+        MediaError: When it is not a regular file, or not in a format that FFmpeg reads.
     """
     if re.match(r"[A-Za-z][\w+.-]+:/", path.as_posix()):
         address = path.as_posix().replace(":/", "://", 1)  # Path merges slashes
@@ -53,35 +69,81 @@ def opened(path: Path) -> Iterator[InputContainer]:
         raise MediaError(f"{path} is a folder: give one video file")
     if not path.exists():
         raise MediaError(f"no such file: {path}")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise MediaError(f"{path} is a pipe or device: save its content to a file, which is read several times")
+    if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes): copy or download it again")
+    _check_playlist(path)
     try:
-        container = av.open(f"file:{path}")  # "file:" keeps a name such as "data:a.mp4" from being a protocol
+        container = open_media(path)
     except (av.FFmpegError, OSError) as error:
         raise MediaError(f"{path} is not a video, or is cut off or damaged ({error.strerror})") from error
     with container:
         yield container
 
 
+def _check_playlist(path: Path) -> None:
+    """Refuse a playlist (HLS) without an end, which FFmpeg reads again and again for new parts."""
+    with path.open("rb") as file:
+        if file.read(7) != b"#EXTM3U":
+            return
+        if b"#EXT-X-ENDLIST" not in file.read(1 << 20):
+            raise MediaError(f"{path} is a playlist without an end: record the stream to a video file")
+
+
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the video stream that a player selects: FFmpeg's best stream, except cover images.
 
     Raises:
-        MediaError: When there is none.
+        MediaError: When there is none, or its frames are too large.
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise MediaError(f"{path} has no video stream, only audio or text: give a video")
-    best = container.streams.best("video")
-    return next((s for s in streams if s is best), streams[0])
+    best = _best(container, "video")
+    chosen = next((s for s in streams if s is best), streams[0])
+    check_pixels(chosen, path)
+    return chosen
 
 
 def audio_stream(container: InputContainer, path: Path) -> AudioStream | None:
-    """Return the audio stream that a player selects with :func:`video_stream`, or None."""
+    """Return the audio stream that a player selects with :func:`video_stream`, or None.
+
+    Raises:
+        MediaError: When its sample rate cannot be converted.
+    """
     if not container.streams.audio:
         return None
-    best = container.streams.best("audio", related=video_stream(container, path))
-    return next((s for s in container.streams.audio if s is best), container.streams.audio[0])
+    best = _best(container, "audio", related=video_stream(container, path))
+    chosen = next((s for s in container.streams.audio if s is best), container.streams.audio[0])
+    if chosen.sample_rate:
+        check_rate(chosen.sample_rate, path)
+    return chosen
+
+
+def _best(container: InputContainer, kind: Literal["video", "audio"], related: VideoStream | None = None) -> object:
+    """Return FFmpeg's best stream of a kind; None if it appeared after the file was opened, as in damaged files."""
+    try:
+        return container.streams.best(kind, related=related)
+    except IndexError:
+        return None
+
+
+def check_pixels(picture: VideoStream | VideoFrame, path: Path) -> None:
+    """Raise MediaError if a stream or a frame has more than :data:`MOST_PIXELS` pixels."""
+    if picture.width * picture.height > MOST_PIXELS:
+        raise MediaError(
+            f"{path} has frames of {picture.width} x {picture.height} pixels, more than {MOST_PIXELS // 10**6} "
+            "megapixels: scale it down"
+        )
+
+
+def check_rate(rate: int, path: Path) -> None:
+    """Raise MediaError if audio of a sample rate in Hz cannot be converted to 16 kHz."""
+    if not _SLOWEST <= rate <= _FASTEST:
+        raise MediaError(
+            f"{path} has audio at {rate} Hz, expected {_SLOWEST} to {_FASTEST} Hz: convert it, or repair its header"
+        )
 
 
 def start_time(container: InputContainer) -> float:

@@ -64,7 +64,9 @@ def counts(rle: RLE) -> NDArray[np.int64]:
     values -= (code[last] & _SIGN != 0) * (1 << (_BITS * lengths))
     values[1::2] = values[1::2].cumsum()
     values[2::2] = values[2::2].cumsum()
-    if (values < 0).any() or values.sum() != rle.size[0] * rle.size[1]:
+    pixels = rle.size[0] * rle.size[1]
+    # Checked one by one, because the sum of forged values can overflow to the right number.
+    if (values < 0).any() or (values > pixels).any() or values.sum() != pixels:
         raise ValueError(f"run lengths add up to {values.sum()} pixels, not {rle.size}")
     return values
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, tensor
 
 from avseg.errors import DataError, MediaError
-from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds
+from avseg.media.container import Complain, audio_stream, check_rate, decoded, open_media, opened, refuse, seconds
 from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at, mono16k
 
 _TOLERANCE = 0.04
@@ -151,6 +151,7 @@ def sound_blocks(path: Path, complain: Complain = refuse) -> Iterator[Block]:
             return
         for frame in decoded(container, stream, path, complain):
             audio = cast("AudioFrame", frame)
+            check_rate(audio.sample_rate, path)
             yield Block(seconds(audio, container), audio.sample_rate, mono(audio))
 
 
@@ -189,11 +190,14 @@ def read_sound(path: Path) -> NDArray[np.float32]:
     Raises:
         DataError: When it has no audio, or cannot be read.
     """
+    if not path.is_file():
+        raise DataError(f"cannot read {path} as audio: it is not a file")
     try:
-        with av.open(f"file:{path}") as container:
+        with open_media(path) as container:
             if not container.streams.audio:
                 raise DataError(f"{path} has no audio stream: give an audio file")
             rate = container.streams.audio[0].rate
+            check_rate(rate, path)
             blocks = [mono(frame) for frame in container.decode(audio=0)]
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"cannot read {path} as audio ({error.strerror})") from None

@@ -15,7 +15,17 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avseg.errors import MediaError
-from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, seconds, start_time, video_stream
+from avseg.media.container import (
+    Complain,
+    audio_stream,
+    check_pixels,
+    decoded,
+    opened,
+    refuse,
+    seconds,
+    start_time,
+    video_stream,
+)
 
 _USUAL_RATE = Fraction(25)
 """Frames per second of a stream that does not declare a rate."""
@@ -57,6 +67,11 @@ class Picture(NamedTuple):
     end: float
     frame: VideoFrame
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels, upright."""
+        return _upright_size(self.frame)
+
     def rgb(self) -> NDArray[np.uint8]:
         """Convert to (H, W, 3) RGB, upright."""
         return _upright(cast("NDArray[np.uint8]", self.frame.to_ndarray(format="rgb24")), self.frame)
@@ -71,13 +86,13 @@ def probe(path: Path) -> VideoInfo:
     with opened(path) as container:
         stream, sound = video_stream(container, path), audio_stream(container, path)
         frame = next(_frames(container, stream, path, refuse))
+        check_pixels(frame, path)
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        turned = _turns(frame)[0]
         return VideoInfo(
-            size=(frame.width, frame.height) if turned else (frame.height, frame.width),
+            size=_upright_size(frame),
             rate=_rate(stream),
             duration=_duration(container, stream),
-            pixel_aspect=1 / aspect if turned else aspect,
+            pixel_aspect=1 / aspect if _turns(frame)[0] else aspect,
             sample_rate=sound.sample_rate if sound else None,
             channels=sound.channels if sound else 0,
         )
@@ -107,6 +122,7 @@ def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> 
         for frame in _frames(container, stream, path, complain):
             time = seconds(frame, container)
             if previous is None:
+                check_pixels(frame, path)
                 time, width, height = time or 0.0, frame.width, frame.height
             elif time is None or time <= previous:
                 time = previous + step
@@ -178,6 +194,10 @@ def _turns(frame: VideoFrame) -> tuple[bool, bool, bool]:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, d < 0, a < 0
     return True, b < 0, c < 0
+
+
+def _upright_size(frame: VideoFrame) -> tuple[int, int]:
+    return (frame.width, frame.height) if _turns(frame)[0] else (frame.height, frame.width)
 
 
 def _upright(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:

@@ -11,20 +11,27 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
+from av.frame import Frame
 from av.packet import Packet
 from numpy.typing import NDArray
 from typing_extensions import Self
 
 from avseg.media.container import Complain, audio_stream, decoded, opened, refuse, start_time
+from avseg.media.sound import mono
 
+_MOST_PIXELS, _LONGEST_SIDE = 4096 * 2304, 8192
+"""Largest number of pixels and largest height or width of H.264 level 5.2, which players decode."""
 _TICK = Fraction(1, 90_000)
 """Resolution of presentation times in seconds."""
 _SLOWEST_MP3 = 16_000
 """Lowest sample rate in Hz of mp3 in an mp4 file."""
 _AAC_RATES = {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000}
 _USUAL_RATE = 48_000
+_MOST_CHANNELS = 8
+"""Largest number of channels that FFmpeg mixes to stereo; the mean of more is written as mono."""
 _BT709 = 1
 """FFmpeg's number of this standard, equal for matrix, primaries and transfer curve."""
 _LIMITED_RANGE = 1
@@ -33,7 +40,8 @@ _LIMITED_RANGE = 1
 class VideoWriter:
     """Writer of an mp4 file; use it in a ``with`` block.
 
-    The last row or column of frames of odd size is repeated, because H.264 needs even sizes.
+    The last row or column of frames of odd size is repeated, because H.264 needs even sizes. Frames that no level of
+    H.264 allows are reduced to the largest size of level 5.2; other sound than mono and stereo becomes stereo.
 
     Args:
         path: The mp4 file to write.
@@ -66,7 +74,7 @@ class VideoWriter:
             options = {"movflags": "+faststart", "movie_timescale": str(1 / _TICK)}
             self._container = stack.enter_context(av.open(f"file:{self._path}", "w", "mp4", container_options=options))
             self._video = self._container.add_stream("libx264", self._rate, {"preset": "veryfast", "crf": "20"})
-            self._video.height, self._video.width = (n + n % 2 for n in self._size)
+            self._video.height, self._video.width = (n + n % 2 for n in _encoded_size(self._size))
             self._video.pix_fmt = "yuv420p"
             context = self._video.codec_context
             context.time_base, context.sample_aspect_ratio = _TICK, self._aspect
@@ -92,7 +100,9 @@ class VideoWriter:
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+        frame = frame.reformat(
+            self._video.width, self._video.height, "yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
         frame.pts, frame.time_base = self._last_tick, _TICK
         self._container.mux(self._video.encode(frame))
 
@@ -145,9 +155,40 @@ def _encoded(
     source: InputContainer, stream: AudioStream, path: Path, target: OutputContainer, complain: Complain
 ) -> Iterator[Packet[Any]]:
     rate = stream.sample_rate if stream.sample_rate in _AAC_RATES else _USUAL_RATE
-    output = target.add_stream("aac", rate=rate, layout="mono" if stream.channels == 1 else "stereo")
-    for frame in decoded(source, stream, path, complain):
+    layout = "mono" if stream.channels == 1 else "stereo"
+    output = target.add_stream("aac", rate=rate, layout=layout)
+    for frame in _converted(decoded(source, stream, path, complain), layout):
         if frame.pts is not None and frame.time_base is not None:
             frame.pts -= round(start_time(source) / frame.time_base)
-        yield from output.encode(cast("AudioFrame", frame))
+        yield from output.encode(frame)
     yield from output.encode(None)
+
+
+def _converted(frames: Iterator[Frame], layout: str) -> Iterator[AudioFrame]:
+    """Convert audio frames, of which any may have another format, to one layout of planar floats."""
+    resampler, format_of_last = None, None
+    for frame in frames:
+        audio = cast("AudioFrame", frame)
+        if audio.layout.nb_channels > _MOST_CHANNELS:
+            audio = _as_mono(audio)
+        found = (audio.format.name, audio.layout.name, audio.sample_rate)
+        if resampler is None or found != format_of_last:
+            # A layout without positions, such as "3 channels", has no mix to stereo.
+            resampler, format_of_last = AudioResampler("fltp", layout), found
+        try:
+            yield from resampler.resample(audio)
+        except av.FFmpegError:
+            yield from AudioResampler("fltp", layout).resample(_as_mono(audio))
+
+
+def _as_mono(audio: AudioFrame) -> AudioFrame:
+    """Return the mean of the channels, with the same time stamp."""
+    mixed = AudioFrame.from_ndarray(mono(audio)[None], format="fltp", layout="mono")
+    mixed.sample_rate, mixed.pts, mixed.time_base = audio.sample_rate, audio.pts, audio.time_base
+    return mixed
+
+
+def _encoded_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (H, W) of the video for frames of a size: the same, or reduced to what H.264 allows."""
+    factor = min(1.0, (_MOST_PIXELS / (size[0] * size[1])) ** 0.5, _LONGEST_SIDE / max(size))
+    return size if factor == 1.0 else (max(2, int(size[0] * factor)), max(2, int(size[1] * factor)))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from avseg.errors import ConfigError
 from avseg.interface import AVSModel, make_config
 from avseg.registry import Registry
 
@@ -11,6 +15,11 @@ if TYPE_CHECKING:
     from avseg.data import AVSDataset
 
 MODELS: Registry[AVSModel] = Registry(__name__, "model", AVSModel, configured=True)  # type: ignore[type-abstract]
+
+MOST_PARAMETERS = 2_000_000_000
+"""Largest number of parameters of a model that :func:`build` builds: 8 GB."""
+_LARGE = 4_096
+"""Settings up to this number are built without counting the parameters first."""
 
 
 def list_models() -> list[str]:
@@ -42,7 +51,43 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
         ConfigError: When the model or a field does not exist, or a value is invalid.
     """
     model = model_class(name)
-    return model(make_config(model, config), classes)
+    settings = make_config(model, config)
+    _check_counts(name, settings, classes)
+    try:
+        return model(settings, classes)
+    except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:  # such as sizes that do not divide
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{name} cannot be built with these settings: {reason}") from error
+
+
+def _check_counts(name: str, settings: Any, classes: int) -> None:
+    """Refuse settings that are too small, or so large that building the model would exhaust the memory.
+
+    Raises:
+        ConfigError: When an integer is below 1 (below 0 for a number of layers, and for a setting whose default is 0),
+            or the model would have more than :data:`MOST_PARAMETERS` parameters.
+    """
+    counts = {
+        field.name: value
+        for field in dataclasses.fields(settings)
+        if isinstance(value := getattr(settings, field.name), int) and not isinstance(value, bool)
+    }
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    for field, value in counts.items():
+        least = 0 if defaults[field] == 0 or field.endswith("layers") else 1
+        if value < least:
+            raise ConfigError(f"{field} of {name} must be {least} or more, got {value}")
+    if max([classes, *counts.values()]) > _LARGE and _parameters(name, settings, classes) > MOST_PARAMETERS:
+        raise ConfigError(f"{name} would have more than {MOST_PARAMETERS:.0e} parameters: choose smaller settings")
+
+
+def _parameters(name: str, settings: Any, classes: int) -> int:
+    """Return the number of parameters without allocating them; 0 if the model cannot be built so."""
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in model_class(name)(settings, classes).parameters())
+    except (ValueError, RuntimeError, ArithmeticError, LookupError, NotImplementedError):
+        return 0
 
 
 def build_for(dataset: AVSDataset, name: str, **config: Any) -> AVSModel:

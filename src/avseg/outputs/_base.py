@@ -1,5 +1,6 @@
 """Base of the outputs, and the frame that they get."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -69,13 +70,17 @@ class Output:
         files: Patterns of the files it writes, relative to the folder, such as ``masks/*.png``. An earlier result is
             only overwritten if all its files match such a pattern.
         reads_video: Whether it uses :attr:`OutputFrame.rgb`. If no output does, the video is not opened.
+        finishes_last: Whether it is finished after the outputs that do not set this.
+        written: Name → files, relative to the folder, of all chosen outputs; none for those that are not finished.
     """
 
     files: ClassVar[tuple[str, ...]]
     reads_video: ClassVar[bool] = False
+    finishes_last: ClassVar[bool] = False
 
     def __init__(self, record: Record, folder: Path) -> None:
         self.record, self.folder = record, folder
+        self.written: Mapping[str, list[str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +93,16 @@ class Output:
 
     def finish(self) -> None:
         """Write what depends on all frames."""
+
+    def own_files(self) -> list[str]:
+        """Return the files in the folder that match :attr:`files`, relative to it, sorted."""
+        return matching(self.folder, self.files)
+
+
+def matching(folder: Path, patterns: Iterable[str]) -> list[str]:
+    """Return the files in a folder that match one of the patterns, relative to it, sorted."""
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def numbered(folder: str) -> tuple[str, ...]:

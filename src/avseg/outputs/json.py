@@ -3,11 +3,14 @@
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from avseg.documents import check_fields, is_count, is_list_of, is_number, is_text, read_json
 from avseg.errors import MediaError
 from avseg.media import rle
+from avseg.media.container import MOST_PIXELS
 from avseg.outputs._base import Output
 from avseg.prediction.record import Record
 from avseg.prediction.regions import Frame, Region
@@ -17,17 +20,35 @@ R = TypeVar("R", bound=Record)
 FILE = "result.json"
 _FORMAT = 1
 """Raised when a field of result.json changes or disappears; new fields keep it."""
+UNITS = {
+    "time": "seconds since the start of the file",
+    "size": "[height, width] in pixels",
+    "score": "mean probability, 0 to 1",
+    "uncertainty": "0 (certain) to 1 (uncertain)",
+    "counts": "COCO compressed run lengths, column by column",
+}
+"""Units of the fields of result.json; ``start`` and ``end`` are times."""
 
 
 class Json(Output):
     """The prediction as JSON."""
 
     files = (FILE,)
+    finishes_last = True
 
     def finish(self) -> None:
         """Write the file."""
-        text = json.dumps(to_dict(self.record), ensure_ascii=False)
-        (self.folder / FILE).write_text(text, encoding="utf-8")
+        data = {**to_dict(self.record), "files": {**self.written, "json": [FILE]}}
+        text = json.dumps(data, ensure_ascii=False)
+        # A file name that is not UTF-8 becomes a JSON escape, which json.loads turns back.
+        (self.folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of result.json."""
+    text = files("avseg.outputs").joinpath("result.schema.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text)
+    return content
 
 
 def load(folder: str | Path, kind: type[R]) -> R:
@@ -38,17 +59,46 @@ def load(folder: str | Path, kind: type[R]) -> R:
         kind: Class to create.
 
     Raises:
-        MediaError: When the folder has none, or it is not valid JSON.
+        MediaError: When the folder has none, or it is malformed.
     """
+    return load_with_files(folder, kind)[0]
+
+
+def load_with_files(folder: str | Path, kind: type[R]) -> tuple[R, dict[str, list[str]]]:
+    """Return what :func:`load` returns, and the files that were written: output → paths relative to the folder."""
     path = Path(folder) / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{path} is no result of avseg ({error}): give a folder written by avseg predict") from error
-    size = (data["size"][0], data["size"][1])
-    frames = tuple(_frame(frame, size) for frame in data["frames"])
+    if not path.is_file():
+        raise MediaError(f"{path} does not exist: give a folder written by avseg predict")
+    data = read_json(path, MediaError, "a result of avseg")
+    check_fields(data, _FIELDS, path, MediaError)
+    height, width = data["size"]
     names, notes = tuple(data["class_names"]), tuple(data["notes"])
-    return kind(Path(data["source"]), size, names, frames, data["end"], data["model"], data["options"], notes)
+    try:
+        frames = tuple(_frame(frame, (height, width), len(names)) for frame in data["frames"])
+    except (KeyError, TypeError, ValueError, AttributeError, LookupError) as error:
+        raise MediaError(f"{path} is not a result of avseg ({error!r}): restore it from a copy") from error
+    source, model = Path(data["source"]), data["model"]
+    made_by = data.get("weights_sha256"), data.get("avseg_version")
+    record = kind(source, (height, width), names, frames, data["end"], model, data["options"], notes, *made_by)
+    return record, data.get("files", {})
+
+
+def _is_frame_size(value: object) -> bool:
+    return is_list_of(value, is_count) and len(value) == 2 and value[0] * value[1] <= MOST_PIXELS  # type: ignore[arg-type,index]
+
+
+_FIELDS = {
+    "format": (lambda value: value == _FORMAT, f"{_FORMAT}; other formats need another version of avseg"),
+    "source": (is_text, "the path of the video"),
+    "size": (_is_frame_size, "a height and width in pixels"),
+    "class_names": (lambda value: is_list_of(value, is_text) and 2 <= len(value) <= 256, "2 to 256 names"),
+    "end": (is_number, "a number of seconds"),
+    "model": (is_text, "the name of a model"),
+    "options": (lambda value: isinstance(value, dict), "an object"),
+    "notes": (lambda value: is_list_of(value, is_text), "a list of texts"),
+    "frames": (lambda value: isinstance(value, list) and bool(value), "a list of one frame or more"),
+}
+"""Fields of result.json, with the test and the description of each."""
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -62,6 +112,9 @@ def to_dict(record: Record) -> dict[str, Any]:
         "model": record.model,
         "options": dict(record.options),
         "notes": list(record.notes),
+        "weights_sha256": record.weights_sha256,
+        "avseg_version": record.version,
+        "units": {name: unit for name, unit in UNITS.items() if name != "uncertainty" or record.has_uncertainty},
         "intervals": [interval._asdict() for interval in record.intervals],
         "frames": [
             {
@@ -121,13 +174,20 @@ def _map_as_dict(found: UncertaintyMap) -> dict[str, Any]:
     return {"mean": found.mean, "size": list(found.size), "png": b64encode(found.png).decode()}
 
 
-def _frame(data: Mapping[str, Any], size: tuple[int, int]) -> Frame:
-    regions = (
-        Region(r["label"], r["score"], rle.RLE(size, r["counts"].encode()), r.get("uncertainty"))
-        for r in data["regions"]
-    )
+def _frame(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Frame:
     found = data.get("uncertainty")
-    return Frame(data["time"], tuple(regions), found and _map(found))
+    if not is_number(data["time"]):
+        raise ValueError(f"the time of a frame must be a number, got {data['time']!r}")
+    return Frame(data["time"], tuple(_region(r, size, classes) for r in data["regions"]), found and _map(found))
+
+
+def _region(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Region:
+    label, score, doubt = data["label"], data["score"], data.get("uncertainty")
+    if not (is_count(label, classes - 1) and is_number(score) and (doubt is None or is_number(doubt))):
+        raise ValueError(f"a region has label {label!r}, score {score!r} and uncertainty {doubt!r}")
+    mask = rle.RLE(size, data["counts"].encode())
+    rle.counts(mask)  # raises ValueError here rather than when the mask is used
+    return Region(label, score, mask, doubt)
 
 
 def _map(data: Mapping[str, Any]) -> UncertaintyMap:

@@ -25,6 +25,8 @@ from avseg.prediction.uncertainty import MAP, quantised
 
 _WIDTH, _DOTS = 11.0, 110
 """Width in inches, and dots per inch."""
+_TALLEST = 8.0
+"""Largest height in inches of a row of images; narrower videos get narrower images."""
 _TITLE = 0.15
 """Height in inches of the titles of a row of images below another row."""
 _INK, _FAINT = "#333333", "#9a9a9a"
@@ -87,7 +89,7 @@ def summary(record: Record, thumbnails: Mapping[int, Image.Image] | None = None)
     indices = chosen(record)
     shown = thumbnails or {index: _read(record, index) for index in indices}
     rows = _timed(record)
-    heights = [_WIDTH / len(indices) * record.size[0] / record.size[1]]
+    heights = [min(_WIDTH / len(indices) * record.size[0] / record.size[1], _TALLEST)]
     heights += [heights[0] + _TITLE] * record.has_uncertainty + [height for height, _ in rows]
     total = sum(heights) + 1.1
     figure = Figure(figsize=(_WIDTH, total), dpi=_DOTS)
@@ -192,7 +194,7 @@ def _intervals(axes: Axes, record: Record, names: list[str]) -> None:
             height=0.7,
             color=colours[record.class_names.index(interval.name)],
         )
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     if not record.intervals:
         axes.text(

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.interface import AVSModel
 from avseg.media.container import refuse
 from avseg.media.video import Picture, pictures, probe
@@ -143,6 +143,11 @@ class FrameStream:
             with torch.inference_mode():
                 prediction = self._model(inputs.to(self._device), maps=uncertain)
                 probabilities = prediction.probabilities[0].float().cpu().numpy()
+            if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
+                raise CheckpointError(
+                    f"{self._model.name} predicts NaN or infinity between {clip[0][0]:.2f} and {clip[-1][0]:.2f} s: "
+                    "load other weights, or compute in float32"
+                )
             if self._options.silence_gate is not None:
                 _gate(probabilities, waves, self._options.silence_gate)
             maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(clip)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +19,8 @@ from avseg.devices import move
 from avseg.files import replacing_folder
 from avseg.interface import AVSModel
 from avseg.media.container import video_path
-from avseg.outputs import choose_outputs, patterns, write
+from avseg.media.video import probe
+from avseg.outputs import choose_outputs, file_to_open, patterns, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -69,28 +71,73 @@ def predict(
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
     path = video_path(video)
-    network = _ready(model, device)
+    loaded = ready(model, device)
+    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
+        return predict_file(path, loaded, options, reached)
+
+
+class Loaded(NamedTuple):
+    """A model, and the facts about it that a result records.
+
+    Attributes:
+        network: The model in evaluation mode on its device.
+        name: Name that the user gave, or that of its class.
+        device: Name of the device.
+        weights_sha256: SHA-256 of the file of its weights; None for a model in memory.
+    """
+
+    network: AVSModel
+    name: str
+    device: str
+    weights_sha256: str | None
+
+
+def ready(model: str | Path | AVSModel, device: str) -> Loaded:
+    """Return a model ready for :func:`predict_file`; for the arguments and errors see :func:`predict`."""
+    if isinstance(model, AVSModel):
+        return Loaded(move(model, device).eval(), model.name, device, None)
+    network = load(model, device)
+    return Loaded(network, str(model), device, network.weights_sha256)
+
+
+def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
+    """Return the result of one video.
+
+    Args:
+        path: The video.
+        loaded: From :func:`ready`.
+        options: Settings.
+        reached: Called with the time of each frame that is predicted.
+
+    Raises:
+        MediaError: When the video cannot be used.
+        ConfigError: When the model does not estimate its uncertainty but it is requested.
+    """
     notes: list[str] = []
-    frame_stream = FrameStream(path, network, options, notes.append)
+    frame_stream = FrameStream(path, loaded.network, options, notes.append)
     frames: list[Frame] = []
-    with seconds_bar("predicting", frame_stream.info.duration, shown=progress) as reached:
-        for frame in frame_stream:
-            frames.append(frame)
-            reached(frame.time)
-    name = network.name if isinstance(model, AVSModel) else str(model)
-    settings = {**dataclasses.asdict(options), "device": device}
-    if show == "masks":
-        del settings["show"]  # recorded only where it differs from the default
+    for frame in frame_stream:
+        frames.append(frame)
+        reached(frame.time)
     return Result(
         path,
         frame_stream.info.size,
-        class_names(network),
+        class_names(loaded.network),
         frames,
         frame_stream.end,
-        name,
-        settings,
+        loaded.name,
+        recorded_options(options, loaded.device),
         tuple(notes),
+        loaded.weights_sha256,
     )
+
+
+def recorded_options(options: Options, device: str) -> dict[str, Any]:
+    """Return the settings as a result records them: ``show`` only where it differs from the default."""
+    settings = {**dataclasses.asdict(options), "device": device}
+    if options.show == "masks":
+        del settings["show"]
+    return settings
 
 
 def stream(
@@ -127,7 +174,7 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate)
-    return iter(FrameStream(video_path(video), _ready(model, device), options, note))
+    return iter(FrameStream(video_path(video), ready(model, device).network, options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -187,14 +234,10 @@ def predict_command(
             progress=True,
         )
         write(result, partial, names, progress=True)
-    _report(result, folder, perf_counter() - started)
+    _report(result, folder, perf_counter() - started, file_to_open(folder, names))
 
 
-def _ready(model: str | Path | AVSModel, device: str) -> AVSModel:
-    return move(model, device).eval() if isinstance(model, AVSModel) else load(model, device)
-
-
-def _report(result: Result, folder: Path, elapsed: float) -> None:
+def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
     table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
@@ -219,3 +262,4 @@ def _report(result: Result, folder: Path, elapsed: float) -> None:
         f"{length / elapsed:.2f} times real time",
         soft_wrap=True,
     )
+    console.print(f"open {escape(str(to_open))}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,6 +84,8 @@ class Record:
         model: Name of the model.
         options: Settings of the prediction.
         notes: Warnings, such as that the sound track is silent.
+        weights_sha256: SHA-256 of the file of the model's weights, in hexadecimal; None for a model in memory.
+        version: Version of avseg that made the prediction; None in results before it was recorded.
     """
 
     source: Path
@@ -93,11 +96,13 @@ class Record:
     model: str
     options: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+    version: str | None = field(default_factory=lambda: version("avseg"))
 
     @property
     def masks(self) -> Masks:
         """(N, H, W) bool: pixels of any sounding class; decoded on access."""
-        return Masks(lambda i: self._labels(i) > 0, (len(self.frames), *self.size), bool)
+        return Masks(self._foreground, (len(self.frames), *self.size), bool)
 
     @property
     def labels(self) -> Masks:
@@ -117,7 +122,7 @@ class Record:
             ConfigError: When it was not requested.
         """
         maps = self._uncertainty_maps()
-        return Masks(lambda i: unpack(maps[i], self.size), (len(maps), *self.size), np.float32)
+        return Masks(self._uncertainty, (len(maps), *self.size), np.float32)
 
     @cached_property
     def mean_uncertainty(self) -> NDArray[np.float64]:
@@ -166,6 +171,16 @@ class Record:
             for first, last in np.flatnonzero(padded[1:] != padded[:-1]).reshape(-1, 2):
                 found.append(Interval(float(edges[first]), float(edges[last]), name))
         return sorted(found)
+
+    # Bound methods, not functions in functions: masks can be pickled, as a DataLoader with workers needs.
+    def _foreground(self, index: int) -> NDArray[np.bool_]:
+        return self._labels(index) > 0
+
+    def _uncertainty(self, index: int) -> NDArray[np.float32]:
+        found = self.frames[index].uncertainty
+        if found is None:
+            raise ConfigError(f"frame {index} has no uncertainty")
+        return unpack(found, self.size)
 
     def _labels(self, index: int) -> NDArray[np.uint8]:
         labels = np.zeros(self.size, np.uint8)

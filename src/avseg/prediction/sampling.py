@@ -171,4 +171,6 @@ def _check_stretch(start: object, seconds: object) -> None:
 def _resized(picture: Picture, size: int | tuple[int, int]) -> Tensor:
     """Return a picture as (h, w, 3) uint8."""
     image = torch.from_numpy(picture.rgb()).movedim(-1, 0)[None]
+    if 0 in (size if isinstance(size, Sequence) else (size,)):  # the model was trained at the stored size
+        return image[0].movedim(0, -1)
     return interpolate(image, size=size, mode="bilinear", antialias=True)[0].movedim(0, -1)

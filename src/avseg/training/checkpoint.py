@@ -15,7 +15,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 
 from avseg.checkpoints import store
+from avseg.checkpoints.state import read_failure
 from avseg.config import Run
+from avseg.documents import check_fields, is_count, is_list_of, is_text
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing
 from avseg.metrics import headline
@@ -60,7 +62,7 @@ def find_resume(run: Run, folder: Path) -> Resume:
     path = own if wish == "auto" else Path(wish)
     state = _read(path)
     ours = state["avseg"]
-    _check_same(json.loads(ours["run"]), json.loads(json.dumps(run.as_dict())), path)
+    _check_same(ours["run"], json.loads(json.dumps(run.as_dict())), path)
     return Resume(path, Position(*ours["position"]), state["global_step"], ours["curve_bytes"])
 
 
@@ -71,13 +73,55 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         # Torch, zipfile and pickle raise different errors for broken or unsafe files.
-        reason = str(error).strip().partition("\n")[0][:160]
         raise CheckpointError(
-            f"cannot resume from {path}, it is broken or was not written by avseg train: {reason}"
+            f"cannot resume from {path}, it is broken or was not written by avseg train: {read_failure(error)}"
         ) from error
-    if not isinstance(state, dict) or "avseg" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("avseg"), dict):
         raise CheckpointError(f"cannot resume from {path}: it was not written by avseg train")
+    check_fields(state, _FIELDS, path, CheckpointError)
+    ours = state["avseg"]
+    check_fields(ours, _OWN_FIELDS, path, CheckpointError)
+    try:
+        ours["run"] = json.loads(ours["run"])
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"cannot resume from {path}: its settings are not JSON") from None
+    sections = dict.fromkeys(("model", "data", "train"), (_is_settings, "settings by name"))
+    check_fields(ours["run"], sections, path, CheckpointError)
     return state
+
+
+def _is_index(value: object) -> bool:
+    return value == 0 or is_count(value)
+
+
+def _is_settings(value: object) -> bool:
+    return isinstance(value, dict) and all(map(is_text, value))
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+_FIELDS = {
+    "global_step": (_is_index, "a number of steps"),
+    "epoch": (_is_index, "a number of epochs"),
+    "state_dict": (lambda value: _is_state(value) and all(map(torch.is_tensor, value.values())), "tensors by name"),
+    "optimizer_states": (lambda value: is_list_of(value, _is_state) and bool(value), "a list of states"),
+    "lr_schedulers": (lambda value: is_list_of(value, _is_state), "a list of states"),
+    "loops": (_is_state, "the states of the loops"),
+    "callbacks": (_is_state, "the states of the callbacks"),
+    "pytorch-lightning_version": (is_text, "the version of Lightning"),
+}
+"""Fields of a checkpoint of Lightning."""
+_OWN_FIELDS = {
+    "run": (is_text, "settings as JSON"),
+    "position": (
+        lambda value: isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_index, value)),
+        "an epoch and a batch",
+    ),
+    "curve_bytes": (_is_index, "a number of bytes"),
+}
+"""Fields that avseg adds."""
 
 
 def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
