@@ -181,6 +181,26 @@ def _convert(argv: Sequence[str]) -> None:
     print(f"avseg: wrote {convert(**_parsed(parser, argv))}")
 
 
+def _export(argv: Sequence[str]) -> None:
+    """Write a model to an ONNX file, compare it with the model, and print the differences."""
+    from avseg.checkpoints.store import load
+    from avseg.export.write import export
+
+    parser = _parser("export", export, skip={"model", "path"})
+    parser.add_argument("model", type=str, help="Bundled name, folder or Hub id of the model.")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="File to write, *.onnx; its card is *.onnx.json."
+    )
+    given = _parsed(parser, argv)
+    output = given.pop("output")
+    for found in export(load(given.pop("model")), output, **given):
+        print(
+            f"avseg: {found.input}: largest difference {found.probabilities:.1e} of probabilities, {found.logits:.1e} of "
+            f"logits; {found.masks:.4%} of mask pixels equal"
+        )
+    print(f"avseg: wrote {output} and {output}.json")
+
+
 def _models(argv: Sequence[str]) -> None:
     """List the models."""
     from avseg.models import list_models
@@ -404,6 +424,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "app": _app,
     "profile": _profile,
     "convert": _convert,
+    "export": _export,
     "models": _models,
     "datasets": _datasets,
     "recipes": _recipes,

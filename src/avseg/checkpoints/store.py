@@ -15,7 +15,7 @@ from avseg.checkpoints.download import download
 from avseg.checkpoints.state import fit, read_state
 from avseg.devices import find_device, move
 from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
-from avseg.errors import CheckpointError, did_you_mean
+from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.files import replacing, sha256
 from avseg.interface import AVSModel
 from avseg.models import build
@@ -23,6 +23,8 @@ from avseg.registry import is_class_path
 
 CARD = "avseg.json"
 WEIGHTS = "model.safetensors"
+EXPORTED = ".onnx"
+"""End of the name of an exported model."""
 _MOST_BYTES = 1 << 24
 """Largest card in bytes; those of avseg have about 3 kB."""
 _MOST_CLASSES = 256
@@ -72,6 +74,15 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CARD
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert")
+    return check_card(path)
+
+
+def check_card(path: Path) -> dict[str, Any]:
+    """Read a file in the format of a card.
+
+    Raises:
+        CheckpointError: When it cannot be read, or a field has another type than avseg writes.
+    """
     card = read_json(path, CheckpointError, "a card of avseg", most_bytes=_MOST_BYTES)
     if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
         raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")
@@ -122,7 +133,8 @@ def load(
     """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
     Args:
-        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, or a Hub id.
+        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, a Hub id, or a file
+            ``*.onnx`` of ``avseg export``, which runs with ONNX Runtime on the CPU.
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         revision: Branch, tag or commit of a Hub id.
         token: Access token for a private Hub id; None takes the one of ``hf auth login``.
@@ -130,13 +142,15 @@ def load(
     Raises:
         CheckpointError: When the model cannot be found or read, or does not fit, or ``revision`` is given for a model
             that is not from the Hub.
-        ConfigError: When the device cannot be used.
+        ConfigError: When the device cannot be used, or a file ``*.onnx`` is given without ONNX Runtime.
     """
     if not isinstance(name_or_path, str | Path):
         kind = type(name_or_path).__name__  # type: ignore[unreachable]
         raise CheckpointError(f"a model must be a bundled name, a path or a Hub id, as str or Path, got {kind}")
-    find_device(device)
+    found = find_device(device)
     name = str(name_or_path)
+    if name.endswith(EXPORTED) and Path(name).is_file():
+        return _load_exported(Path(name), torch.device("cpu") if device == "auto" else found)
     model = _load_local(name)
     if model is None:
         folder = _from_hub(name, revision, token)
@@ -145,6 +159,23 @@ def load(
     elif revision is not None:
         raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
     return move(model, device)
+
+
+def _load_exported(path: Path, device: torch.device) -> AVSModel:
+    """Return a model exported by ``avseg export``, with the same card."""
+    from avseg.export.read import CARD_SUFFIX, OnnxModel, check_export
+
+    if device.type != "cpu":
+        raise ConfigError(f"{path} runs on the CPU, not on {device}: choose device cpu, or give the torch model")
+    card_path = path.with_name(path.name + CARD_SUFFIX)
+    if not card_path.is_file():
+        raise CheckpointError(f"{path} has no {card_path.name} beside it: copy both files that avseg export wrote")
+    card = check_card(card_path)
+    _refuse_import(card, str(path))
+    check_export(card, path)
+    model = OnnxModel(card, path)
+    model.weights_sha256 = sha256(path)
+    return model
 
 
 def _load_local(name: str) -> AVSModel | None:
