@@ -195,8 +195,8 @@ def _export(argv: Sequence[str]) -> None:
     output = given.pop("output")
     for found in export(load(given.pop("model")), output, **given):
         print(
-            f"avseg: {found.input}: largest difference {found.probabilities:.1e} of probabilities, {found.logits:.1e} of "
-            f"logits; {found.masks:.4%} of mask pixels equal"
+            f"avseg: {found.input}: largest difference {found.probabilities:.1e} in probabilities and {found.logits:.1e} "
+            f"in logits; {found.masks:.4%} of mask pixels equal"
         )
     print(f"avseg: wrote {output} and {output}.json")
 

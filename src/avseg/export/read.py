@@ -56,7 +56,7 @@ class OnnxModel(AVSModel):
         if maps:
             raise ConfigError("an exported model returns masks only: give the torch model for maps and uncertainty")
         if tuple(clip.frames.shape[-2:]) != self._size:
-            given, own = (" × ".join(map(str, size)) for size in (clip.frames.shape[-2:], self._size))
+            given, own = (" x ".join(map(str, size)) for size in (clip.frames.shape[-2:], self._size))
             raise ConfigError(f"this file was exported for frames of {own}, got {given}: export it again with --size")
         if clip.valid.all():
             return Prediction(self._run(clip.frames, clip.audio))
@@ -93,7 +93,7 @@ def check_export(card: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path}{CARD_SUFFIX} describes no exported file: write both again with avseg export")
     if facts.get("sha256") != sha256(path):
         raise CheckpointError(
-            f"{path} is not the file that its card {path.name}{CARD_SUFFIX} describes: export it again"
+            f"{path} is not the file described by {path.name}{CARD_SUFFIX}: export it again"
         )
 
 

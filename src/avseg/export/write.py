@@ -57,7 +57,7 @@ def export(
         model: The model. Is not changed.
         path: The file, ``*.onnx``.
         size: H = W of the frames; None takes the size of the training data on the card, or 224.
-        frames: T of the clips for which predictions are compared, 2 or more; None takes that of the training data, or 5.
+        frames: T of the compared clips, 2 or more; None takes that of the training data on the card, or 5.
         video: A video whose first clip is compared too; random clips are always compared.
 
     Returns:
@@ -77,7 +77,7 @@ def export(
     if path.suffix != ".onnx":
         raise ConfigError(f"the exported file must be named *.onnx, got {path.name}")
     if min(height, width, length - 1) < 1:
-        raise ConfigError(f"size must be 1 or more and frames 2 or more, got {height} × {width} and {length}")
+        raise ConfigError(f"size must be 1 or more and frames 2 or more, got {height} x {width} and {length}")
     check_writable(path)
     static = static_form(model)
     clips = _clips(static, length, (height, width), video)
