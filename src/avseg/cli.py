@@ -151,6 +151,7 @@ def _profile(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     from avseg.checkpoints.store import load
+    from avseg.devices import move
     from avseg.models import build, list_models, model_class
     from avseg.profile import profile
     from avseg.registry import is_class_path
@@ -158,6 +159,7 @@ def _profile(argv: Sequence[str]) -> None:
     parser = _parser("profile", profile, skip={"model", "progress"})
     parser.add_argument("model", help=f"{', '.join(list_models())}, or a trained model: bundled name, folder, Hub id.")
     parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps, or auto for the fastest one.")
     parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
     untrained = next((word for word in argv if word in list_models() or is_class_path(word)), None)
     if untrained is not None:
@@ -165,8 +167,9 @@ def _profile(argv: Sequence[str]) -> None:
     given = _parsed(parser, argv)
     options = {name: given.pop(name) for name in ("frames", "height", "width", "runs") if name in given}
     name, output, classes = given.pop("model"), given.pop("output", None), given.pop("classes", 1)
+    device = given.pop("device", "cpu")
     model = load(name) if untrained is None else build(name, classes, **given)
-    result = profile(model, **options, progress=sys.stderr.isatty())
+    result = profile(move(model, device), **options, progress=sys.stderr.isatty())
     Console().print(result)
     if output is not None:
         result.save(output, shlex.join(["avseg", "profile", *argv]))
@@ -194,10 +197,8 @@ def _export(argv: Sequence[str]) -> None:
     given = _parsed(parser, argv)
     output = given.pop("output")
     for found in export(load(given.pop("model")), output, **given):
-        print(
-            f"avseg: {found.input}: largest difference {found.probabilities:.1e} in probabilities and {found.logits:.1e} "
-            f"in logits; {found.masks:.4%} of mask pixels equal"
-        )
+        differences = f"{found.probabilities:.1e} in probabilities and {found.logits:.1e} in logits"
+        print(f"avseg: {found.input}: largest difference {differences}; {found.masks:.4%} of mask pixels equal")
     print(f"avseg: wrote {output} and {output}.json")
 
 

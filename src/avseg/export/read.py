@@ -72,9 +72,11 @@ class OnnxModel(AVSModel):
         raise ConfigError("an exported model cannot be trained: give the torch model")
 
     def _run(self, frames: Tensor, audio: Tensor) -> Tensor:
-        inputs = {name: np.ascontiguousarray(x.float().numpy()) for name, x in (("frames", frames), ("audio", audio))}
+        inputs = {
+            name: np.ascontiguousarray(x.float().cpu().numpy()) for name, x in (("frames", frames), ("audio", audio))
+        }
         (logits,) = self._session.run(["logits"], inputs)
-        return torch.from_numpy(logits)
+        return torch.from_numpy(logits).to(frames.device)
 
 
 def check_export(card: Mapping[str, Any], path: Path) -> None:
@@ -92,9 +94,7 @@ def check_export(card: Mapping[str, Any], path: Path) -> None:
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
         raise CheckpointError(f"{path}{CARD_SUFFIX} describes no exported file: write both again with avseg export")
     if facts.get("sha256") != sha256(path):
-        raise CheckpointError(
-            f"{path} is not the file described by {path.name}{CARD_SUFFIX}: export it again"
-        )
+        raise CheckpointError(f"{path} is not the file described by {path.name}{CARD_SUFFIX}: export it again")
 
 
 def _session(path: Path) -> Any:
