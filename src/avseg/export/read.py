@@ -88,7 +88,11 @@ class OnnxModel(AVSModel):
         inputs = {
             name: np.ascontiguousarray(x.float().cpu().numpy()) for name, x in (("frames", frames), ("audio", audio))
         }
-        (logits,) = self._session.run(["logits"], inputs)
+        try:
+            (logits,) = self._session.run(["logits"], inputs)
+        except Exception as error:  # the classes of ONNX Runtime have no common base
+            reason, shape = " ".join(str(error).split())[:200], tuple(frames.shape)
+            raise CheckpointError(f"ONNX Runtime cannot run {self.name} on frames of {shape}: {reason}") from error
         return torch.from_numpy(logits).to(frames.device)
 
 
