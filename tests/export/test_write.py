@@ -14,13 +14,16 @@ from avseg.errors import CheckpointError, ConfigError
 from avseg.export import write
 from avseg.export.static import LogitsOnly, static_form
 from avseg.export.write import export
+from avseg.files import sha256
 from avseg.interface import AVSModel, Clip
-from avseg.models import list_models, model_class
+from avseg.models import model_class
+from avseg.prediction.predict import ready
 from avseg.testing import small_settings
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
 
+pytestmark = pytest.mark.slow  # each export takes seconds
 SIZE = 64
 
 
@@ -45,15 +48,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[AVSModel, Path]:
     return model, path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
-def test_every_model_exports_with_equal_logits(name: str, tmp_path: Path) -> None:
-    model = small(name)
-    export(model, tmp_path / "model.onnx", size=SIZE, frames=2)
-    other = avseg.load(tmp_path / "model.onnx")
-    clip = noise(1, 4)  # another T than in the export
-    with torch.no_grad():
-        torch.testing.assert_close(other(clip).probabilities, model(clip).probabilities, atol=1e-3, rtol=0)
+def test_a_model_that_the_exporter_refuses_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("Failed to decompose the graph.\n\nno ONNX function for aten.unusual")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(CheckpointError) as error:
+        export(small("pcmanet", 1), tmp_path / "model.onnx", size=SIZE, frames=2)
+    assert str(error.value) == "pcmanet cannot be exported with these settings: no ONNX function for aten.unusual"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("b", "t"), [(1, 1), (1, 5), (3, 2)])
@@ -117,13 +122,20 @@ def test_load_refuses_another_device_than_the_cpu(exported: tuple[AVSModel, Path
     assert avseg.load(exported[1], "auto").name == "tpavi"
 
 
+def test_predict_uses_an_exported_file_as_it_is(exported: tuple[AVSModel, Path]) -> None:
+    loaded = ready(exported[1], "cpu")
+    assert (loaded.network.optimized, loaded.weights_sha256) == (("onnx",), sha256(exported[1]))
+    with pytest.raises(ConfigError, match=r"optimized already \(onnx\): give the original model"):
+        ready(exported[1], "cpu", ["gated"])
+
+
 def test_exported_model_refuses_maps_and_other_sizes(exported: tuple[AVSModel, Path]) -> None:
     model = avseg.load(exported[1])
     with pytest.raises(ConfigError, match="returns masks only"):
         model(noise(1, 1), maps=True)
     with pytest.raises(ConfigError, match="exported for frames of 64 x 64, got 32 x 32"):
         model(Clip(torch.randn(1, 1, 3, 32, 32), torch.randn(1, 1, 1, 96, 64)))
-    with pytest.raises(ConfigError, match="exported file already"):
+    with pytest.raises(ConfigError, match="or exported: give the original model"):
         export(model, "again.onnx")
 
 
