@@ -3,7 +3,8 @@
     python benchmarks/speed.py ROW OUT.json
 
 Rows: pcmanet_resnet50, pcmanet_pvt_v2_b5, tpavi_resnet50, training, gated_quality, fmeasure, logmel,
-qsca, bf16, and cheap for the last four in one file.
+qsca, bf16, and cheap for the last four in one file; onnx reads small.onnx in the working folder, written by
+``avseg export small -o small.onnx``.
 
 The forms of a row alternate in one process. The clock is the CPU time of the process, so that other processes on the
 machine change the times only through the caches. The first round is a warm-up; the ratio of a form is the median over
@@ -79,7 +80,20 @@ def inference(name: str, visual: str, rounds: int = 2) -> dict[str, Any]:
     models = {"plain": plain, "exact": optimize(plain)}
     if isinstance(plain, PCMANet):
         models["gated"] = gated(plain)
-    clip = noise(plain, 5, 224, 224)
+    return {"clip": [5, 224, 224], **compared(models, noise(plain, 5, 224, 224), rounds)}
+
+
+def onnx() -> dict[str, Any]:
+    """Time the bundled model, its exact fast path and its exported file on a clip of the size of the file."""
+    plain, exported = avseg.load("small"), avseg.load("small.onnx")
+    models = {"plain": plain, "exact": optimize(plain), "onnx": exported}
+    height, width = exported.card["export"]["size"]
+    found = compared(models, noise(plain, 5, height, width), ROUNDS)
+    return {"clip": [5, height, width], "versions": exported.card["export"]["versions"], **found}
+
+
+def compared(models: Mapping[str, AVSModel], clip: Clip, rounds: int) -> dict[str, Any]:
+    """Time models on a clip and measure the differences of their logits from those of the first, ``plain``."""
     outputs: dict[str, Tensor] = {}
 
     def call(label: str) -> Callable[[], None]:
@@ -89,8 +103,12 @@ def inference(name: str, visual: str, rounds: int = 2) -> dict[str, Any]:
         return run
 
     found = alternate({label: call(label) for label in models}, rounds)
-    difference = (outputs["exact"] - outputs["plain"]).abs().max().item()
-    return {"clip": [5, 224, 224], "forms": found, "largest_difference_of_exact": difference}
+    differences = {
+        f"largest_difference_of_{label}": (outputs[label] - outputs["plain"]).abs().max().item()
+        for label in ("exact", "onnx")
+        if label in outputs
+    }
+    return {"forms": found, **differences}
 
 
 def bf16() -> dict[str, Any]:
@@ -225,6 +243,7 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "fmeasure": fmeasure,
     "logmel": logmel,
     "gated_quality": gated_quality,
+    "onnx": onnx,
 }
 CHEAP = ("fmeasure", "logmel", "qsca", "bf16")
 ROWS["cheap"] = lambda: {row: ROWS[row]() for row in CHEAP}

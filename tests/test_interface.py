@@ -130,3 +130,24 @@ def test_clip_refuses_nan_and_infinity(part: str, value: float) -> None:
 
 def test_clip_accepts_values_whose_sum_overflows() -> None:
     assert Clip(torch.full((1, 1, 3, 4, 4), 3e38), torch.zeros(1, 1, 128)).frames.isfinite().all()
+
+
+def test_clip_accepts_symbolic_sizes_of_export_and_keeps_its_checks() -> None:
+    class Levels(torch.nn.Module):
+        def forward(self, frames: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:
+            return Clip(frames, audio).frames.mean((2, 3, 4))
+
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    pair = torch.randn(2, 3, 3, 4, 4), torch.randn(2, 3, 1, 96, 64)
+    module = torch.export.export(Levels(), pair, dynamic_shapes=(dynamic, dynamic)).module()
+    frames, audio = torch.randn(3, 5, 3, 4, 4), torch.randn(3, 5, 1, 96, 64)
+    torch.testing.assert_close(module(frames, audio), frames.mean((2, 3, 4)))
+    with pytest.raises((RuntimeError, AssertionError)):
+        module(frames, audio[:, :4])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit.trace is deprecated and warns about the checks
+def test_clip_can_be_traced() -> None:
+    pair = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 1, 96, 64)
+    traced = torch.jit.trace(lambda frames, audio: Clip(frames, audio).frames.sum((2, 3, 4)), pair)
+    torch.testing.assert_close(traced(*pair), pair[0].sum((2, 3, 4)))

@@ -205,6 +205,7 @@ def _profile(argv: Sequence[str]) -> None:
     parser = _parser("profile", "avseg.profile:profile", skip={"model", "progress"})
     parser.add_argument("model", help=f"{', '.join(names)}, or a trained model: bundled name, folder, Hub id.")
     parser.add_argument("--classes", type=int, default=1, help="Output channels of an untrained model.")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, mps, or auto for the fastest one.")
     parser.add_argument("-o", "--output", type=Path | None, help="JSON file to write.")
     untrained = next((word for word in argv if word in names or is_class_path(word)), None)
     if untrained is not None:
@@ -213,13 +214,15 @@ def _profile(argv: Sequence[str]) -> None:
     from rich.console import Console
 
     from avseg.checkpoints.store import load
+    from avseg.devices import move
     from avseg.models import build
     from avseg.profile import profile
 
     options = {name: given.pop(name) for name in ("frames", "height", "width", "runs") if name in given}
     name, output, classes = given.pop("model"), given.pop("output", None), given.pop("classes", 1)
+    device = given.pop("device", "cpu")
     model = load(name) if untrained is None else build(name, classes, **given)
-    result = profile(model, **options, progress=sys.stderr.isatty())
+    result = profile(move(model, device), **options, progress=sys.stderr.isatty())
     Console().print(result)
     if output is not None:
         result.save(output, shlex.join(["avseg", "profile", *argv]))
@@ -233,6 +236,24 @@ def _convert(argv: Sequence[str]) -> None:
     from avseg.checkpoints.release import convert
 
     print(f"avseg: wrote {convert(**given)}")
+
+
+def _export(argv: Sequence[str]) -> None:
+    """Write a model to an ONNX file, and compare the file with the model."""
+    parser = _parser("export", "avseg.export.write:export", skip={"model", "path"})
+    parser.add_argument("model", type=str, help="Bundled name, folder or Hub id of the model.")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="File to write, *.onnx; its card is *.onnx.json."
+    )
+    given = _parsed(parser, argv)
+    from avseg.checkpoints.store import load
+    from avseg.export.write import export
+
+    output = given.pop("output")
+    for found in export(load(given.pop("model")), output, **given):
+        differences = f"{found.probabilities:.1e} in probabilities and {found.logits:.1e} in logits"
+        print(f"avseg: {found.input}: largest difference {differences}; {found.masks:.4%} of mask pixels equal")
+    print(f"avseg: wrote {output} and {output}.json")
 
 
 def _models(argv: Sequence[str]) -> None:
@@ -482,6 +503,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "app": _app,
     "profile": _profile,
     "convert": _convert,
+    "export": _export,
     "models": _models,
     "datasets": _datasets,
     "recipes": _recipes,

@@ -131,8 +131,9 @@ class Clip(_Record):
             raise ValueError(f"audio must be log-mel (B, T, 1, 96, 64) or (B, T, D), got {tuple(audio.shape)}")
         if valid.dtype != torch.bool:
             raise ValueError(f"valid must be bool, got {valid.dtype}")
+        # Symbolic sizes of torch.export have no hash; a pair of comparisons leaves one guard each in its graph.
         leading = tuple(frames.shape[:2]), tuple(audio.shape[:2]), tuple(valid.shape)
-        if len(set(leading)) != 1:
+        if leading[0] != leading[1] or leading[0] != leading[2]:
             raise ValueError(f"frames, audio and valid must agree on (B, T), got {leading}")
         if 0 in frames.shape:
             raise ValueError(f"a clip needs at least one frame and one pixel, got {tuple(frames.shape)}")

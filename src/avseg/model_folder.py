@@ -97,6 +97,15 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / CARD
     if not path.is_file():
         raise CheckpointError(f"{folder} holds no {CARD}: give a folder written by avseg train or avseg convert")
+    return check_card(path)
+
+
+def check_card(path: Path) -> dict[str, Any]:
+    """Read a file in the format of a card.
+
+    Raises:
+        CheckpointError: When it cannot be read, or a field has another type than avseg writes.
+    """
     card = read_json(path, CheckpointError, "a card of avseg", most_bytes=_MOST_BYTES)
     if not isinstance(card, dict) or not {"model", "classes", "config"} <= set(card):
         raise CheckpointError(f"{path} lacks model, classes or config: it is not a card of avseg")

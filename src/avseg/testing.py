@@ -26,10 +26,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avseg.data import AVSDataset, Sample, collate
 from avseg.errors import ConfigError, did_you_mean
+from avseg.export.static import LogitsOnly, static_form
 from avseg.interface import IGNORE, AVSModel, Clip, Target, make_config
 
 if TYPE_CHECKING:
@@ -231,18 +232,6 @@ def bfloat16(build: Build) -> None:
     _require(not broken, f"gradients that are not finite under bfloat16: {broken}")
 
 
-class _Logits(nn.Module):
-    """Tensors in, logits out: the signature ``torch.export`` takes."""
-
-    def __init__(self, model: AVSModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, frames: Tensor, audio: Tensor) -> Tensor:
-        logits: Tensor = self.model(Clip(frames, audio)).logits
-        return logits
-
-
 def export(build: Build) -> None:
     """``torch.export`` accepts the static form and keeps its logits.
 
@@ -250,12 +239,8 @@ def export(build: Build) -> None:
     exported with ``gather=False`` and must give the logits of ``gather=True``.
     """
     model, (clip, _) = build(1).eval(), example(2, clips=1)
-    static = model
-    if "gather" in type(model).Config.__dataclass_fields__:
-        static = type(model)(dataclasses.replace(model.config, gather=False), 1).eval()
-        static.load_state_dict(model.state_dict())
     try:
-        exported = torch.export.export(_Logits(static), (clip.frames, clip.audio)).module()
+        exported = torch.export.export(LogitsOnly(static_form(model)), (clip.frames, clip.audio)).module()
     except Exception as error:  # torch raises classes of many kinds here
         raise AssertionError(f"torch.export refuses the model: {error}") from error
     with torch.no_grad():

@@ -399,7 +399,7 @@ def test_full_disk_is_one_line_and_keeps_checkpoints(
     assert not list(tmp_path.glob(".*.partial"))
 
 
-@pytest.mark.parametrize("setting", [["devices", "0"], ["strategy", "magic"], ["precision", "16-mixed"]])
+@pytest.mark.parametrize("setting", [["strategy", "magic"], ["precision", "16-mixed"]])
 def test_missing_devices_are_one_line(setting: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*SMALL, f"--train.{setting[0]}", setting[1], "--train.out", str(tmp_path / "run")]
     assert "these devices cannot be used" in fails(capsys, *words)

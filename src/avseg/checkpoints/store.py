@@ -16,9 +16,12 @@ from avseg.fast_paths import Mode
 from avseg.fast_paths import optimize as optimized
 from avseg.files import sha256
 from avseg.interface import AVSModel
-from avseg.model_folder import CARD, WEIGHTS, bundled, read_card
+from avseg.model_folder import CARD, WEIGHTS, bundled, check_card, read_card
 from avseg.models import build
 from avseg.registry import is_class_path
+
+EXPORTED = ".onnx"
+"""End of the name of an exported model."""
 
 
 def load(
@@ -32,7 +35,8 @@ def load(
     """Return a model with its weights, in evaluation mode, its card as ``model.card``.
 
     Args:
-        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, or a Hub id.
+        name_or_path: A bundled name such as ``small``, a folder that avseg wrote or a file in it, a Hub id, or a file
+            ``*.onnx`` of ``avseg export``, which runs with ONNX Runtime on the CPU.
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         revision: Branch, tag or commit of a Hub id.
         token: Access token for a private Hub id; None takes the one of ``hf auth login``.
@@ -41,14 +45,18 @@ def load(
     Raises:
         CheckpointError: When the model cannot be found or read, or does not fit, or ``revision`` is given for a model
             that is not from the Hub.
-        ConfigError: When the device or a mode of ``optimize`` cannot be used.
+        ConfigError: When the device or a mode of ``optimize`` cannot be used, or ONNX Runtime, which a file ``*.onnx``
+            needs, is not installed.
     """
     if not isinstance(name_or_path, str | Path):
         kind = type(name_or_path).__name__  # type: ignore[unreachable]
         raise CheckpointError(f"a model must be a bundled name, a path or a Hub id, as str or Path, got {kind}")
     find_device(device)
     name = str(name_or_path)
-    model = _load_local(name)
+    exported = name.endswith(EXPORTED) and Path(name).is_file()
+    if exported and device == "auto":
+        device = "cpu"  # the only device of an exported file
+    model = _load_exported(Path(name)) if exported else _load_local(name)
     if model is None:
         folder = _from_hub(name, revision, token)
         _refuse_import(read_card(folder), name)
@@ -57,6 +65,19 @@ def load(
         raise CheckpointError(f"{name} is not read from the Hub and has no revision {revision!r}: leave revision out")
     model = move(model, device)
     return model if optimize is None else optimized(model, optimize, inplace=True)
+
+
+def _load_exported(path: Path) -> AVSModel:
+    """Return a model exported by ``avseg export``, with the same card."""
+    from avseg.export.read import CARD_SUFFIX, OnnxModel, check_export
+
+    card_path = path.with_name(path.name + CARD_SUFFIX)
+    if not card_path.is_file():
+        raise CheckpointError(f"{path} has no {card_path.name} beside it: copy both files that avseg export wrote")
+    card = check_card(card_path)
+    _refuse_import(card, str(path))
+    check_export(card, path)
+    return OnnxModel(card, path)
 
 
 def _load_local(name: str) -> AVSModel | None:

@@ -297,8 +297,10 @@ class TPAVI(AVSModel):
 
     def _interact(self, block: Interaction, maps: Tensor, audio: Tensor, valid: Tensor) -> Tensor:
         """Compute Z_i window by window, as the mean over the enabled kinds of interaction."""
-        window = self.config.window or maps.shape[2]
-        pieces = zip(maps.split(window, 2), audio.split(window, 2), valid.split(window, 1), strict=True)
+        if window := self.config.window:
+            pieces = [*zip(maps.split(window, 2), audio.split(window, 2), valid.split(window, 1), strict=True)]
+        else:  # without a split, which ONNX cannot export for a dynamic T
+            pieces = [(maps, audio, valid)]
         outputs = [
             [block(m, k, v) for k in [a] * self.config.visual_audio + [m] * self.config.visual_visual]
             for m, a, v in pieces

@@ -27,6 +27,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.compiler import is_exporting
 from torch.nn.functional import adaptive_avg_pool2d
 
 from avseg.nn.functional import full_precision
@@ -102,5 +103,8 @@ def _nearest(tokens: Tensor, centres: Tensor) -> Tensor:
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """Return Euclidean distances over √D, (n, N, M), of (n, N, D) and (n, M, D)."""
+    if is_exporting():  # ONNX has no pairwise distance; this form needs D times the memory
+        squares = (x[:, :, None] - y[:, None]).square()
+        return squares.mean(-1).sqrt()
     distances: Tensor = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distances / math.sqrt(x.shape[-1])

@@ -13,8 +13,9 @@ def real_frames(x: Tensor, valid: Tensor) -> Tensor:
 
     A padding frame has no variance, which would make the gradients of layer norms in a transformer overflow.
     """
-    # An exported graph has fixed shapes and processes all frames.
-    return x.flatten(0, 1) if is_exporting() or not valid.any() else x[valid]
+    # An exported or traced graph has shapes that depend on no values and processes all frames.
+    static = is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return x.flatten(0, 1) if static or not valid.any() else x[valid]
 
 
 def with_padding(x: Tensor, valid: Tensor) -> Tensor:

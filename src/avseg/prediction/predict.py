@@ -55,8 +55,9 @@ def predict(
 
     Args:
         video: Any file that FFmpeg reads, of any container, codec, frame rate (also variable), rotation, size, length.
-        model: A bundled name, a folder or Hub id for :func:`avseg.load`, whose exact fast path is used, or a model,
-            which is put into evaluation mode on ``device``; pass :func:`avseg.optimize` of it to predict faster.
+        model: A bundled name, a folder or Hub id for :func:`avseg.load`, whose exact fast path is used, a file
+            ``*.onnx`` of ``avseg export``, or a model, which is put into evaluation mode on ``device``; pass
+            :func:`avseg.optimize` of it to predict faster.
         fps: Samples per second of video.
         device: Device of the model: ``"cpu"``, ``"cuda"``, ``"mps"`` …, or ``"auto"`` for the fastest one.
         missing_audio: Without a sound track, raise an error (``"error"``) or use ``"silence"``.
@@ -107,7 +108,8 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
     """Return a model ready for :func:`predict_file`; for the errors see :func:`predict`.
 
     Args:
-        model: A name or path, whose model is optimized, or a model, which is used as it is unless there are modes.
+        model: A name or path, whose model is optimized unless it is an exported file, or a model, which is used as it
+            is unless there are modes.
         device: Device it runs on.
         modes: Modes of :func:`avseg.optimize` besides ``exact``.
     """
@@ -117,7 +119,9 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
         return Loaded(optimize(given, modes) if modes else given, model.name, device, None)
     network = load(model, device)
     weights = network.weights_sha256
-    return Loaded(network if network.optimized else optimize(network, modes, inplace=True), str(model), device, weights)
+    if modes or not network.optimized:  # an exported file is used as it is, and has no modes
+        network = optimize(network, modes, inplace=True)
+    return Loaded(network, str(model), device, weights)
 
 
 def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
@@ -240,7 +244,7 @@ def predict_command(
     Args:
         video: The video file.
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
-        model: Bundled name, folder or Hub id of the model.
+        model: Bundled name, folder or Hub id of the model, or a file *.onnx of avseg export.
         fps: Samples per second of video that the model predicts.
         device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
         missing_audio: Without a sound track, raise an error or use silence.

@@ -1,0 +1,1 @@
+"""Export models to ONNX and run exported files: ``static`` is the form, ``write`` exports, ``read`` runs."""
