@@ -75,7 +75,7 @@ def test_index_links_existing_files_and_escapes_names(clips, loaded, tmp_path):
     predict_many(clips, out, save=["overlay", "summary"])
     page = (out / "index.html").read_text()
     links = _Links(page)
-    assert len(links.found) == 6  # two videos: a file to open, a folder, an image
+    assert len(links.found) == 8  # two videos: a file to open, a folder, an image that is a link
     assert all((out / link).exists() for link in links.found)
     assert "<b>" not in page
     assert "no sound track" in page
