@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -99,3 +101,8 @@ def test_image_smaller_than_the_window_of_pvt_is_refused() -> None:
         assert backbone(torch.empty(1, 3, 29, 29))[3].shape[-2:] == (1, 1)
         with pytest.raises(ConfigError, match="29 x 29 pixels or more, got 28 x 64"):
             backbone(torch.empty(1, 3, 28, 64))
+
+
+def test_efficientnet_does_not_import_transformers() -> None:
+    code = "import sys, avseg; avseg.load('small'); assert 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers import PvtV2Backbone, PvtV2Config, ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Source
@@ -101,14 +100,20 @@ class VisualBackbone(nn.Module):
         settings: dict[str, Any] = {**recipe.settings, "out_features": _STAGES}
         self.net: Any
         self._walk: Callable[[Any, Tensor, Between], Iterator[Tensor]]
-        if name.startswith("resnet"):
+        if name == "efficientnet_lite0":
+            self.net, self._walk = EfficientNetLite0(), EfficientNetLite0.walk
+        elif name.startswith("resnet"):
+            from transformers import ResNetBackbone, ResNetConfig  # takes 3 s, which efficientnet_lite0 does not need
+
             self.net, self._walk = ResNetBackbone(ResNetConfig(**settings)), _walk_resnet
         elif name.startswith("pvt"):
+            from transformers import PvtV2Backbone, PvtV2Config
+
             self.net, self._walk = PvtV2Backbone(PvtV2Config(**settings)), _walk_pvt
             _original_epsilons(self.net)
-        elif name == "efficientnet_lite0":
-            self.net, self._walk = EfficientNetLite0(), EfficientNetLite0.walk
         else:
+            from transformers import SwinBackbone, SwinConfig
+
             self.net, self._walk = SwinBackbone(SwinConfig(**settings)), _walk_swin
             # Each stage has its own norm; the last norm, of the classifier, would never receive a gradient.
             self.net.swin.layernorm = nn.Identity()
@@ -116,7 +121,7 @@ class VisualBackbone(nn.Module):
         self._kind = training
         self.requires_grad_(training != "frozen")
         if training == "deep":
-            for module in _early(self.net):
+            for module in _early(name, self.net):
                 module.requires_grad_(False)
         self.train()  # here, because Lightning keeps the mode it finds: fixed batch norms must not update
 
@@ -139,7 +144,7 @@ class VisualBackbone(nn.Module):
         Raises:
             ConfigError: When the images are smaller than the first attention window of PVT-v2.
         """
-        if isinstance(self.net, PvtV2Backbone) and min(frames.shape[-2:]) < _PVT_SMALLEST:
+        if self._walk is _walk_pvt and min(frames.shape[-2:]) < _PVT_SMALLEST:
             raise ConfigError(
                 f"PVT-v2 needs images of {_PVT_SMALLEST} x {_PVT_SMALLEST} pixels or more, got "
                 f"{' x '.join(map(str, frames.shape[-2:]))}: enlarge them (--data.size)"
@@ -151,13 +156,13 @@ class VisualBackbone(nn.Module):
         return tuple(self._walk(self.net, frames, between))
 
 
-def _early(net: Any) -> list[nn.Module]:
+def _early(name: str, net: Any) -> list[nn.Module]:
     """Return the parts of a backbone before its stage with stride 16."""
-    if isinstance(net, EfficientNetLite0):
+    if name == "efficientnet_lite0":
         return [net.stem, *net.stages[:2]]
-    if isinstance(net, ResNetBackbone):
+    if name.startswith("resnet"):
         return [net.embedder, *net.encoder.stages[:2]]
-    if isinstance(net, PvtV2Backbone):
+    if name.startswith("pvt"):
         return list(net.encoder.layers[:2])
     norms = list(net.hidden_states_norms.values())
     return [net.swin.embeddings, *net.swin.encoder.layers[:2], *norms[:2]]
