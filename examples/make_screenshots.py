@@ -53,6 +53,7 @@ def main(folder: Path) -> None:
             tab.set_viewport_size({"width": 1280, "height": 1600})
             show(tab.frames[-1])
             write(tab.screenshot(), folder / "app.png")
+            tab.goto("about:blank")  # closes the connections to the server before it stops
         browser.close()
 
 

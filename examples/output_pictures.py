@@ -1,18 +1,21 @@
 """Make the pictures of docs/outputs.md: one of each output of the example video.
 
 Run ``python examples/output_pictures.py docs/images/outputs`` in the root of the repository. The bundled model predicts
-the first three seconds of ``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` writes.
+``portrait_and_cat.mp4``; every picture is made from the files that ``result.save`` writes.
 """
 
 import json
+import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,17 +30,6 @@ FRAME = 50
 """Index of the same frame."""
 SIZE = (480, 270)
 """Width and height of a picture."""
-
-
-def beginning(path: Path, seconds: float) -> Path:
-    """Copy the packets of the first seconds of the example video."""
-    with av.open(str(VIDEO)) as source, av.open(str(path), "w") as target:
-        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
-            if packet.pts is not None and float(packet.pts * packet.time_base) < seconds:
-                packet.stream = copies[packet.stream.index]
-                target.mux_one(packet)
-    return path
 
 
 def shown(path: Path) -> Image.Image:
@@ -91,17 +83,45 @@ def labelme(folder: Path) -> Image.Image:
     return outlined(folder, [shape["points"] for shape in shapes], points=True)
 
 
-def text(*files: Path, lines: int = 7, columns: int = 78) -> Image.Image:
-    """Return an image of the first lines of text files."""
+def text(contents: Mapping[str, str], lines: int) -> Image.Image:
+    """Return an image of the first lines of text files: name → content."""
     image = Image.new("RGB", (2 * SIZE[0], 2 * SIZE[1]), "white")
-    draw, top, size = ImageDraw.Draw(image), 24, 24
-    for file in files:
-        draw.text((24, top), file.name, "#888888", ImageFont.load_default(size))
-        for line in file.read_text(encoding="utf-8").splitlines()[:lines]:
+    draw, top, size = ImageDraw.Draw(image), 20, 20
+    font = ImageFont.truetype(findfont("DejaVu Sans Mono"), size)
+    for name, content in contents.items():
+        draw.text((24, top), name, "#767676", font)
+        for line in content.splitlines()[:lines]:
             top += round(1.4 * size)
-            draw.text((24, top), line[:columns], "black", ImageFont.load_default(size))
+            draw.text((24, top), line, "black", font)
         top += 2 * size
     return image
+
+
+def files(folder: Path, *names: str, lines: int = 7) -> Image.Image:
+    """Return an image of the first lines of text files of the outputs."""
+    return text({name: (folder / name).read_text(encoding="utf-8") for name in names}, lines)
+
+
+def document(folder: Path) -> Image.Image:
+    """Return an image of result.json, indented, with the first region of the frame; long strings are cut."""
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    frame = content["frames"][FRAME]
+    excerpt = {key: content[key] for key in ("format", "size", "class_names", "end")}
+    excerpt["intervals"] = [*content["intervals"][:1], "…"]
+    excerpt["frames"] = ["…", {**frame, "regions": frame["regions"][:1]}, "…"]
+    return text({"result.json": re.sub(r'([^"]{28})[^"]{20,}', r"\1…", pretty(excerpt))}, lines=30)
+
+
+def pretty(value: Any, depth: int = 0) -> str:
+    """Return JSON with one line per key, and short values on one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) < 60 or not isinstance(value, dict | list):
+        return line
+    pairs = value.items() if isinstance(value, dict) else [(None, item) for item in value]
+    indent = "  " * (depth + 1)
+    rows = [indent + ("" if key is None else f'"{key}": ') + pretty(item, depth + 1) for key, item in pairs]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n" + ",\n".join(rows) + f"\n{indent[2:]}{closing}"
 
 
 def subtitled(folder: Path) -> Image.Image:
@@ -130,7 +150,7 @@ PICTURES: dict[str, Callable[[Path], Image.Image]] = {
     "overlay": lambda folder: shown(folder / "overlay.mp4"),
     "masks": lambda folder: opened(folder / f"masks/{FRAME:06d}.png"),
     "summary": lambda folder: opened(folder / "summary.png"),
-    "json": lambda folder: text(folder / "result.json", lines=1),
+    "json": document,
     "frames": lambda folder: opened(folder / f"frames/{FRAME:06d}.png"),
     "matte": lambda folder: shown(folder / "matte.mp4"),
     "alpha": with_alpha,
@@ -138,9 +158,9 @@ PICTURES: dict[str, Callable[[Path], Image.Image]] = {
     "redact": lambda folder: shown(folder / "redact.mp4"),
     "coco": coco,
     "labelme": labelme,
-    "csv": lambda folder: text(folder / "intervals.csv", folder / "regions.csv", lines=5),
+    "csv": lambda folder: files(folder, "intervals.csv", "regions.csv"),
     "srt": subtitled,
-    "edl": lambda folder: text(folder / "intervals.edl", lines=12),
+    "edl": lambda folder: files(folder, "intervals.edl", lines=12),
     "npz": probabilities,
 }
 
@@ -151,8 +171,7 @@ def main(out: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as parent:
         outputs = {name: {"mode": "pixelate"} if name == "redact" else {} for name in PICTURES}
-        video = beginning(Path(parent) / VIDEO.name, 3.0)
-        folder = avseg.predict(video, progress=True).save(Path(parent) / "out", outputs)
+        folder = avseg.predict(VIDEO, progress=True).save(Path(parent) / "out", outputs)
         for name, picture in PICTURES.items():
             image = picture(folder)
             image.thumbnail((640, 480) if name == "summary" else SIZE, Image.Resampling.LANCZOS)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import avseg
-from avseg.checkpoints.store import save
 from avseg.errors import CheckpointError, ConfigError
 from avseg.fast_paths import Mode
 from avseg.interface import AVSModel, Clip
+from avseg.model_folder import save
 from avseg.models import model_class
 from avseg.models.pcmanet import STAGES, PCMANet
 from avseg.nn.winograd import MIN_CHANNELS, Winograd

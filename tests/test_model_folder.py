@@ -89,7 +89,6 @@ def test_push_to_hub_then_load_gives_the_same_model(model: AVSModel, hub: list) 
             "snapshot_download",
             {
                 "repo_id": "me/sounding",
-                "local_files_only": False,
                 "revision": "v1",
                 "token": "secret",
                 "allow_patterns": [CARD, WEIGHTS],

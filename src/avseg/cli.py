@@ -159,15 +159,31 @@ def _predict(argv: Sequence[str]) -> None:
 
 def _add_output_settings(parser: "ArgumentParser", argv: Sequence[str]) -> list[str]:
     """Add ``--NAME.FIELD`` for the settings of outputs: those on the command line, for help all; return their names."""
-    from avseg.outputs import OUTPUTS, output_class
+    from avseg.config import OUTPUTS
+    from avseg.registry import all_names, own_names
 
     words = [word.partition(".")[0].removeprefix("--") for word in argv if word.startswith("--")]
-    asked = OUTPUTS.own() if {"-h", "--help"} & set(argv) else [name for name in OUTPUTS.names() if name in words]
-    configs = {name: output_class(name).Config for name in asked}
+    asked = own_names(OUTPUTS) if {"-h", "--help"} & set(argv) else [n for n in all_names(OUTPUTS) if n in words]
+    configs = {name: _output_config(name) for name in asked}
     for name, config in configs.items():
         if config is not None:
             parser.add_class_arguments(config, name)
     return [name for name, config in configs.items() if config is not None]
+
+
+def _output_config(name: str) -> Any:
+    """Return the ``Config`` of an output, of this package without importing it; None if it has no settings."""
+    from avseg.config import OUTPUTS
+    from avseg.declarations import classes_with_config, declared
+    from avseg.registry import own_names
+
+    if name in own_names(OUTPUTS):
+        module = f"{OUTPUTS}.{name}"
+        found = classes_with_config(module)
+        return declared(f"{module}:{found[0]}.Config") if found else None
+    from avseg.outputs import output_class
+
+    return output_class(name).Config
 
 
 def _app(argv: Sequence[str]) -> None:

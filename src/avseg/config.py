@@ -23,6 +23,8 @@ MODELS = "avseg.models"
 """Package of the models, and group of the entry points that add some."""
 DATASETS = "avseg.data"
 """Package of the data sets, and group of the entry points that add some."""
+OUTPUTS = "avseg.outputs"
+"""Package of the outputs, and group of the entry points that add some."""
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 

@@ -47,11 +47,16 @@ def main_class(module: str) -> str:
     Raises:
         ConfigError: When not exactly one public class of the module has a ``Config``.
     """
-    classes = [node for node in _definitions(module).values() if isinstance(node, ast.ClassDef)]
-    found = [c.name for c in classes if any(isinstance(m, ast.ClassDef) and m.name == "Config" for m in c.body)]
+    found = classes_with_config(module)
     if len(found) != 1:
         raise ConfigError(f"{module} must define one class with a Config, got {', '.join(found) or 'none'}")
     return found[0]
+
+
+def classes_with_config(module: str) -> list[str]:
+    """Return the names of the classes of a module that have a ``Config``."""
+    classes = [node for node in _definitions(module).values() if isinstance(node, ast.ClassDef)]
+    return [c.name for c in classes if any(isinstance(m, ast.ClassDef) and m.name == "Config" for m in c.body)]
 
 
 def docstring(module: str, name: str) -> str:

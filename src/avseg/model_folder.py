@@ -140,7 +140,10 @@ _CARD_FIELDS = {
 """Fields of a card that avseg reads; all but the first three may be missing."""
 _DATA_FIELDS = {
     "name": (lambda value: value is None or is_text(value), "the name of a data set"),
-    "frames": (lambda value: value is None or is_count(value, _MOST_FRAMES), f"a number from 1 to {_MOST_FRAMES}"),
+    "frames": (  # a name: the folder of the frames, in the layouts of AVSBench
+        lambda value: value is None or is_text(value) or is_count(value, _MOST_FRAMES),
+        f"a number from 1 to {_MOST_FRAMES}, or the name of a folder",
+    ),
     "size": (_is_size, f"a number of pixels from 0 to {_LONGEST_SIDE}, or two"),
 }
 """Fields of ``data`` that a prediction reads."""

@@ -173,7 +173,7 @@ def test_short_audio_padded_with_zeros(tiny, root: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
-        ({"subsets": ("v3",)}, "subsets must be one or more of v1s, v1m, v2, got ['v3']"),
+        ({"subsets": ("v3",)}, "subsets of AVSS must be list of 'v1s', 'v1m', 'v2', got ('v3',)"),
         ({"subsets": ()}, "v1s, v1m, v2, got []"),
         ({"audio": "pkl"}, "audio = 'pkl' does not exist"),
         ({"resize": "released"}, "resize = 'released' does not exist. Did you mean 'as_released'"),

@@ -80,8 +80,16 @@ def test_broken_weights_raise(trained, tmp_path):
     model = load(trained)
     torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
     broken = save(model, tmp_path / "broken", data=model.card["data"], class_names=model.card["class_names"])
-    with pytest.raises(CheckpointError, match=r"broken predicts NaN or infinity for clip 'test-00000'"):
+    with pytest.raises(CheckpointError, match=r"NaN or infinite weights in head\.1\.3\.bias"):
         load_examples([str(broken)], None, split="test", clips=1, pick=None)
+
+
+def test_predictions_of_nan_raise(trained, monkeypatch):
+    model = load(trained)
+    torch.nn.init.constant_(model.head["1"][-1].bias, float("nan"))
+    monkeypatch.setattr("avseg.figures.scenes.load", lambda name: model)
+    with pytest.raises(CheckpointError, match=r"broken predicts NaN or infinity for clip 'test-00000'"):
+        load_examples(["broken"], None, split="test", clips=1, pick=None)
 
 
 def test_several_classes_have_names_and_colours(several):

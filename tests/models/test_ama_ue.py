@@ -415,7 +415,7 @@ def test_maps_have_names_and_shapes() -> None:
         ({"contrast_share": 0.6}, "contrast_share must be in"),
         ({"dice_smooth": 0.0}, "dice_smooth and temperature must be above 0"),
         ({"contrast_weight": -1.0}, "contrast_weight must be 0 or more"),
-        ({"evidence_weight": math.nan}, "evidence_weight must be 0 or more, got nan"),
+        ({"evidence_weight": math.nan}, "evidence_weight of AMAUE must be float, got nan"),
         ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"heads": 3, "channels": 30}, "heads = 3 must divide the channels of resnet18"),

@@ -133,7 +133,7 @@ def test_legend_is_in_the_corner():
     add_legend(image)
     changed = np.argwhere((image != 90).any(-1))
     (top, left), (bottom, right) = changed.min(0), changed.max(0)
-    assert (bottom, right) == (300 - 3 - 1, 400 - 3 - 1)
+    assert (bottom, right) == (300 - 4 - 1, 400 - 4 - 1)
     assert top > 250
     assert left > 200
     middle = image[top:bottom, left:right].astype(int)

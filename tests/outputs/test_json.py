@@ -20,7 +20,7 @@ def errors(data):
 def test_schema_is_valid_and_describes_every_field(result):
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema())
-    assert set(to_dict(result)) | {"files"} == set(schema()["properties"])
+    assert set(to_dict(result)) | {"files", "output_settings"} == set(schema()["properties"])
 
 
 def test_schema_accepts_a_result_and_one_of_the_first_version(result):

@@ -32,7 +32,7 @@ def test_only_the_objects_are_covered(make_clip, tmp_path, mode):
     hidden = changed(pixels)
     for index, mask in enumerate(result.masks):
         assert (hidden[index] & mask).sum() >= 0.45 * mask.sum()
-        assert hidden[index][~mask].mean() < 0.02  # cells reach 2 pixels beyond the mask
+        assert hidden[index][~mask].mean() < 0.04  # cells and blocks of H.264 reach beyond the mask
     contrast = np.abs(np.diff(pixels[1][25:55, 35:65].mean(-1), axis=1)).max()
     assert contrast < 40  # 128 between stripes
     assert [entry["frame"] for entry in audit["frames"]] == [1, 2, 3, 4]

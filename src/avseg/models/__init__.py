@@ -55,28 +55,37 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
     _check_counts(name, settings, classes)
     try:
         return model(settings, classes)
+    except MemoryError:
+        raise ConfigError(f"{name} with these settings does not fit into the memory: choose smaller settings") from None
     except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:  # such as sizes that do not divide
         reason = " ".join(str(error).split())[:160]
         raise ConfigError(f"{name} cannot be built with these settings: {reason}") from error
+
+
+_LARGEST = 2**31 - 1
+"""Largest integer setting of a model."""
+_SIZES = {"channels", "groups", "heads", "audio_dim", "queries"}
+"""Settings of models that are sizes of tensors."""
 
 
 def _check_counts(name: str, settings: Any, classes: int) -> None:
     """Refuse settings that are too small, or so large that building the model would exhaust the memory.
 
     Raises:
-        ConfigError: When an integer is below 1 (below 0 for a number of layers, and for a setting whose default is 0),
-            or the model would have more than :data:`MOST_PARAMETERS` parameters.
+        ConfigError: When an integer is below 0, a size is 0 (:data:`_SIZES`), or the model would have more than
+            :data:`MOST_PARAMETERS` parameters.
     """
     counts = {
         field.name: value
         for field in dataclasses.fields(settings)
         if isinstance(value := getattr(settings, field.name), int) and not isinstance(value, bool)
     }
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
     for field, value in counts.items():
-        least = 0 if defaults[field] == 0 or field.endswith("layers") else 1
+        least = 1 if field in _SIZES else 0
         if value < least:
             raise ConfigError(f"{field} of {name} must be {least} or more, got {value}")
+        if value > _LARGEST:
+            raise ConfigError(f"{field} of {name} must be {_LARGEST} or less, got {value}")
     if max([classes, *counts.values()]) > _LARGE and _parameters(name, settings, classes) > MOST_PARAMETERS:
         raise ConfigError(f"{name} would have more than {MOST_PARAMETERS:.0e} parameters: choose smaller settings")
 

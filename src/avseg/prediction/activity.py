@@ -30,7 +30,7 @@ _SILENT = 1e-9
 
 
 class Activity:
-    """Whether a sound track is active at times in increasing order; memory is constant.
+    """Decide if a sound track is active, at times in increasing order; memory is constant.
 
     Args:
         sound: The track, which nothing else reads.

@@ -27,8 +27,16 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 70em;
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: .5em .7em; border-bottom: 1px solid #ddd }}
 td {{ overflow-wrap: anywhere }}
-img {{ width: 16em; max-width: 35vw; height: auto }}
+a {{ color: #9b1168 }}
+img {{ width: 30em; max-width: 45vw; height: auto }}
 .failed {{ color: #a40000 }}
+@media (max-width: 40em) {{
+  tr, td {{ display: block }}
+  th {{ display: none }}
+  tr {{ padding: .5em 0; border-bottom: 1px solid #ddd }}
+  td {{ padding: .2em 0; border: 0 }}
+  img {{ width: 100%; max-width: none }}
+}}
 </style>
 </head>
 <body>
@@ -60,7 +68,10 @@ def _row(outcome: Outcome, folder: Path) -> str:
     shown = spans[:_MOST_INTERVALS] + ([f"and {more} more"] if more > 0 else [])
     listed = "<br>".join(map(escape, shown)) or "no sounding object"
     summary = outcome.folder / "summary.png"
-    image = f'<img loading="lazy" alt="" src="{_link(summary, folder)}">' if summary.is_file() else ""
+    image = ""
+    if summary.is_file():
+        source = _link(summary, folder)
+        image = f'<a href="{source}"><img loading="lazy" alt="summary" src="{source}"></a>'
     links = (
         f'<a href="{_link(outcome.to_open, folder)}">{name}</a><br><a href="{_link(outcome.folder, folder)}/">files</a>'
     )

@@ -203,7 +203,8 @@ class FrameStream:
 
     def _predict_samples(self) -> Iterator[_SamplePrediction]:
         data = self._model.card.get("data") or {}
-        length, size = int(data.get("frames", _USUAL_FRAMES)), data.get("size", USUAL_SIZE)
+        frames, size = data.get("frames"), data.get("size", USUAL_SIZE)
+        length = frames if isinstance(frames, int) else _USUAL_FRAMES  # AVSBench: a folder
         samples = sample(self._pictures(), self._options.fps)
         uncertain = self._options.show == "uncertainty"
         while clip := list(islice(samples, length)):

@@ -110,7 +110,7 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
     Args:
         model: A name or path, whose model is optimized unless it is an exported file, or a model, which is used as it
             is unless there are modes.
-        device: Where it runs.
+        device: Device it runs on.
         modes: Modes of :func:`avseg.optimize` besides ``exact``.
     """
     check_computes(device)
