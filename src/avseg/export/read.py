@@ -106,8 +106,9 @@ def check_export(card: Mapping[str, Any], path: Path) -> None:
     Raises:
         CheckpointError: When the card has no facts of an export, or the file is another one.
     """
-    facts = card.get("export")
-    size = facts.get("size") if isinstance(facts, dict) else None
+    found = card.get("export")
+    facts: Mapping[str, Any] = found if isinstance(found, dict) else {}
+    size = facts.get("size")
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
         raise CheckpointError(f"{path}{CARD_SUFFIX} describes no exported file: write both again with avseg export")
     if facts.get("sha256") != sha256(path):
