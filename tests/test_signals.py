@@ -8,7 +8,10 @@ import pytest
 from avseg.signals import Terminated, default_handlers, terminating
 
 PREDICT = """
+import signal
 import sys
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)  # a child inherits a signal that is ignored, as under nohup
 from avseg import cli, files
 
 def predict(argv):
@@ -36,6 +39,15 @@ def test_terminated_command_cleans_up_and_prints_one_line(tmp_path, blow, code):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def default_signals():
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("default_signals")
 def test_signal_raises_once_and_handlers_are_restored():
     with pytest.raises(Terminated) as caught, terminating():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -53,6 +65,7 @@ def test_ignored_signal_stays_ignored_as_under_nohup():
         assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_default_handlers_inside_a_block():
     with terminating():
         ours = signal.getsignal(signal.SIGTERM)

@@ -35,8 +35,8 @@ class Parity(NamedTuple):
 
     Attributes:
         input: Description of the clip.
-        logits: Of the logits.
-        probabilities: Of the probabilities.
+        logits: Difference of the logits.
+        probabilities: Difference of the probabilities.
         masks: Share of the pixels whose masks are equal.
     """
 
