@@ -63,3 +63,13 @@ def test_only_planes_that_h264_takes_are_used_directly():
     assert matrix_of(frame(kind="yuv444p")) is None
     assert matrix_of(frame(space=9)) is None  # BT.2020
     assert matrix_of(frame(colours=2)) is None  # full range
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuva420p", "yuva444p10le"])
+@pytest.mark.parametrize("width", [150, 1366])
+def test_opacity_is_exact_at_widths_the_scaler_does_not_divide(pix_fmt, width):
+    for seed in range(10):  # the threads of FFmpeg's scaler overwrite each other's rows in about one of six frames
+        image = np.random.default_rng(seed).integers(0, 256, (100, width, 4), np.uint8)
+        plane = from_rgb(image, BT709, pix_fmt).planes[3]
+        values = np.frombuffer(plane, "<u2" if "10" in pix_fmt else np.uint8).reshape(plane.height, -1)[:, :width]
+        np.testing.assert_array_equal(values, np.round(image[..., 3] * (1023 / 255)) if "10" in pix_fmt else image[..., 3])

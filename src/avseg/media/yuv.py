@@ -76,7 +76,24 @@ def from_rgb(image: Pixels, matrix: int, pix_fmt: str = "yuv420p") -> VideoFrame
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24" if channels == 3 else "rgba")
     space = "ITU709" if matrix == BT709 else "ITU601"
-    return frame.reformat(format=pix_fmt, dst_colorspace=space, dst_color_range="MPEG")
+    converted = frame.reformat(format=pix_fmt, dst_colorspace=space, dst_color_range="MPEG")
+    if channels == 4:
+        _write_alpha(converted, image[..., 3])
+    return converted
+
+
+def _write_alpha(frame: VideoFrame, alpha: Pixels) -> None:
+    """Write opacity (H, W) into the fourth plane of a frame, in place.
+
+    FFmpeg's scaler converts slices of rows in threads, and some of its routines write up to eight values of alpha behind the
+    end of a row, over the first values of the slice below.
+    """
+    depth = frame.format.components[3].bits
+    kind = np.dtype(np.uint8 if depth == 8 else "<u2")
+    plane = frame.planes[3]
+    values = np.zeros((plane.height, plane.line_size // kind.itemsize), kind)
+    values[:, : plane.width] = alpha if depth == 8 else (alpha * ((2**depth - 1) / 255)).round()
+    plane.update(values.tobytes())
 
 
 def to_yuv(colours: Pixels, matrix: int) -> Pixels:
