@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avseg.mel import log_mel
     from avseg.models import build, list_models
     from avseg.prediction.batch import predict_many
+    from avseg.prediction.frame_stream import Options
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
     from avseg.prediction.rows import RowPredictor
@@ -25,6 +26,7 @@ __all__ = [
     "AVSModel",
     "AvsegError",
     "Clip",
+    "Options",
     "Prediction",
     "Result",
     "RowPredictor",
@@ -46,6 +48,7 @@ _HOMES = {
     "AVSModel": "interface",
     "AvsegError": "errors",
     "Clip": "interface",
+    "Options": "prediction.frame_stream",
     "Prediction": "interface",
     "Result": "prediction.result",
     "RowPredictor": "prediction.rows",
