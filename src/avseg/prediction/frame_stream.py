@@ -36,6 +36,7 @@ from avseg.interface import AVSModel, Clip
 from avseg.media.container import ignore, refuse
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import Picture, pictures, probe
+from avseg.mel import BANDS, FRAMES
 from avseg.prediction import grey_maps, soft_masks
 from avseg.prediction.activity import Activity
 from avseg.prediction.grey_maps import GreyMap
@@ -175,6 +176,13 @@ class Predictor:
             _gate(probabilities, waves, self._options.silence_gate)
         maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(times)
         return [SamplePrediction(*row) for row in zip(times, probabilities, maps, strict=True)]
+
+    def warm_up(self) -> None:
+        """Run the model once: the first run is slower."""
+        height, width = self.size if isinstance(self.size, Sequence) else (self.size, self.size)
+        frames = torch.zeros(1, 1, 3, height or USUAL_SIZE, width or USUAL_SIZE)
+        with torch.inference_mode():
+            self._model(Clip(frames, torch.zeros(1, 1, 1, FRAMES, BANDS)).to(self._device, self._dtype))
 
     def guide(self, picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8] | None:
         """Return the guide of a frame (H, W) for :meth:`segment`; None without guided upsampling."""
