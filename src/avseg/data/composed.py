@@ -97,8 +97,8 @@ class ComposedClips(AVSDataset):
             test: Number of clips in the test split.
             negatives: Probability that nothing visible sounds in the whole clip.
             class_weights: Class name → factor of its probability to be shown.
-            sound_variation: Amount by which speed and spectrum of each recording are changed at random; 0 changes nothing,
-                1 the speed by 10 % and the gains by 5 dB (standard deviations).
+            sound_variation: Amount by which speed and spectrum of each recording are changed at random: with 1, the
+                speed by 10 % and the gains by 5 dB (standard deviations).
             picture_weights: Beginning of a file's name → factor of its probability among the pictures of its class.
             broken: Raise at a file that cannot be read, or skip such files and name them.
             seed: Seed of the clips.
