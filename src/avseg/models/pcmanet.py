@@ -446,10 +446,13 @@ class PCMANet(AVSModel):
         if not self.object_names or prediction.state is None:
             return None
         objects: Tensor = prediction.state  # (N, S, h, w)
-        shares = adaptive_avg_pool2d(prediction.probabilities.flatten(0, 1).float(), objects.shape[-2:])
+        shares = adaptive_avg_pool2d(
+            prediction.probabilities.flatten(0, 1).float(), (objects.shape[-2], objects.shape[-1])
+        )
         weights = shares * (shares > _IN_MASK)  # (N, 1, h, w)
-        total = (objects.float() * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
-        return total.unflatten(0, prediction.logits.shape[:2])
+        means = (objects.float() * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
+        scores: Tensor = means.unflatten(0, prediction.logits.shape[:2])
+        return scores
 
     def _dropped(self, embeddings: Tensor) -> Tensor:
         """Return (B, T, D) embeddings, in training with those of some clips replaced by zeros."""

@@ -189,7 +189,13 @@ def _intervals(axes: Axes, record: Record, names: list[str]) -> None:
     colours = palette(len(record.class_names)) / 255.0
     for interval, caption in zip(record.intervals, record.captions, strict=True):
         if caption != interval.name:
-            style = {"va": "center", "fontsize": 7, "color": "white", "clip_on": True, "parse_math": False}
+            style: dict[str, Any] = {
+                "va": "center",
+                "fontsize": 7,
+                "color": "white",
+                "clip_on": True,
+                "parse_math": False,
+            }
             axes.text(interval.start, names.index(interval.name), f" {caption}", **style)
         axes.barh(
             names.index(interval.name),

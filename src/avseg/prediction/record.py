@@ -206,11 +206,8 @@ class Record:
     @cached_property
     def objects(self) -> list[NamedObject | None]:
         """Kind of object of each of :attr:`intervals`; None where the model scores no kinds, or none high enough."""
-        times = self.times
-        return [
-            best(f.objects for f in self.frames[np.searchsorted(times, i.start) : np.searchsorted(times, i.end)])
-            for i in self.intervals
-        ]
+        spans = np.searchsorted(self.times, [(i.start, i.end) for i in self.intervals]).reshape(-1, 2).tolist()
+        return [best(frame.objects for frame in self.frames[first:last]) for first, last in spans]
 
     @property
     def captions(self) -> list[str]:
