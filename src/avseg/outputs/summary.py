@@ -189,14 +189,10 @@ def _intervals(axes: Axes, record: Record, names: list[str]) -> None:
     colours = palette(len(record.class_names)) / 255.0
     for interval, caption in zip(record.intervals, record.captions, strict=True):
         if caption != interval.name:
-            style: dict[str, Any] = {
-                "va": "center",
-                "fontsize": 7,
-                "color": "white",
-                "clip_on": True,
-                "parse_math": False,
-            }
-            axes.text(interval.start, names.index(interval.name), f" {caption}", **style)
+            row = names.index(interval.name)
+            axes.text(
+                interval.start, row, f" {caption}", va="center", fontsize=7, color="w", clip_on=True, parse_math=False
+            )
         axes.barh(
             names.index(interval.name),
             interval.end - interval.start,
