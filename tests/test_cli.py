@@ -186,6 +186,7 @@ def test_eval_reads_the_data_set_from_the_card(tiny: Path, tmp_path: Path, capsy
     assert '"size": 32' in report.read_text()
 
 
+@pytest.mark.slow
 def test_profile_accepts_a_name_and_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = ["--height", "32", "--width", "32", "--frames", "2", "--runs", "1"]
     assert main(["profile", "pcmanet", *WORDS, *size, "-o", str(tmp_path / "a.json")]) == 0
