@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from avseg.errors import AvsegError
     from avseg.fast_paths import optimize
     from avseg.interface import AVSModel, Clip, Prediction, Target
+    from avseg.media.live import Live
     from avseg.mel import log_mel
     from avseg.models import build, list_models
     from avseg.prediction.batch import predict_many
@@ -26,6 +27,7 @@ __all__ = [
     "AVSModel",
     "AvsegError",
     "Clip",
+    "Live",
     "Options",
     "Prediction",
     "Result",
@@ -48,6 +50,7 @@ _HOMES = {
     "AVSModel": "interface",
     "AvsegError": "errors",
     "Clip": "interface",
+    "Live": "media.live",
     "Options": "prediction.frame_stream",
     "Prediction": "interface",
     "Result": "prediction.result",

@@ -203,6 +203,21 @@ def _app(argv: Sequence[str]) -> None:
     app_command(**{name: value for name, value in given.items() if value != []})
 
 
+def _live(argv: Sequence[str]) -> None:
+    """Show the masks of a camera with a microphone, of a pipe, or of a file, while it runs."""
+    parser = _parser("live", "avseg.live.command:live_command", skip={"source"})
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=str | None,
+        help="Video file, named pipe, or - for the standard input; nothing for a camera with a microphone.",
+    )
+    given = _parsed(parser, argv)
+    from avseg.live.command import live_command
+
+    live_command(**given)
+
+
 def _profile(argv: Sequence[str]) -> None:
     """Measure parameters, operations, time and memory of a model, part by part."""
     from avseg.config import MODELS, model_config
@@ -508,6 +523,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "bench": _bench,
     "predict": _predict,
     "app": _app,
+    "live": _live,
     "profile": _profile,
     "convert": _convert,
     "export": _export,

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +16,16 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import check_computes, move
+from avseg.errors import ConfigError
 from avseg.fast_paths import Mode, Precision, optimize
 from avseg.interface import AVSModel
-from avseg.media.container import video_path
+from avseg.media.container import refuse, video_path
+from avseg.media.live import Feed, Live, feed_of
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing, Upsampling
+from avseg.prediction.live_stream import Late, LiveStream, check_live
+from avseg.prediction.record import captioned
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -170,7 +174,7 @@ def recorded_options(options: Options, device: str) -> dict[str, Any]:
 
 
 def stream(
-    video: str | Path,
+    video: str | Path | BinaryIO | Live | Feed,
     model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
@@ -184,12 +188,19 @@ def stream(
     upsampling: Upsampling = "guided",
     precision: Precision = "float32",
     gated: bool = False,
+    lookahead: float = 0.0,
+    late: Late = "wait",
+    context: int = 1,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
 
+    Live sources are pipes, the standard input, and a camera with a microphone. Every sample, ``fps`` per second, gives
+    a frame as soon as it is predicted (see :mod:`avseg.prediction.live_stream`), and ``timing`` has no effect.
+
     Args:
-        video: See :func:`predict`; the same holds for the other arguments.
+        video: A file as for :func:`predict`, or a live source: ``"-"`` for the standard input, the path of a named
+            pipe, a binary file object, :class:`avseg.Live`, or :func:`avseg.media.live.device_feed`.
         model: A name, a path or a model.
         fps: Samples per second of video.
         device: Device of the model.
@@ -202,6 +213,11 @@ def stream(
         upsampling: ``"guided"`` or ``"bilinear"``.
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
+        lookahead: Live sources: seconds of sound after a sample in its window of 0.975 s. With 0, the window has past
+            sound only; with 0.4875, it is that of a file.
+        late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
+            (``"drop"``), which bounds the latency.
+        context: Live sources: samples in a clip, the new one and those before it.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -213,7 +229,15 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
-    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
+    feed = feed_of(video, note if damaged == "skip" else refuse)
+    if feed is None:
+        if (lookahead, late, context) != (0.0, "wait", 1):
+            raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
+        return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
+    check_live(lookahead, late, context)
+    network = ready(model, device, options.modes).network
+    found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
+    return (prediction.frame for prediction in found)
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -262,8 +286,8 @@ def predict_command(
 def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
-    table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
-    for start, end, name in result.intervals[:_ROWS]:
+    table = Table("from", "to", "object", box=None, header_style="dim", pad_edge=False)
+    for start, end, name in captioned(result)[:_ROWS]:
         table.add_row(f"{start:.2f} s", f"{end:.2f} s", escape(name))
     if result.intervals:
         console.print(table)
