@@ -15,6 +15,7 @@ from avseg.interface import AVSModel, Clip
 from avseg.model_folder import save
 from avseg.models import model_class
 from avseg.models.pcmanet import STAGES, PCMANet
+from avseg.nn.packed import PackedConv, available
 from avseg.nn.winograd import MIN_CHANNELS, Winograd
 from avseg.testing import small_settings
 
@@ -76,11 +77,11 @@ def test_exact_differs_by_less_than_a_thousandth(name: str) -> None:
         assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3, size
 
 
-def test_exact_uses_winograd_and_keeps_the_original() -> None:
+def test_exact_replaces_convolutions_and_keeps_the_original() -> None:
     model = original("pcmanet")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fast = avseg.optimize(model)
-    assert any(isinstance(m, Winograd) for m in fast.modules())
+    assert any(isinstance(m, PackedConv if available() else Winograd) for m in fast.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
