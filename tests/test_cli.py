@@ -169,6 +169,9 @@ def test_predict_imports_no_training_and_no_plotting() -> None:
     check = """
 import sys
 import avseg.prediction.predict
+from avseg.outputs import list_outputs, output_class
+for name in list_outputs():
+    output_class(name)
 from avseg.models import list_models, model_class
 for name in list_models():
     model_class(name)
