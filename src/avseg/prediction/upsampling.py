@@ -4,7 +4,7 @@ The filter is the fast guided filter of He & Sun ("Fast Guided Filter", arXiv 15
 window, the probability is approximated by a linear function of the colour (least squares with a ridge). The
 coefficients are computed at a reduced size and enlarged; the function is evaluated at the size of the guide.
 
-Where colour does not predict the probability, such as between two parts of the same texture, the fit would blur the
+If colour does not predict the probability, such as between two parts of the same texture, the fit would blur the
 contour. There the bilinear value is kept: ``q = p + w (fit - p)``, ``w`` the multiple correlation of the probability
 and the colour in the window.
 """
