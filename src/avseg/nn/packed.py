@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
-_USUAL_SIZE = 28
-"""Height and width for which the layout of the weights of a convolution is chosen; any size may follow."""
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
     nn.ReLU6: ("hardtanh", [0.0, 6.0]),
@@ -48,46 +46,64 @@ class PackedConv(nn.Module):
         super().__init__()
         self.weight, self.bias, self.activation = conv.weight, conv.bias, activation
         self._settings = conv.padding, conv.stride, conv.dilation, conv.groups
-        self._activation = _ACTIVATIONS[type(activation)] if activation is not None else ("none", [])
+        self._activation = _attributes(activation)
         self._dtype, self._format = dtype, _FORMATS[conv.weight.ndim]
-        size = [1, conv.in_channels, *[_USUAL_SIZE] * (conv.weight.ndim - 2)]
-        weight = conv.weight.detach().to(dtype).contiguous(memory_format=self._format)
-        # Plain attributes: packed tensors can be neither saved nor converted.
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
-        self._packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._settings, size)
+        self._packed: tuple[torch.Size, Tensor] | None = None  # for a size: its layout depends on the input
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, ...)."""
         x = x.to(self._dtype).contiguous(memory_format=self._format)
+        if self._packed is None or self._packed[0] != x.shape[1:]:
+            weight = self.weight.detach().to(self._dtype).contiguous(memory_format=self._format)
+            pack = torch.ops.mkldnn._reorder_convolution_weight
+            self._packed = x.shape[1:], pack(weight, *self._settings, [*x.shape])
         operator = torch.ops.mkldnn._convolution_pointwise
-        out: Tensor = operator(x, self._packed, self._bias, *self._settings, *self._activation, "")
+        out: Tensor = operator(x, self._packed[1], self._bias, *self._settings, *self._activation)
         return out
 
 
 class PackedLinear(nn.Module):
-    """A linear layer.
+    """A linear layer, or a convolution of one pixel, and the activation after it.
 
     Args:
-        weight: (outputs, inputs).
-        bias: (outputs,), or None.
+        layer: The layer to replace, see :func:`suits`.
+        activation: The layer after it, see :func:`can_follow`; None for none.
         dtype: Type of input, weights and output: float32 or bfloat16.
 
     Attributes:
-        weight: As given.
-        bias: As given.
+        weight: As in ``layer``.
+        bias: As in ``layer``.
+        activation: The activation.
     """
 
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, layer: nn.Linear | nn.Conv2d | nn.Conv3d, activation: nn.Module | None, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.weight, self.bias, self._dtype = weight, bias, dtype
-        self._bias = None if bias is None else bias.detach().to(dtype)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(dtype))
+        self.weight, self.bias, self.activation = layer.weight, layer.bias, activation
+        self._activation, self._dtype = _attributes(activation), dtype
+        self._channels = -1 if isinstance(layer, nn.Linear) else 1
+        self._bias = None if layer.bias is None else layer.bias.detach().to(dtype)
+        self._packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., outputs), or (N, inputs, ...) to (N, outputs, ...)."""
+        return self.rows(x.movedim(self._channels, -1)).movedim(-1, self._channels)
+
+    def rows(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""
         x = x.to(self._dtype).contiguous()
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        if self._packed is None:
+            weight = self.weight.detach().flatten(1).to(self._dtype)
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, x[..., 0].numel())
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, *self._activation)
         return out
+
+
+def _attributes(activation: nn.Module | None) -> tuple[str, list[float], str]:
+    """Return the arguments of an operator that describe an activation."""
+    return (*(_ACTIVATIONS[type(activation)] if activation is not None else ("none", [])), "")
 
 
 def suits(layer: nn.Module) -> bool:
@@ -100,6 +116,8 @@ def suits(layer: nn.Module) -> bool:
 
 def packed(layer: Any, activation: nn.Module | None, dtype: torch.dtype) -> nn.Module:
     """Return the replacement of a layer that :func:`suits`."""
-    if isinstance(layer, nn.Linear):
-        return PackedLinear(layer.weight, layer.bias, dtype)
+    if isinstance(layer, nn.Linear) or (
+        {*layer.kernel_size, *layer.stride, layer.groups} == {1} and {*layer.padding} == {0}
+    ):
+        return PackedLinear(layer, activation, dtype)
     return PackedConv(layer, activation, dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, max_pool2d
 
-from avseg.nn.packed import PackedConv
+from avseg.nn.packed import PackedConv, PackedLinear
 
 
 def grow(mask: Tensor) -> Tensor:
@@ -38,11 +38,17 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     """
     layers: list[Any] = list(block)
     conv, *rest = layers
-    out: Tensor = linear(_neighbourhoods(rows, given, wanted), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    kernel = conv.weight.permute(0, 2, 3, 1).flatten(1)
+    out: Tensor = linear(_neighbourhoods(rows, given, wanted), kernel, conv.bias)
     if isinstance(conv, PackedConv) and conv.activation is not None:
         out = conv.activation(out)
     for layer in rest:
-        out = linear(out, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d | PackedConv) else layer(out)
+        if isinstance(layer, PackedLinear):
+            out = layer.rows(out)
+        elif isinstance(layer, nn.Conv2d):
+            out = linear(out, layer.weight.flatten(1), layer.bias)
+        else:
+            out = layer(out)
     return out
 
 
