@@ -49,7 +49,9 @@ class PackedConv(nn.Module):
         self._activation = _attributes(activation)
         self._dtype, self._format = dtype, _FORMATS[conv.weight.ndim]
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
+        self.groups = conv.groups
         self._packed: tuple[torch.Size, Tensor] | None = None  # for a size: its layout depends on the input
+        self._kernel: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, ...)."""
@@ -60,6 +62,16 @@ class PackedConv(nn.Module):
             self._packed = x.shape[1:], pack(weight, *self._settings, [*x.shape])
         operator = torch.ops.mkldnn._convolution_pointwise
         out: Tensor = operator(x, self._packed[1], self._bias, *self._settings, *self._activation)
+        return out
+
+
+    def pixels(self, around: Tensor) -> Tensor:
+        """Map the inputs of single outputs, (P, h · w · C) in the order of the channels-last kernel, to (P, K)."""
+        around = around.to(self._dtype)
+        if self._kernel is None:
+            kernel = self.weight.detach().movedim(1, -1).flatten(1).to(self._dtype)
+            self._kernel = torch.ops.mkldnn._reorder_linear_weight(kernel, len(around))
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(around, self._kernel, self._bias, *self._activation)
         return out
 
 

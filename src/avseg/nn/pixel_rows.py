@@ -36,20 +36,30 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     Returns:
         (Q, K) at the pixels ``wanted``.
     """
+    conv: Any = block[0]
+    around = _neighbourhoods(rows, given, wanted)
+    if isinstance(conv, PackedConv):
+        out = conv.pixels(around)
+    else:
+        out = linear(around, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    return pointwise_rows(block[1:], out)
+
+
+def pointwise_rows(block: nn.Sequential, rows: Tensor) -> Tensor:
+    """Apply 1 × 1 convolutions and elementwise layers to rows (P, C)."""
     layers: list[Any] = list(block)
-    conv, *rest = layers
-    kernel = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    out: Tensor = linear(_neighbourhoods(rows, given, wanted), kernel, conv.bias)
-    if isinstance(conv, PackedConv) and conv.activation is not None:
-        out = conv.activation(out)
-    for layer in rest:
+    for layer in layers:
         if isinstance(layer, PackedLinear):
-            out = layer.rows(out)
-        elif isinstance(layer, nn.Conv2d):
-            out = linear(out, layer.weight.flatten(1), layer.bias)
+            rows = layer.rows(rows)
+        elif isinstance(layer, PackedConv | nn.Conv2d):
+            kernel = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
+            grouped = rows.unflatten(1, (layer.groups, -1)).to(kernel.dtype)
+            rows = torch.einsum("pgi,goi->pgo", grouped, kernel).flatten(1)
+            rows = rows if layer.bias is None else rows + layer.bias
+            rows = layer.activation(rows) if isinstance(layer, PackedConv) and layer.activation else rows
         else:
-            out = layer(out)
-    return out
+            rows = layer(rows)
+    return rows
 
 
 def _neighbourhoods(rows: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
