@@ -1,4 +1,4 @@
-"""Time avseg against the public programs of the authors: ``python benchmarks/against_releases.py ROW CHECKOUT OUT.json``.
+"""Time avseg against the programs of the authors: ``python benchmarks/against_releases.py ROW CHECKOUT OUT.json``.
 
 CHECKOUT is a clone of the program of the row, of which nothing is part of this project. Both sides get the same random
 weights; their outputs are compared before they are timed.
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path

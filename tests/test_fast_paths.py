@@ -1,5 +1,6 @@
 """Optimized models give the logits of the original, on inputs of any size."""
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from avseg.interface import AVSModel, Clip
 from avseg.model_folder import save
 from avseg.models import model_class
 from avseg.models.pcmanet import STAGES, PCMANet
-from avseg.nn.winograd import MIN_CHANNELS, Winograd
+from avseg.nn.packed import PackedConv, PackedLinear
+from avseg.nn.winograd import MIN_CHANNELS, MIN_CHANNELS_AVX512, Winograd
 from avseg.testing import small_settings
 
 NAMES = avseg.list_models()
@@ -69,12 +71,23 @@ def test_exact_differs_by_less_than_a_thousandth(name: str, size: tuple[int, int
     assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3
 
 
-def test_exact_uses_winograd_and_keeps_the_original() -> None:
-    model = build("pcmanet")
+def test_exact_with_wide_layers_and_another_size_after_the_first() -> None:
+    model = build("pcmanet", channels=MIN_CHANNELS_AVX512)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fast = avseg.optimize(model)
     assert any(isinstance(m, Winograd) for m in fast.modules())
+    assert any(type(m) is PackedConv for m in fast.modules())
+    assert any(isinstance(m, PackedLinear) for m in fast.modules())
+    for size in ((5, 64, 96), (2, 67, 45), (5, 64, 96)):
+        assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_optimized_model_can_be_copied() -> None:
+    model = build("pcmanet")
+    fast = avseg.optimize(model)
+    expected = logits(fast, clip(model))
+    assert torch.equal(logits(copy.deepcopy(fast), clip(model)), expected)
 
 
 @pytest.mark.parametrize("settings", [{"visual": "pvt_v2_b0"}, {"visual": "efficientnet_lite0"}, PCMANet.RELEASE])

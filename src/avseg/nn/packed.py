@@ -1,7 +1,7 @@
 """Convolutions and linear layers of oneDNN for inference: weights in its own layout, activations computed in place.
 
 torch reorders the weights of a convolution at every call, writes the output before an activation reads it again, and
-passes linear layers to another library. These layers call the operators that ``torch.compile`` uses, without a compiler.
+passes linear layers to another library. These layers call the operators of ``torch.compile``, without a compiler.
 """
 
 from typing import Any
@@ -28,7 +28,16 @@ def can_follow(layer: nn.Module) -> bool:
     return type(layer) in _ACTIVATIONS
 
 
-class PackedConv(nn.Module):
+class _Packed(nn.Module):
+    """A module with weights in the layout of oneDNN, which copies make again, as they can be neither copied nor saved."""
+
+    _caches = ("_packed", "_kernel", "_factors")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {name: None for name in self._caches if name in self.__dict__}
+
+
+class PackedConv(_Packed):
     """A convolution, and the activation after it, in the channels-last memory format.
 
     Args:
@@ -64,7 +73,6 @@ class PackedConv(nn.Module):
         out: Tensor = operator(x, self._packed[1], self._bias, *self._settings, *self._activation)
         return out
 
-
     def pixels(self, around: Tensor) -> Tensor:
         """Map the inputs of single outputs, (P, h · w · C) in the order of the channels-last kernel, to (P, K)."""
         around = around.to(self._dtype)
@@ -75,7 +83,7 @@ class PackedConv(nn.Module):
         return out
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(_Packed):
     """A linear layer, or a convolution of one pixel, and the activation after it.
 
     Args:
