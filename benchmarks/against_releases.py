@@ -185,7 +185,7 @@ class Steps:
     """Training steps of one side on the same two clips, of which the first frames are labelled, as in S4.
 
     Args:
-        side: ``"release"``, or our ``"plain"`` model.
+        side: ``"release"``, our ``"plain"`` model, or ours in the memory format ``"channels_last"``.
         checkout: The release.
     """
 
@@ -198,6 +198,8 @@ class Steps:
             self.criterion = load("loss").BCEIOU_loss
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
+        if side == "channels_last":
+            self.model.to(memory_format=torch.channels_last)
         self.model.train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
 
@@ -233,12 +235,12 @@ def _peak(side: str, checkout: Path, steps: int = 2) -> float:
 
 def training(checkout: Path) -> dict[str, Any]:
     """Time training steps, compare the first losses, and measure the peak memory of one process per side."""
-    sides = ("release", "plain")
+    sides = ("release", "plain", "channels_last")
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {side: pool.apply(_peak, (side, checkout)) for side in sides}
     steps = {side: Steps(side, checkout) for side in sides}
     losses = {side: step() for side, step in steps.items()}
-    times = alternate(steps, 3)
+    times = alternate(steps, 2)
     return {"batch": [2, FRAMES, SIZE, SIZE], "first_losses": losses, "peak_mib": peaks, "forms": times}
 
 

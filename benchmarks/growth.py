@@ -72,7 +72,7 @@ def draw(found: dict[str, dict[str, dict[str, list[float]]]], path: Path) -> Non
     import matplotlib.pyplot as plt
 
     labels = {
-        "frames": "T, frames of 112 × 112",
+        "frames": "T, frames of 112 x 112",
         "resolution": "height = width, one frame",
         "classes": "classes, T = 5",
     }
