@@ -96,8 +96,7 @@ def program(checkout: Path) -> Iterator[Callable[[str], ModuleType]]:
     def stay(x: Tensor, *_: object, **__: object) -> Tensor:
         return x
 
-    sys.path.insert(0, str(folder))
-    with patch.object(Tensor, "cuda", stay):
+    with patch.object(sys, "path", [str(folder), *sys.path]), patch.object(Tensor, "cuda", stay):
         yield load
 
 

@@ -127,6 +127,34 @@ def test_gated_computes_uncertain_pixels_and_copies_the_others(classes: int, set
     assert (dense[1] - coarse).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("classes", [1, 3])
+def test_gated_computes_the_finest_features_at_uncertain_pixels_only(classes: int) -> None:
+    model = cast("PCMANet", build("pcmanet", classes, progression=False))
+    for head in model.head.values():
+        cast("Any", head)[3].weight.data *= 30
+    inputs, valid = clip(model, (3, 64, 96)), torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        stages = model.visual(inputs.frames[0])
+        audio = model.audio_linear(inputs.audio)
+        fused = model._fuse({i: model.reduce[str(i)](f) for i, f in enumerate(stages, 1)}, audio)[0]
+        dense = model._decode(dict(fused), audio, valid)[0]
+        p = dense[2].sigmoid() if classes == 1 else dense[2].softmax(1).amax(1, keepdim=True)
+        certainty = torch.maximum(p, 1 - p)
+        threshold = certainty.quantile(0.05).item()
+        fast = cast("PCMANet", avseg.optimize(model, "gated", confidence=threshold))
+        assert fast._late()
+        later = {i: f for i, f in fused.items() if i > 1}
+        found = fast._decode(later, audio, valid, stages[0])[0]
+        whole = fast(inputs).logits
+    unsure = nn.functional.interpolate((certainty < threshold).float(), stages[0].shape[-2:]).bool()
+    assert 0.005 < unsure.float().mean() < 0.4
+    coarse = nn.functional.interpolate(dense[2], stages[0].shape[-2:], mode="bilinear")
+    expected = torch.where(unsure, dense[1], coarse)
+    assert 1 not in later  # V_1 was not computed as a whole
+    assert (found[1] - expected).abs().max() < 1e-3
+    assert (whole[0] - nn.functional.interpolate(expected, (64, 96), mode="bilinear")).abs().max() < 1e-3
+
+
 def test_gated_copies_everything_when_all_pixels_are_confident() -> None:
     model = build("pcmanet")
     with torch.no_grad():
