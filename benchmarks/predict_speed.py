@@ -67,8 +67,8 @@ def in_turn(videos: list[Path], folder: Path) -> list[dict[str, float]]:
 
 def row(first: Path, video: Path, folder: Path) -> dict[str, object]:
     """Return the figures of one video, in a process that has predicted another one first."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        start, found = pool.apply(in_turn, ([first, video], folder))
+    with multiprocessing.get_context("spawn").Pool(1) as pool, tempfile.TemporaryDirectory(dir=folder) as outputs:
+        start, found = pool.apply(in_turn, ([first, video], Path(outputs)))
     info = probe(video)
     seconds = info.duration or 0.0
     speed = {"times_real_time": seconds / found["wall"], "cpu_per_second_of_video": found["cpu"] / seconds}
