@@ -194,6 +194,9 @@ class Steps:
         self.masks[..., 60:150, 40:180] = 1
         with program(checkout) as load:
             theirs = released("pcmanet_resnet50", load)
+            for name, value in theirs.named_parameters():
+                if name.startswith("output_conv") and name.endswith("3.weight"):
+                    value.data /= 100  # the release takes the logarithm of a sigmoid, which large logits make 0
             self.criterion = load("loss").BCEIOU_loss
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
