@@ -2,8 +2,9 @@
 
 PCMANet and TPAVI with ResNet-18 and random weights, on one thread, each of the exact fast path: over T at 112 × 112,
 over the resolution of one frame, and over the number of classes. The exponent is the slope of log time over log size
-between the last two points: 1 is linear; for the resolution, the size is the number of pixels. Memory is the peak of the process above that before the model was built, one
-process per point, and includes that of imported packages. The clock is the CPU time of the process, the fastest of three.
+between the last two points: 1 is linear; for the resolution, the size is the number of pixels. Memory is the peak of
+the process above that before the model was built, one process per point, and includes that of imported packages. The
+clock is the CPU time of the process, the fastest of three.
 """
 
 import math

@@ -14,7 +14,7 @@ mode       effect
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -117,7 +117,8 @@ def _pack(model: nn.Module, dtype: torch.dtype) -> None:
     """Replace the layers that :func:`avseg.nn.packed.suits`, with the activations that follow them, in place."""
     for owner in list(model.modules()):
         following = dict(_activations(owner))
-        for name, layer in list(owner.named_children()):
+        children: list[tuple[str, Any]] = list(owner.named_children())
+        for name, layer in children:
             if suits(layer):
                 after = following.get(name)
                 activation = getattr(owner, after) if after else None

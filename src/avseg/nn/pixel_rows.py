@@ -42,12 +42,15 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
         out = conv.pixels(around)
     else:
         out = linear(around, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
-    return pointwise_rows(block[1:], out)
+    return _apply([*block][1:], out)
 
 
 def pointwise_rows(block: nn.Sequential, rows: Tensor) -> Tensor:
     """Apply 1 × 1 convolutions and elementwise layers to rows (P, C)."""
-    layers: list[Any] = list(block)
+    return _apply([*block], rows)
+
+
+def _apply(layers: list[Any], rows: Tensor) -> Tensor:
     for layer in layers:
         if isinstance(layer, PackedLinear):
             rows = layer.rows(rows)
