@@ -29,7 +29,7 @@ def can_follow(layer: nn.Module) -> bool:
 
 
 class _Packed(nn.Module):
-    """A module with weights in the layout of oneDNN, which copies make again, as they can be neither copied nor saved."""
+    """A module with weights in the layout of oneDNN, which a copy makes again: they can be neither copied nor saved."""
 
     _caches = ("_packed", "_kernel", "_factors")
 
