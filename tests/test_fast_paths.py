@@ -1,5 +1,6 @@
 """Optimized models give the logits of the original, on inputs of any size."""
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +16,8 @@ from avseg.interface import AVSModel, Clip
 from avseg.model_folder import save
 from avseg.models import model_class
 from avseg.models.pcmanet import STAGES, PCMANet
-from avseg.nn.packed import PackedConv, available
-from avseg.nn.winograd import MIN_CHANNELS, Winograd
+from avseg.nn.packed import PackedConv, PackedLinear, available
+from avseg.nn.winograd import MIN_CHANNELS, MIN_CHANNELS_AVX512, Winograd
 from avseg.testing import small_settings
 
 NAMES = avseg.list_models()
@@ -77,12 +78,23 @@ def test_exact_differs_by_less_than_a_thousandth(name: str) -> None:
         assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3, size
 
 
-def test_exact_replaces_convolutions_and_keeps_the_original() -> None:
-    model = original("pcmanet")
+def test_exact_with_wide_layers_and_another_size_after_the_first() -> None:
+    model = build("pcmanet", channels=MIN_CHANNELS_AVX512)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     fast = avseg.optimize(model)
-    assert any(isinstance(m, PackedConv if available() else Winograd) for m in fast.modules())
+    assert any(isinstance(m, Winograd) for m in fast.modules())
+    assert any(type(m) is PackedConv for m in fast.modules()) == available()
+    assert any(isinstance(m, PackedLinear) for m in fast.modules()) == available()
+    for size in ((5, 64, 96), (2, 67, 45), (5, 64, 96)):
+        assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_optimized_model_can_be_copied() -> None:
+    model = build("pcmanet")
+    fast = avseg.optimize(model)
+    expected = logits(fast, clip(model))
+    assert torch.equal(logits(copy.deepcopy(fast), clip(model)), expected)
 
 
 @pytest.mark.parametrize("settings", [{"visual": "pvt_v2_b0"}, {"visual": "efficientnet_lite0"}, PCMANet.RELEASE])
@@ -120,6 +132,34 @@ def test_gated_computes_uncertain_pixels_and_copies_the_others(classes: int, set
     coarse = nn.functional.interpolate(dense[2], sizes[1], mode="bilinear")
     assert (found[1] - torch.where(unsure, dense[1], coarse)).abs().max() < 1e-3
     assert (dense[1] - coarse).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_gated_computes_the_finest_features_at_uncertain_pixels_only(classes: int) -> None:
+    model = cast("PCMANet", build("pcmanet", classes, progression=False))
+    for head in model.head.values():
+        cast("Any", head)[3].weight.data *= 30
+    inputs, valid = clip(model, (3, 64, 96)), torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        stages = model.visual(inputs.frames[0])
+        audio = model.audio_linear(inputs.audio)
+        fused = model._fuse({i: model.reduce[str(i)](f) for i, f in enumerate(stages, 1)}, audio)[0]
+        dense = model._decode(dict(fused), audio, valid)[0]
+        p = dense[2].sigmoid() if classes == 1 else dense[2].softmax(1).amax(1, keepdim=True)
+        certainty = torch.maximum(p, 1 - p)
+        threshold = certainty.quantile(0.05).item()
+        fast = cast("PCMANet", avseg.optimize(model, "gated", confidence=threshold))
+        assert fast._late()
+        later = {i: f for i, f in fused.items() if i > 1}
+        found = fast._decode(later, audio, valid, stages[0])[0]
+        whole = fast(inputs).logits
+    unsure = nn.functional.interpolate((certainty < threshold).float(), stages[0].shape[-2:]).bool()
+    assert 0.005 < unsure.float().mean() < 0.4
+    coarse = nn.functional.interpolate(dense[2], stages[0].shape[-2:], mode="bilinear")
+    expected = torch.where(unsure, dense[1], coarse)
+    assert 1 not in later  # V_1 was not computed as a whole
+    assert (found[1] - expected).abs().max() < 1e-3
+    assert (whole[0] - nn.functional.interpolate(expected, (64, 96), mode="bilinear")).abs().max() < 1e-3
 
 
 def test_gated_copies_everything_when_all_pixels_are_confident() -> None:
