@@ -201,7 +201,7 @@ class Steps:
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
         if side == "channels_last":
-            self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
 
