@@ -72,4 +72,6 @@ def test_opacity_is_exact_at_widths_the_scaler_does_not_divide(pix_fmt, width):
         image = np.random.default_rng(seed).integers(0, 256, (100, width, 4), np.uint8)
         plane = from_rgb(image, BT709, pix_fmt).planes[3]
         values = np.frombuffer(plane, "<u2" if "10" in pix_fmt else np.uint8).reshape(plane.height, -1)[:, :width]
-        np.testing.assert_array_equal(values, np.round(image[..., 3] * (1023 / 255)) if "10" in pix_fmt else image[..., 3])
+        np.testing.assert_array_equal(
+            values, np.round(image[..., 3] * (1023 / 255)) if "10" in pix_fmt else image[..., 3]
+        )
