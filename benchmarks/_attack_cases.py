@@ -1,14 +1,18 @@
 """Hostile inputs of all kinds, each a function of a seed."""
 
+import importlib
+import io
 import json
 import os
 import pickle
+import pkgutil
 import random
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,50 +21,27 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
 
-import avseg
 from _attack_media import SIZE, sound, videos
+from _attack_model import Loudness
 from _attack_mutations import HOSTILE, mutated_bytes, mutated_tree
-from _attack_runner import OWNED, Case
-from avseg.checkpoints.state import read_state
+from _attack_runner import OWNED, Case, in_process
 from avseg.cli import main
-from avseg.config import Run, TrainConfig, read_run
-from avseg.data import build_dataset
-from avseg.data._pickles import read_log_mel
-from avseg.interface import AVSModel, Clip, Prediction, Target
+from avseg.config import TrainConfig
 from avseg.media.rle import encode
-from avseg.media.sound import read_sound
+from avseg.model_folder import CARD, WEIGHTS, save
 from avseg.models import build
 from avseg.outputs import list_outputs, output_class
-from avseg.prediction.predict import predict
 from avseg.prediction.result import Result
-from avseg.training.checkpoint import find_resume
 
 Random = random.Random
-
-
-class Loudness(AVSModel):
-    """Foreground where the sound is loud: a model without weights, so that a run takes milliseconds."""
-
-    @dataclass(frozen=True)
-    class Config:
-        """No settings."""
-
-    paper = "none"
-
-    def __init__(self, classes: int = 1) -> None:
-        super().__init__(self.Config(), classes)
-        self.card = {"data": {"size": 16, "frames": 5}}
-
-    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        """Return logits that are positive in the frames with loud sound."""
-        loud = clip.audio.flatten(2).mean(2) > -4.0
-        return Prediction(torch.where(loud, 4.0, -4.0)[..., None, None, None].expand(*loud.shape, 1, 16, 16))
-
-    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
-        """Return nothing: it is not trained."""
-        return {}
+Make = Callable[[int, Random], Case]
+_SHARE_OF_NEW = 40
+"""One in this many inputs is used by a new process, with its own imports."""
+HEALTHY = ("media", "sounds", "cards", "results", "yaml", "pickles", "masks", "coco")
+"""Kinds of which the input with number 0 is not mutated, so it must end in a result."""
+_PACKAGES = ("avseg.data", "avseg.dataset_tools", "avseg.evaluation", "avseg.figures", "avseg.models", "avseg.training")
+"""Packages of modules that commands import when they run."""
 
 
 class Payload:
@@ -73,82 +54,104 @@ class Payload:
         return self.content
 
 
-def cases(counts: Mapping[str, int], seed: int) -> Iterator[Case]:
-    """Yield ``counts[kind]`` inputs of each kind, in random order of kinds."""
-    for name in list_outputs():  # imported once, not in every process
-        output_class(name)
-    makers = {kind: MAKERS[kind]() for kind in counts}
-    order = [(kind, number) for kind, count in counts.items() for number in range(count)]
-    random.Random(seed).shuffle(order)
+def cases(order: Iterable[tuple[str, int]], seed: int) -> Iterator[Case]:
+    """Yield the inputs of these kinds and numbers."""
+    _import_all()
+    makers: dict[str, Make] = {}
     for kind, number in order:
-        yield makers[kind](number, random.Random(f"{seed} {kind} {number}"))
+        if kind not in makers:
+            makers[kind] = MAKERS[kind]()
+        case = makers[kind](number, random.Random(f"{seed} {kind} {number}"))
+        yield replace(case, new=not callable(case.act) and number % _SHARE_OF_NEW == 7)
 
 
-def _media() -> Callable[[int, Random], Case]:
-    bases, outputs = videos(), ("masks,json", "overlay", "overlay,masks,json", "summary")
-
-    def make(number: int, dice: Random) -> Case:
-        name = dice.choice(sorted(bases))
-        content, chosen = mutated_bytes(bases[name], dice), outputs[dice.choice((0, 0, 0, 1, 1, 1, 2, 3))]
-
-        def act(folder: Path) -> None:
-            settings: Any = {"missing_audio": "silence", "damaged": dice.choice(("skip", "error"))}
-            predict(folder / name, Loudness().eval(), **settings).save(folder / "out", chosen)
-
-        return Case("media", f"{name} {number}", lambda folder: _write(folder / name, content), act)
-
-    return make
+def _import_all() -> None:
+    """Import what commands import when they run, once instead of in every process."""
+    for name in list_outputs():
+        output_class(name)
+    for package in _PACKAGES:
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+            importlib.import_module(module.name)
+    for name in ("avseg.checkpoints.release", "avseg.prediction.batch", "avseg.profile"):
+        importlib.import_module(name)
 
 
-def _sounds() -> Callable[[int, Random], Case]:
-    base = sound()
-
-    def make(number: int, dice: Random) -> Case:
-        content = mutated_bytes(base, dice)
-
-        def act(folder: Path) -> None:
-            read_sound(folder / "a.wav")
-
-        return Case("sounds", str(number), lambda folder: _write(folder / "a.wav", content), act)
-
-    return make
-
-
-def _cards() -> Callable[[int, Random], Case]:
-    model = build("pcmanet", visual="resnet18", audio="compact", train_audio=True, channels=16)
-    card = {
-        "model": "pcmanet",
-        "classes": 1,
-        "config": asdict(model.config),
-        "class_names": ["background", "sounding"],
-        "data": {"name": "synthetic", "size": 64, "frames": 5},
-        "metrics": {"val/j": 0.5},
-        "train": asdict(TrainConfig()),
-    }
-    from safetensors.torch import save
-
-    weights = save(dict(model.state_dict()))
-
-    video = videos()["b.mkv"]
+def _media() -> Make:
+    bases, model = in_process(videos), in_process(_small_model)
+    outputs = ("masks,json", "overlay", "overlay,masks,json", "summary")
 
     def make(number: int, dice: Random) -> Case:
-        text = _json(mutated_tree(card, dice)) if dice.random() < 0.8 else mutated_bytes(_json(card), dice)
-        stored = mutated_bytes(weights[:4000], dice) + weights[4000:] if dice.random() < 0.1 else weights
+        name = dice.choice(sorted(bases)) if number else "b.mkv"
+        content, chosen = _bytes(bases[name], number, dice), outputs[dice.choice((0, 0, 0, 1, 1, 1, 2, 3))]
+        settings = ("--missing_audio", "silence", "--damaged", dice.choice(("skip", "error")), "--save", chosen)
 
         def prepare(folder: Path) -> None:
-            _write(folder / "avseg.json", text)
-            _write(folder / "model.safetensors", stored)
-            _write(folder / "v.mkv", video)
+            _write(folder / name, content)
+            _write_all(folder / "model", model)
 
-        def act(folder: Path) -> None:
-            predict(folder / "v.mkv", avseg.load(folder), missing_audio="silence")
-
-        return Case("cards", str(number), prepare, act)
+        return Case("media", number, prepare, ("predict", name, "--model", "model", *settings, "-o", "out"), name)
 
     return make
 
 
-def _results() -> Callable[[int, Random], Case]:
+def _small_model() -> dict[str, bytes]:
+    return _saved(Loudness(Loudness.Config()), data={"size": 16, "frames": 5})
+
+
+def _saved(model: Any, **card: Any) -> dict[str, bytes]:
+    """Return name → content of the files of a saved model."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder, **card)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def _sounds() -> Make:
+    base, frame = in_process(sound), in_process(videos)["image.png"]
+
+    def make(number: int, dice: Random) -> Case:
+        content = _bytes(base, number, dice)
+
+        def prepare(folder: Path) -> None:
+            _write(folder / "dataset.json", b'{"class_names": ["background", "dog"]}')
+            _write(folder / "train/a/frames/0.png", frame)
+            _write(folder / "train/a/audio.wav", content)
+
+        show = ("data", "show", "--data", "folder", "--data.root", ".", "--split", "train", "-o", "sheet.png")
+        return Case("sounds", number, prepare, ("data", "check", ".") if number % 3 else show)
+
+    return make
+
+
+def _cards() -> Make:
+    files, video = in_process(_network), in_process(videos)["b.mkv"]
+    card, weights = json.loads(files[CARD]), files[WEIGHTS]
+    commands = (("predict", "v.mkv", "--missing_audio", "silence", "--model", "model", "-o", "out"),) * 3 + (
+        ("profile", "model", "--runs", "1"),
+        ("eval", "model"),
+    )
+
+    def make(number: int, dice: Random) -> Case:
+        text = _tree(card, number, dice, 0.8)
+        stored = mutated_bytes(weights[:4000], dice) + weights[4000:] if number and dice.random() < 0.1 else weights
+
+        def prepare(folder: Path) -> None:
+            _write(folder / "model" / CARD, text)
+            _write(folder / "model" / WEIGHTS, stored)
+            _write(folder / "v.mkv", video)
+
+        return Case("cards", number, prepare, dice.choice(commands))
+
+    return make
+
+
+def _network() -> dict[str, bytes]:
+    model = build("pcmanet", visual="resnet18", audio="compact", train_audio=True, channels=16)
+    data = {"name": "synthetic", "size": 64, "frames": 5, "train": 2, "val": 2, "test": 2}
+    names = ["background", "sounding"]
+    return _saved(model, class_names=names, data=data, metrics={"val/j": 0.5}, train=asdict(TrainConfig()))
+
+
+def _results() -> Make:
     base = {
         "format": 1,
         "source": "v.mkv",
@@ -168,48 +171,77 @@ def _results() -> Callable[[int, Random], Case]:
         ],
     }
 
+    video, model = in_process(videos)["b.mkv"], in_process(_small_model)
+    predict = (
+        "predict",
+        "v.mkv",
+        "--model",
+        "model",
+        "--missing_audio",
+        "silence",
+        "--save",
+        "masks,json",
+        "-o",
+        "out",
+    )
+    commands = ((*predict, "--overwrite", "true"), (*predict, "--skip_done", "true"))
+
     def make(number: int, dice: Random) -> Case:
-        text = _json(mutated_tree(base, dice)) if dice.random() < 0.8 else mutated_bytes(_json(base), dice)
+        text = _tree(base, number, dice, 0.8)
 
-        def act(folder: Path) -> None:
-            result = Result.load(folder)
-            np.asarray(result.masks)
-            result.save(folder / "out", "masks,json")
-            result.to_coco()
+        def prepare(folder: Path) -> None:
+            _write(folder / "out/result.json", text)
+            _write(folder / "v.mkv", video)
+            _write_all(folder / "model", model)
+            if number % 7 == 0:
+                _write(folder / "out/masks/mine.png", b"a file of the user")
 
-        return Case("results", str(number), lambda folder: _write(folder / "result.json", text), act)
+        return Case("results", number, prepare, _used_result if number % 2 else dice.choice(commands))
 
     return make
 
 
-def _yaml() -> Callable[[int, Random], Case]:
+def _used_result(folder: Path) -> None:
+    """Use a stored result as a program does."""
+    result = Result.load(folder / "out")
+    np.asarray(result.masks)
+    result.save(folder / "again", "masks,json")
+    result.to_coco()
+
+
+_SHORT = ("--train.max_steps", "1", "--train.out", "run")
+"""Flags that end a training after one step."""
+_NETWORK = (
+    "--model.visual",
+    "resnet18",
+    "--model.channels",
+    "16",
+    "--model.audio",
+    "compact",
+    "--model.train_audio",
+    "true",
+)
+"""Flags of a small model."""
+
+
+def _yaml() -> Make:
     base = {
-        "model": {"name": "pcmanet", "visual": "resnet18", "channels": 16, "audio": "none"},
+        "model": {"name": "pcmanet", "visual": "resnet18", "channels": 16, "audio": "compact", "train_audio": True},
         "data": {"name": "synthetic", "size": 32, "frames": 2, "train": 2, "val": 1, "test": 1},
         "train": {"epochs": 1, "lr": 1e-3, "workers": 0, "devices": 1, "loggers": ["csv"], "clip_grad": 1.0},
         "weights": {"visual": None},
     }
 
     def make(number: int, dice: Random) -> Case:
-        if dice.random() < 0.7:
-            tree = mutated_tree(base, dice)
+        if dice.random() < 0.7 or not number:
+            tree = mutated_tree(base, dice) if number else base
             text = yaml.safe_dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
         else:
             text = mutated_bytes(yaml.safe_dump(base).encode(), dice)
-
-        def act(folder: Path) -> None:
-            _built(read_run(["--config", str(folder / "run.yaml")]))
-
-        return Case("yaml", str(number), lambda folder: _write(folder / "run.yaml", text), act)
+        words = ("train", "--config", "run.yaml", *_SHORT)
+        return Case("yaml", number, lambda folder: _write(folder / "run.yaml", text), words)
 
     return make
-
-
-def _built(run: Run) -> None:
-    """Build the data and the model of a run, without training."""
-    data = build_dataset(split="train", **run.data)
-    if len(data):
-        build(classes=data.classes, **run.model)
 
 
 _FLAGS = (
@@ -228,54 +260,49 @@ _TRAIN_FLAGS = (
 )  # fmt: skip
 
 
-def _flags() -> Callable[[int, Random], Case]:
+def _flags() -> Make:
     words = [str(value) for value in HOSTILE if "\x00" not in str(value)]
     words += ["meta", "cuda:99", "nan", "-1", "1e400", "[32,16]", "\udcff", "auto", "{a: 1}", "&a [*a]", "input.bin"]
+    base = (*_NETWORK, "--data.train", "2", "--data.val", "1")
 
     def make(number: int, dice: Random) -> Case:
         if dice.random() < 0.6:
-            flags = [
-                w for flag in dice.sample(_TRAIN_FLAGS, dice.choice((1, 1, 2))) for w in (flag, dice.choice(words))
-            ]
-            flags = [f"{word}.name" if word in ("--model", "--data") else word for word in flags]  # as the command does
-            small = (
-                ["--model.visual", "resnet18", "--model.channels", "16", "--data.train", "2"]
-                if "--data.name" not in flags
-                else []
-            )
-            argv: list[str] = [*small, *flags]
-
-            def act(folder: Path) -> int:
-                _built(read_run(argv))
-                return 0
+            names = dice.sample(_TRAIN_FLAGS, dice.choice((1, 1, 2)))
+            given = [word for name in names for word in (name, dice.choice(words))]
+            small = () if {"--model", "--data"} & set(names) else (*base, "--data.size", "32", "--data.frames", "2")
+            argv = ("train", *_SHORT, *small, *given)
         else:
             verb, known = dice.choice(_FLAGS)
-            flags = [w for flag in dice.sample(known, 1) for w in (flag, dice.choice(words))]
             target = dice.choice(("input.bin", "nowhere", "", "\udcff", ".", "small"))
-
-            def act(folder: Path) -> int:
-                return main([*verb.split(), target, *flags])
-
-        return Case("flags", str(number), lambda folder: _write(folder / "input.bin", b"no video"), act)
+            argv = (*verb.split(), target, dice.choice(known), dice.choice(words))
+        return Case("flags", number, lambda folder: _write(folder / "input.bin", b"no video"), argv)
 
     return make
 
 
-def _pickles() -> Callable[[int, Random], Case]:
-    bases = [
-        pickle.dumps(np.zeros((5, 1, 96, 64), np.float32), protocol) for protocol in (0, 2, 4)
-    ] + [pickle.dumps(torch.zeros(5, 1, 96, 64))]  # fmt: skip
+def _pickles() -> Make:
+    bases, picture = in_process(_log_mels), in_process(videos)["image.png"]
+    words = ("data", "show", "--data", "ms3", "--data.root", ".", "--data.audio", "pkl", "--split", "train")
 
     def make(number: int, dice: Random) -> Case:
-        hostile = dice.random() < 0.2
-        content = pickle.dumps(_payload(dice)) if hostile else mutated_bytes(dice.choice(bases), dice)
+        hostile = number and dice.random() < 0.2
+        content = pickle.dumps(_payload(dice)) if hostile else _bytes(dice.choice(bases), number, dice)
 
-        def act(folder: Path) -> None:
-            read_log_mel(folder / "a.pkl")
+        def prepare(folder: Path) -> None:
+            _write(folder / "ms3_meta_data.csv", b"name,split\na,train\n")
+            _write(folder / "ms3_data/audio_log_mel/train/a.pkl", content)
+            for k in range(1, 6):
+                _write(folder / f"ms3_data/visual_frames/a/a.mp4_{k}.png", picture)
+                _write(folder / f"ms3_data/gt_masks/train/a/a_{k}.png", picture)
 
-        return Case("pickles", str(number), lambda folder: _write(folder / "a.pkl", content), act)
+        return Case("pickles", number, prepare, (*words, "-o", "sheet.png"))
 
     return make
+
+
+def _log_mels() -> list[bytes]:
+    arrays = [pickle.dumps(np.zeros((5, 1, 96, 64), np.float32), protocol) for protocol in (0, 2, 4)]
+    return [*arrays, pickle.dumps(torch.zeros(5, 1, 96, 64))]
 
 
 def _payload(dice: Random) -> Payload:
@@ -291,49 +318,51 @@ def _payload(dice: Random) -> Payload:
     )
 
 
-def _checkpoints() -> Callable[[int, Random], Case]:
-    import io
+def _checkpoints() -> Make:
+    start = ("train", *_NETWORK, "--data.train", "2", *_SHORT)
+    commands = (("convert", "a.pth", "-o", "out"), (*start, "--weights.visual", "a.pth"))
 
     def make(number: int, dice: Random) -> Case:
-        content = io.BytesIO()
-        tree: Any = {"avseg": {"run": "{}", "position": (0, 1), "curve_bytes": 3}, "global_step": 1, "state_dict": {}}
-        kind = dice.randrange(4)
-        if kind == 0:
-            torch.save({"model": {"a": torch.zeros(2)}, "x": _payload(dice)}, content)
-        elif kind == 1:
-            torch.save(
-                mutated_tree(tree | {"avseg": {"run": _run_text(), "position": [0, 1], "curve_bytes": 3}}, dice),
-                content,
-            )
-        else:
-            torch.save({"module.a": torch.zeros(3, 3), "module.b": torch.ones(2)}, content)
-        data = content.getvalue() if kind < 2 else mutated_bytes(content.getvalue(), dice)
-
-        def act(folder: Path) -> None:
-            if kind == 1:
-                find_resume(Run({}, {}, train=TrainConfig(resume=str(folder / "a.pth"))), folder)
-            elif number % 2:
-                avseg.from_release(folder / "a.pth")
-            else:
-                read_state(folder / "a.pth")
-
-        return Case("checkpoints", str(number), lambda folder: _write(folder / "a.pth", data), act)
+        kind, command = dice.randrange(4), dice.choice(commands)
+        content = in_process(partial(_checkpoint, kind, dice))
+        if kind > 1:
+            content = mutated_bytes(content, dice)
+        if kind == 1:
+            command = (*start, "--train.resume", "a.pth")
+        return Case("checkpoints", number, lambda folder: _write(folder / "a.pth", content), command)
 
     return make
+
+
+def _checkpoint(kind: int, dice: Random) -> bytes:
+    """Return a file of torch: with code, with mutated fields of a resume point, or with plain weights."""
+    content = io.BytesIO()
+    if kind == 0:
+        torch.save({"model": {"a": torch.zeros(2)}, "x": _payload(dice)}, content)
+    elif kind == 1:
+        point = {"run": _run_text(), "position": [0, 1], "curve_bytes": 3}
+        torch.save(mutated_tree({"avseg": point, "global_step": 1, "state_dict": {}}, dice), content)
+    else:
+        torch.save({"module.a": torch.zeros(3, 3), "module.b": torch.ones(2)}, content)
+    return content.getvalue()
 
 
 def _run_text() -> str:
     return json.dumps({"model": {"name": "pcmanet"}, "data": {"name": "synthetic"}, "train": asdict(TrainConfig())})
 
 
-def _masks() -> Callable[[int, Random], Case]:
-    video = videos()["b.mkv"]
+def _masks() -> Make:
+    video = in_process(videos)["b.mkv"]
     names = ("0.png", "1.png", "00.png", "99999999999.png", "-1.png", "a.png", "²0.png", "604799.png", "3600.png")
 
     def make(number: int, dice: Random) -> Case:
         def prepare(folder: Path) -> None:
             _write(folder / "videos/v.mkv", video)
             _write(folder / "split.csv", b"video,split\nv,train\n")
+            if not number:
+                (folder / "masks/v").mkdir(parents=True)
+                Image.new("L", SIZE[::-1]).save(folder / "masks/v/0.png")
+                return
             for name in {"0.png", dice.choice(names)} if dice.random() < 0.5 else {"0.png"}:
                 mode, size = (
                     dice.choice(("L", "P", "1", "RGB", "I;16", "LA")),
@@ -347,13 +376,13 @@ def _masks() -> Callable[[int, Random], Case]:
             if dice.random() < 0.3:
                 _write(folder / "classes.txt", mutated_bytes(b"dog\ncat\n", dice))
 
-        return Case("masks", str(number), prepare, partial(_use_videos, seconds=dice.choice((0, 10))))
+        return Case("masks", number, prepare, _used_videos(dice))
 
     return make
 
 
-def _coco() -> Callable[[int, Random], Case]:
-    video = videos()["b.mkv"]
+def _coco() -> Make:
+    video = in_process(videos)["b.mkv"]
     base = {
         "images": [{"id": 1, "file_name": "v/0.png", "height": SIZE[0], "width": SIZE[1], "time": 0.5}],
         "annotations": [
@@ -365,59 +394,75 @@ def _coco() -> Callable[[int, Random], Case]:
     }
 
     def make(number: int, dice: Random) -> Case:
-        text = _json(mutated_tree(base, dice)) if dice.random() < 0.9 else mutated_bytes(_json(base), dice)
+        text = _tree(base, number, dice, 0.9)
 
         def prepare(folder: Path) -> None:
             _write(folder / "videos/v.mkv", video)
             _write(folder / "split.csv", b"video,split\nv,train\n")
             _write(folder / "annotations.json", text)
 
-        return Case("coco", str(number), prepare, partial(_use_videos, seconds=dice.choice((0, 10))))
+        return Case("coco", number, prepare, _used_videos(dice))
 
     return make
 
 
-def _use_videos(folder: Path, seconds: int) -> None:
-    data = build_dataset("videos", "train", root=str(folder), seconds=seconds, size=16)
-    for index in range(min(len(data), 3)):
-        data[index]
+def _used_videos(dice: Random) -> tuple[str, ...]:
+    """Return a command that reads a data set ``videos``."""
+    seconds = str(dice.choice((0, 10)))
+    root = ("--data", "videos", "--data.root", ".", "--data.seconds", seconds, "--data.size", "16")
+    return dice.choice(
+        (
+            ("data", "check", "."),
+            ("data", "show", *root, "--split", "train", "-o", "sheet.png"),
+            ("data", "prepare", ".", "--seconds", seconds, "-o", "out"),
+        )
+    )
 
 
-def _kills() -> Callable[[int, Random], Case]:
-    video = videos()["b.mkv"]
+def _kills() -> Make:
+    video, model = in_process(videos)["b.mkv"], in_process(_small_model)
+    words = ("predict", "v.mkv", "--model", "model", "--missing_audio", "silence", "--save", "overlay,masks,json")
 
     def make(number: int, dice: Random) -> Case:
         delay, blow = dice.uniform(0.0, 0.3), dice.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
 
-        def save(folder: Path, overwrite: bool) -> int:
-            """Fork a process that predicts and saves: FFmpeg's threads would not survive a later fork."""
-            if child := os.fork():
-                return child
-            try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                result = predict(folder / "v.mkv", Loudness().eval(), missing_audio="silence")
-                result.save(folder / "out", "overlay,masks,json", overwrite=overwrite)
-            except BaseException as error:
-                sys.stderr.write(f"{error!r}\n")
-                os._exit(1)
-            os._exit(0)
+        def prepare(folder: Path) -> None:
+            _write(folder / "v.mkv", video)
+            _write_all(folder / "model", model)
 
-        def act(folder: Path) -> int:
-            os.waitpid(save(folder, overwrite=False), 0)
-            child = save(folder, overwrite=True)
-            time.sleep(delay)
-            os.kill(child, blow)
-            os.waitpid(child, 0)
-            lost = not (folder / "out/result.json").is_file() and "lost before recovery"
-            _, status = os.waitpid(save(folder, overwrite=True), 0)  # recovers what the killed process left
-            complete = len(list((folder / "out/masks").iterdir())) == len(Result.load(folder / "out").frames)
-            if status or not complete or lost:
-                sys.stderr.write(f"status {status}, complete {complete}, {lost}\n")
-            return 0 if complete and not status else 3
-
-        return Case("kills", str(number), lambda folder: _write(folder / "v.mkv", video), act)
+        return Case(
+            "kills", number, prepare, partial(_killed, [*words, "-o", "out", "--overwrite", "true"], delay, blow)
+        )
 
     return make
+
+
+def _killed(words: list[str], delay: float, blow: signal.Signals, folder: Path) -> int:
+    """Kill a command that replaces a result; the old or the new result must be there, and the next run must work."""
+    os.waitpid(_started(words), 0)
+    child = _started(words)
+    time.sleep(delay)
+    os.kill(child, blow)
+    os.waitpid(child, 0)
+    _, status = os.waitpid(_started(words), 0)  # recovers what the killed process left
+    complete = len(list((folder / "out/masks").iterdir())) == len(Result.load(folder / "out").frames)
+    left = sorted({path.name for path in folder.iterdir()} - {"v.mkv", "model", "out"})
+    if status or not complete or left:
+        sys.stderr.write(f"status {status}, complete {complete}, left {left}\n")
+    return 3 if status or not complete or left else 0
+
+
+def _started(words: list[str]) -> int:
+    """Fork a process that runs a command; return its id."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = main(words)
+        finally:
+            os._exit(code)
+    return child
 
 
 def _counts() -> str:
@@ -427,8 +472,23 @@ def _counts() -> str:
     return encode(mask).counts.decode()
 
 
+def _bytes(base: bytes, number: int, dice: Random) -> bytes:
+    """Return mutated bytes, for number 0 the healthy ones."""
+    return mutated_bytes(base, dice) if number else base
+
+
+def _tree(base: Any, number: int, dice: Random, share: float) -> bytes:
+    """Return JSON with a mutated value, or with mutated bytes, for number 0 the healthy JSON."""
+    return _json(mutated_tree(base, dice)) if number and dice.random() < share else _bytes(_json(base), number, dice)
+
+
 def _json(tree: Any) -> bytes:
     return json.dumps(tree).encode()
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        _write(folder / name, content)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -436,7 +496,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-MAKERS: dict[str, Callable[[], Callable[[int, Random], Case]]] = {
+MAKERS: dict[str, Callable[[], Make]] = {
     "media": _media,
     "sounds": _sounds,
     "cards": _cards,

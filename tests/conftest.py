@@ -3,7 +3,9 @@
 import csv
 import gzip
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +295,29 @@ def browser() -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=path, args=arguments)
         yield chromium
         chromium.close()
+
+
+_COMMAND = """
+import multiprocessing, sys
+import torch
+from avseg.cli import main
+torch.set_num_threads(1)  # as in this process: another number of threads gives other last bits
+multiprocessing.set_start_method("fork", force=True)
+sys.exit(main({argv!r}))
+"""
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]], BaseProcess]:
+    """Return a function that runs ``avseg`` in another process without importing everything again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["avseg.training.train", "avseg.models.pcmanet", "avseg.models.tpavi"])
+    script = tmp_path_factory.mktemp("script") / "run.py"
+
+    def run(argv: Sequence[str]) -> BaseProcess:
+        script.write_text(_COMMAND.format(argv=list(argv)))
+        process = context.Process(target=runpy.run_path, args=(str(script),))
+        process.start()
+        return process
+
+    return run

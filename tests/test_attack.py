@@ -69,9 +69,7 @@ def _lose(folder) -> None:
     ],
 )
 def test_every_end_is_recognised(act, end: str, tmp_path) -> None:
-    case = Case(
-        "kind", "0", lambda folder: (folder / "a").write_text("kept"), act, seconds=0.5 if end == "hang" else 30
-    )
+    case = Case("kind", 0, lambda folder: (folder / "a").write_text("kept"), act, seconds=0.5 if end == "hang" else 30)
     assert run(case, tmp_path / "case").end == end
     assert not (tmp_path / "case").exists()
 

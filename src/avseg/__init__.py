@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from avseg.mel import log_mel
     from avseg.models import build, list_models
     from avseg.prediction.batch import predict_many
+    from avseg.prediction.frame_stream import Options
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
     from avseg.prediction.rows import RowPredictor
@@ -27,6 +28,7 @@ __all__ = [
     "AvsegError",
     "Clip",
     "Live",
+    "Options",
     "Prediction",
     "Result",
     "RowPredictor",
@@ -49,6 +51,7 @@ _HOMES = {
     "AvsegError": "errors",
     "Clip": "interface",
     "Live": "media.live",
+    "Options": "prediction.frame_stream",
     "Prediction": "interface",
     "Result": "prediction.result",
     "RowPredictor": "prediction.rows",

@@ -2,7 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +16,9 @@ from PIL import Image
 
 from avseg.bench import bench as module
 from avseg.cli import main
-from avseg.config import Run
 from avseg.figures.trend import read_curves
 
+Start = Callable[[Sequence[str]], BaseProcess]
 SIZE = "--model.channels 16 --data.size 32 --data.frames 2 --data.train 8 --data.val 2 --data.test 3"
 TRAIN = "--seeds 2 --budget 4 --train.batch_size 4 --train.workers 0 --train.log_every 1"
 WORDS = f"bench --models tpavi,pcmanet --data synthetic {TRAIN} {SIZE} --results results".split()
@@ -121,30 +126,37 @@ def test_larger_budget_resumes_and_scores_again(done: Path, monkeypatch: pytest.
     assert kept["of"] == {"split": "test", "step": 6}
 
 
-def test_interrupted_comparison_continues(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_killed_comparison_continues(done: Path, tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    begun: list[str] = []
-    original = module.train
+    words = [*WORDS, "--train.save_every", "1"]
+    blows = (  # in the first training, in the second one, and after three of four
+        (signal.SIGINT, "runs/*/*/seed0/metrics.csv", 1),
+        (signal.SIGKILL, "runs/*/*/seed0/metrics.csv", 2),
+        (signal.SIGKILL, "runs/*/*/seed*/scores.json", 3),
+    )
+    written: dict[Path, int] = {}
+    for blow, pattern, count in blows:
+        process = start(words)
+        while process.is_alive() and len(list(tmp_path.glob(pattern))) < count:
+            time.sleep(0.002)
+        os.kill(process.pid, blow)
+        process.join(200)
+        assert process.exitcode == (-9 if blow == signal.SIGKILL else 130)
+        assert {path: path.stat().st_mtime_ns for path in written} == written
+        scored = [path.with_name("last") / "model.safetensors" for path in tmp_path.glob("runs/*/*/seed*/scores.json")]
+        written = {path: path.stat().st_mtime_ns for path in scored}
+    assert len(written) == 3
+    process = start(words)
+    process.join(200)
+    assert process.exitcode == 0
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert scores(tmp_path) == scores(done)
 
-    def train(run: Run, **settings: bool) -> Path:
-        begun.append(str(run.train.out))
-        if len(begun) == 2:
-            raise KeyboardInterrupt
-        return original(run, **settings)
 
-    monkeypatch.setattr(module, "train", train)
-    assert main(WORDS) == 130
-    assert len(list(tmp_path.glob("runs/*/*/seed*/last"))) == 1
-    first = next(tmp_path.glob("runs/*/*/seed*/last/model.safetensors"))
-    written = first.stat().st_mtime_ns
-    assert main(WORDS) == 0
-    assert first.stat().st_mtime_ns == written
-    results = [
-        json.loads((folder / f"results/{NAME}.json").read_text())["numbers"]["models"] for folder in (done, tmp_path)
-    ]
-    assert [{label: m["scores"] for label, m in models.items()} for models in results] == [
-        {label: m["scores"] for label, m in results[0].items()}
-    ] * 2
+def scores(folder: Path) -> dict[str, object]:
+    models = json.loads((folder / f"results/{NAME}.json").read_text(encoding="utf-8"))["numbers"]["models"]
+    return {label: model["scores"] for label, model in models.items()}
 
 
 def test_unwritable_results_raise_before_training(

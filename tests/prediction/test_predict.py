@@ -10,6 +10,7 @@ from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
 from avseg.media.video import pictures
+from avseg.prediction.frame_stream import Options
 from avseg.prediction.predict import class_names, predict, predict_command, stream
 from avseg.prediction.result import Result
 
@@ -107,7 +108,7 @@ def test_unknown_devices_and_models_are_refused(beeping, ear):
 
 def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    predict_command(beeping, fps=4)
+    predict_command(beeping, options=Options(fps=4))
     folder = tmp_path / "beeping_avseg"
     assert sorted(p.name for p in folder.iterdir()) == CONTENTS
     assert len(list(folder.joinpath("masks").iterdir())) == len(list(pictures(folder / "overlay.mp4"))) == 50
@@ -180,7 +181,7 @@ def test_command_does_not_delete_images_that_are_not_of_a_result(beeping, loaded
 
 
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
-    predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
+    predict_command(make_video("mute.mp4"), tmp_path / "out", options=Options(missing_audio="silence"))
     said = " ".join(capsys.readouterr().out.split())
     assert "no sounding object" in said
     assert "note: mute.mp4 has no sound track" in said
@@ -191,9 +192,9 @@ def test_command_does_not_overwrite_unless_told(beeping, loaded, tmp_path):
     predict_command(beeping, out)
     before = (out / "result.json").read_bytes()
     with pytest.raises(ConfigError, match="--overwrite"):
-        predict_command(beeping, out, fps=4)
+        predict_command(beeping, out, options=Options(fps=4))
     assert (out / "result.json").read_bytes() == before
-    predict_command(beeping, out, fps=4, overwrite=True)
+    predict_command(beeping, out, options=Options(fps=4), overwrite=True)
     assert (out / "result.json").read_bytes() != before
 
 

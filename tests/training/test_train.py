@@ -2,11 +2,9 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import pickle
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -59,31 +57,7 @@ def same_run(a: Path, b: Path) -> bool:
     )
 
 
-SCRIPT = """
-import multiprocessing, sys
-import torch
-from avseg.cli import main
-torch.set_num_threads(1)  # as in this process: another number of threads gives other last bits
-multiprocessing.set_start_method("fork", force=True)
-sys.exit(main({argv!r}))
-"""
 Start = Callable[[Sequence[str]], BaseProcess]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Return a function that runs ``avseg`` in another process without importing everything again."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["avseg.training.train", "avseg.models.pcmanet"])
-    script = tmp_path_factory.mktemp("script") / "run.py"
-
-    def run(argv: Sequence[str]) -> BaseProcess:
-        script.write_text(SCRIPT.format(argv=list(argv)))
-        process = context.Process(target=runpy.run_path, args=(str(script),))
-        process.start()
-        return process
-
-    return run
 
 
 def code(process: BaseProcess) -> int | None:

@@ -67,23 +67,24 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a prediction.
+    """Settings of a prediction, in Python and on the command line.
 
     Attributes:
-        fps: Samples per second of video.
+        fps: Samples per second of video that the model predicts.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: If a part of the file cannot be decoded, raise an error, or omit that part and add a note.
-        show: The masks, or masks and uncertainty.
-        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
-            empty; None disables the gate.
-        timing: Onsets and offsets from the level of the sound (``"refined"``, see :mod:`avseg.prediction.activity`), or
-            from the 0.96 s window of the model alone (``"window"``).
-        threshold: Probability above which a pixel belongs to a mask, between 0 and 1. With several classes, the
-            probability of the background is multiplied by ``threshold / (1 - threshold)`` before the comparison.
-        upsampling: From the size of the model to that of the frame, along the edges of the frame (``"guided"``), or
-            ``"bilinear"``.
-        precision: Type in which convolutions and matrix products run.
-        gated: Compute the finest stage of the decoder at uncertain pixels only.
+        damaged: If a part of the file cannot be decoded, raise an error, or skip that part and add a note.
+        show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
+            grey images in uncertainty/, more rows in summary.png.
+        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which masks are empty;
+            null (in Python, None) disables the gate.
+        timing: Onsets and offsets refined by the level of the sound (:mod:`avseg.prediction.activity`), or from the
+            0.96 s window of the model alone.
+        threshold: Probability above which a pixel belongs to a mask, between 0 and 1; lower values give larger masks.
+            With several classes, the probability of the background is multiplied by threshold / (1 - threshold) before
+            the comparison.
+        upsampling: From the size of the model to that of the frame: guided, along the edges of the frame, or bilinear.
+        precision: float32, or bf16, which is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
     """
 
     fps: float = 1.0

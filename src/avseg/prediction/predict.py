@@ -85,10 +85,7 @@ def predict(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
-    path = video_path(video)
-    loaded = ready(model, device, options.modes)
-    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
-        return predict_file(path, loaded, options, reached)
+    return _predict(video, model, device, options, progress)
 
 
 class Loaded(NamedTuple):
@@ -125,6 +122,13 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
     if modes or not network.optimized:  # an exported file is used as it is, and has no modes
         network = optimize(network, modes, inplace=True)
     return Loaded(network, str(model), device, weights)
+
+
+def _predict(video: str | Path, model: str | Path | AVSModel, device: str, options: Options, progress: bool) -> Result:
+    path = video_path(video)
+    loaded = ready(model, device, options.modes)
+    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
+        return predict_file(path, loaded, options, reached)
 
 
 def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
@@ -247,17 +251,8 @@ def predict_command(
     video: Path,
     output: Path | None = None,
     model: str = "small",
-    fps: float = 1.0,
     device: str = "cpu",
-    missing_audio: MissingAudio = "error",
-    damaged: Damaged = "error",
-    show: Show = "masks",
-    silence_gate: float | None = -60.0,
-    timing: Timing = "refined",
-    threshold: float = 0.5,
-    upsampling: Upsampling = "guided",
-    precision: Precision = "float32",
-    gated: bool = False,
+    options: Options = Options(),
     save: str | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -268,18 +263,8 @@ def predict_command(
         video: The video file.
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
         model: Bundled name, folder or Hub id of the model, or a file *.onnx of avseg export.
-        fps: Samples per second of video that the model predicts.
         device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
-        missing_audio: Without a sound track, raise an error or use silence.
-        damaged: If a part of the file cannot be decoded, raise an error or skip that part.
-        show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
-            grey images in uncertainty/, more rows in summary.png.
-        silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
-        timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
-        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
-        upsampling: guided, along the edges of the frame, or bilinear.
-        precision: float32, or bf16, which is faster on processors that have it.
-        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
+        options: Settings of the prediction.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -290,24 +275,9 @@ def predict_command(
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    names = choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)
+    names = choose_outputs(save, uncertainty=options.show == "uncertainty", settings=settings)
     with new_result(folder, names, overwrite=overwrite, video=video) as partial:
-        result = predict(
-            video,
-            model,
-            fps=fps,
-            device=device,
-            missing_audio=missing_audio,
-            damaged=damaged,
-            show=show,
-            silence_gate=silence_gate,
-            timing=timing,
-            threshold=threshold,
-            upsampling=upsampling,
-            precision=precision,
-            gated=gated,
-            progress=True,
-        )
+        result = _predict(video, model, device, options, progress=True)
         write(result, partial, names, progress=True)
     _report(result, folder, perf_counter() - started, file_to_open(folder, names))
 
