@@ -47,7 +47,7 @@ def component(setting: Setting) -> Any:
     """Return the Gradio component of a setting."""
     common = {
         "label": setting.field,
-        "info": setting.description.replace("`", "") or None,
+        "info": setting.description.replace("`", "").replace("null", "empty") or None,
         "elem_id": f"{setting.output}-{setting.field}",
     }
     if get_origin(setting.kind) is Literal:
