@@ -290,7 +290,6 @@ def test_mask_value_without_class_raises(tmp_path):
         ({"size": 8}, "size must be 32 pixels or more, got 8"),
         ({"frames": 0}, "frames, train, val and test must be 1 or more"),
         ({"negatives": 1.5}, "negatives must lie in 0 … 1"),
-        ({"sound_variation": -0.5}, "sound_variation must lie in 0 … 3, got -0.5"),
         ({"kind": "collage"}, "kind must be one of all, photo, pair, mosaic, paste, got 'collage'"),
         ({"class_weights": {"wolf": 2.0}}, "class_weights names 'wolf'"),
     ],
@@ -332,27 +331,6 @@ def test_event_level_is_its_loudest_quarter_second():
     wave[4000:8000] = np.sin(np.arange(4000) * 0.5)
     scaled = soundtrack.at_level(wave, -20.0)
     assert 10 * np.log10(np.mean(scaled[4000:8000] ** 2)) == pytest.approx(-20.0, abs=0.01)
-
-
-def test_varied_recording_has_another_pitch_length_and_spectrum():
-    at = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
-    tone = np.sin(2 * np.pi * 1000 * at).astype(np.float32)
-    for seed in range(5):
-        wave = soundtrack.varied(np.random.default_rng(seed), tone, 1.0)
-        speed = len(tone) / len(wave)
-        peak = np.abs(np.fft.rfft(wave)).argmax() * SAMPLE_RATE / len(wave)
-        assert peak == pytest.approx(1000 * speed, rel=0.002)
-        assert 0.6 < speed < 1.5 and speed != 1
-    levels = [np.sqrt(np.mean(soundtrack.varied(np.random.default_rng(s), tone, 1.0) ** 2)) for s in range(40)]
-    assert 3 < np.std(20 * np.log10(levels)) < 7  # decibels; the gain at 1 kHz has a standard deviation of 5
-    np.testing.assert_allclose(soundtrack.varied(np.random.default_rng(0), tone, 0.0), tone, atol=1e-5)
-
-
-def test_sound_variation_changes_the_sound_and_not_the_pictures(stock):
-    plain, varied = composed(stock, negatives=0.0), composed(stock, negatives=0.0, sound_variation=1.0)
-    one, other = plain.compose(3), varied.compose(3)
-    assert one.files[0] == other.files[0]
-    assert not np.array_equal(one.waveform, other.waveform)
 
 
 def test_complete_stock_does_not_warn(stock):

@@ -1,5 +1,7 @@
 import itertools
 import json
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
 from avseg.media.video import pictures
 from avseg.prediction.frame_stream import Options
+from avseg.prediction.objects import best
 from avseg.prediction.predict import class_names, predict, predict_command, stream
 from avseg.prediction.result import Result
 
@@ -307,3 +310,12 @@ def test_command_refuses_a_model_that_does_not_estimate_it(beeping, loaded, tmp_
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("avseg: error: this model (")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
+
+
+def test_bundled_model_names_the_person_who_speaks():
+    video = Path(__file__).parents[2] / "examples" / "portrait_and_cat.mp4"
+    frames = list(islice(stream(video, "small"), 60))  # silence up to 1 s, speech up to 3 s
+    shown = [frame.objects for frame in frames if frame.regions]
+    assert len(shown) > 20
+    assert best(shown).name == "person"
+    assert not any(frame.objects for frame in frames if not frame.regions)

@@ -97,8 +97,6 @@ class ComposedClips(AVSDataset):
             test: Number of clips in the test split.
             negatives: Probability that nothing visible sounds in the whole clip.
             class_weights: Class name → factor of its probability to be shown.
-            sound_variation: Amount by which speed and spectrum of each recording are changed at random: with 1, the
-                speed by 10 % and the gains by 5 dB (standard deviations).
             picture_weights: Beginning of a file's name → factor of its probability among the pictures of its class.
             broken: Raise at a file that cannot be read, or skip such files and name them.
             seed: Seed of the clips.
@@ -116,7 +114,6 @@ class ComposedClips(AVSDataset):
         val: int = 200
         test: int = 500
         negatives: float = 0.28
-        sound_variation: float = 0.0
         class_weights: dict[str, float] = field(default_factory=dict)
         picture_weights: dict[str, float] = field(default_factory=dict)
         broken: Broken = "error"
@@ -136,8 +133,6 @@ class ComposedClips(AVSDataset):
                 raise ConfigError(f"size must be 32 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
-            if not 0 <= self.sound_variation <= 3:
-                raise ConfigError(f"sound_variation must lie in 0 … 3, got {self.sound_variation}")
             if not 0 <= self.negatives <= 1 or self.seed < 0:
                 raise ConfigError("negatives must lie in 0 … 1 and seed must be 0 or more")
 
@@ -272,10 +267,7 @@ class ComposedClips(AVSDataset):
         picked = [recordings[int(i)] for i in rng.integers(len(recordings), size=1 + int(rng.random() < 0.3))]
         files += [p.file for p in picked]
         count = self.config.frames * SAMPLE_RATE
-        waves = [self.stock.wave(p) for p in picked]
-        if amount := self.config.sound_variation:
-            waves = [soundtrack.varied(rng, wave, amount) for wave in waves]
-        wave = soundtrack.filled(rng, waves, count)
+        wave = soundtrack.filled(rng, [self.stock.wave(p) for p in picked], count)
         if rng.random() < 0.3:
             wave = soundtrack.reverberated(rng, wave)
         wave = soundtrack.at_level(wave, level) * soundtrack.gate(rng, count, 0.5)

@@ -40,6 +40,7 @@ from avseg.mel import BANDS, FRAMES
 from avseg.prediction import grey_maps, soft_masks
 from avseg.prediction.activity import Activity
 from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.objects import NamedObject, highest
 from avseg.prediction.regions import Frame, Maps, Region, find_regions, possible_labels
 from avseg.prediction.sampling import (
     USUAL_SIZE,
@@ -126,11 +127,12 @@ class Options:
 
 
 class SamplePrediction(NamedTuple):
-    """Prediction of one sample: (K, h, w) probabilities, and (h, w) uncertainty if it is requested."""
+    """Prediction of one sample: (K, h, w) probabilities, (h, w) uncertainty if it is requested, and named objects."""
 
     time: float
     probabilities: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None
+    objects: tuple[NamedObject, ...] = ()
 
 
 class Predictor:
@@ -168,6 +170,7 @@ class Predictor:
         with torch.inference_mode():
             prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
             probabilities = prediction.probabilities[0].float().cpu().numpy()
+            scores = self._model.object_scores(prediction)
         if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
             raise CheckpointError(
                 f"{self._model.name} predicts NaN or infinity between {times[0]:.2f} and {times[-1]:.2f} s: "
@@ -176,7 +179,10 @@ class Predictor:
         if self._options.silence_gate is not None:
             _gate(probabilities, waves, self._options.silence_gate)
         maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(times)
-        return [SamplePrediction(*row) for row in zip(times, probabilities, maps, strict=True)]
+        names = self._model.object_names
+        rows = [[]] * len(times) if scores is None else scores[0].cpu().tolist()
+        objects = [highest(names, row) if row else () for row in rows]
+        return [SamplePrediction(*row) for row in zip(times, probabilities, maps, objects, strict=True)]
 
     def warm_up(self) -> None:
         """Run the model once: the first run is slower."""
@@ -261,7 +267,8 @@ class FrameStream:
             if before.uncertainty is not None and after.uncertainty is not None:
                 uncertainty = pack(_blend(before.uncertainty, after.uncertainty, share))
             regions, probability = self._predictor.segment(probabilities, guide, self.info.size, uncertainty)
-            yield Frame(time, regions, uncertainty, probability)
+            nearest = before if share < 0.5 else after
+            yield Frame(time, regions, uncertainty, probability, nearest.objects if regions else ())
 
     def _predict_samples(self) -> Iterator[SamplePrediction]:
         samples = sample(self._pictures(), self._options.fps)

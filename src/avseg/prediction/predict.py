@@ -25,6 +25,7 @@ from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing, Upsampling
 from avseg.prediction.live_stream import Late, LiveStream, check_live
+from avseg.prediction.record import captioned
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -285,8 +286,8 @@ def predict_command(
 def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
-    table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
-    for start, end, name in result.intervals[:_ROWS]:
+    table = Table("from", "to", "object", box=None, header_style="dim", pad_edge=False)
+    for start, end, name in captioned(result)[:_ROWS]:
         table.add_row(f"{start:.2f} s", f"{end:.2f} s", escape(name))
     if result.intervals:
         console.print(table)

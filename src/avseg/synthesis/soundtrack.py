@@ -25,8 +25,6 @@ QUIET_DBFS = -56.0
 """Level below which an event may be inaudible by itself."""
 GATE_DBFS = -62.0
 """Level below which nothing is audible."""
-_EQUALISER_HERTZ = (60.0, 120.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 7500.0)
-"""Frequencies of the random gains of :func:`varied`."""
 
 
 class Event(NamedTuple):
@@ -118,24 +116,6 @@ def hum(rng: np.random.Generator, count: int, dbfs: float) -> NDArray[np.float32
     at = np.arange(count) / SAMPLE_RATE
     wave = sum(rng.random() / k * np.sin(2 * np.pi * base * k * at + rng.uniform(0, 6.28)) for k in range(1, 8))
     return at_level(np.asarray(wave, np.float32), dbfs)
-
-
-def varied(rng: np.random.Generator, wave: NDArray[np.float32], amount: float) -> NDArray[np.float32]:
-    """Return a recording at another speed, and so another pitch and length, and through a random equaliser.
-
-    Args:
-        rng: Random generator.
-        wave: (n,).
-        amount: Standard deviation of the logarithm of the speed in tenths, and of the gains in units of 5 dB.
-    """
-    speed = float(np.exp(np.clip(rng.normal(0.0, 0.1 * amount), -0.4, 0.4)))
-    count = max(1, round(len(wave) / speed))
-    played = np.interp(np.arange(count) * speed, np.arange(len(wave)), wave)
-    spectrum = np.fft.rfft(played)
-    hertz = np.linspace(0.0, SAMPLE_RATE / 2, len(spectrum))
-    gains = rng.normal(0.0, 5.0 * amount, len(_EQUALISER_HERTZ))
-    decibel = np.interp(np.log(np.maximum(hertz, 1.0)), np.log(_EQUALISER_HERTZ), gains)
-    return np.fft.irfft(spectrum * 10.0 ** (decibel / 20.0), count).astype(np.float32)
 
 
 def reverberated(rng: np.random.Generator, wave: NDArray[np.float32]) -> NDArray[np.float32]:
