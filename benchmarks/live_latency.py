@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from avseg.checkpoints.store import load
 from avseg.interface import AVSModel
 from avseg.media import rle
+from avseg.media.container import refuse
 from avseg.media.live import ReceivedFeed, played_feed
 from avseg.prediction.frame_stream import Options
 from avseg.prediction.live_stream import LOOKAHEAD, LiveStream
@@ -33,7 +34,7 @@ from onset_error import EXAMPLE, clips
 def latency(model: AVSModel, fps: float, lookahead: float) -> dict[str, float]:
     """Return the latency of the samples of the example at its own speed."""
     feed = ReceivedFeed(played_feed(EXAMPLE))
-    found = LiveStream(feed, model, Options(fps), sys.stderr.write, lookahead=lookahead, late="drop")
+    found = LiveStream(feed, model, Options(fps), refuse, lookahead=lookahead, late="drop")
     values = [(feed.now() or 0.0) - prediction.frame.time for prediction in found]
     quartiles = {"median": np.median(values), "p95": np.percentile(values, 95), "largest": max(values)}
     numbers = {name: round(float(value), 3) for name, value in quartiles.items()}
