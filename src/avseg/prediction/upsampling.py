@@ -63,6 +63,25 @@ def refined(probabilities: Maps, guide: NDArray[np.uint8]) -> Maps:
     return np.clip(result, 0, 1, out=result)
 
 
+def without_texture(fitted: Maps, plain: Maps, threshold: float) -> Maps:
+    """Return refined probabilities without the texture of the picture inside the object and outside of it.
+
+    The deviation ``d`` from the bilinear value is replaced by ``d² / m``, ``m`` being the distance from that value to
+    the threshold, 0 or 1 in the direction of ``d``. So small deviations nearly vanish, and those that cross the
+    threshold, which move the contour, stay.
+
+    Args:
+        fitted: (H, W) result of :func:`refined`.
+        plain: (H, W) probabilities enlarged bilinearly.
+        threshold: Probability at the contour.
+    """
+    change, inside = fitted - plain, plain > threshold
+    below, above = np.where(inside, threshold, 0), np.where(inside, 1, threshold)
+    room = np.where(change < 0, plain - below, above - plain)
+    share = np.clip(np.abs(change) / np.maximum(room, np.float32(1e-6)), 0, 1)
+    return np.asarray(plain + change * share, np.float32)
+
+
 def _covariance(colours: Maps, means: Maps, window: list[int]) -> Maps:
     """Return the covariance of the colours (3, h, w) of every window, with the ridge: (h, w, 3, 3)."""
     covariance = np.empty((*colours.shape[1:], 3, 3), np.float32)
