@@ -85,8 +85,8 @@ def from_rgb(image: Pixels, matrix: int, pix_fmt: str = "yuv420p") -> VideoFrame
 def _write_alpha(frame: VideoFrame, alpha: Pixels) -> None:
     """Write opacity (H, W) into the fourth plane of a frame, in place.
 
-    FFmpeg's scaler converts slices of rows in threads, and some of its routines write up to eight values of alpha behind the
-    end of a row, over the first values of the slice below.
+    FFmpeg's scaler converts slices of rows in threads, and some of its routines write up to eight values of alpha
+    behind the end of a row, over the first values of the slice below.
     """
     depth = frame.format.components[3].bits
     kind = np.dtype(np.uint8 if depth == 8 else "<u2")
