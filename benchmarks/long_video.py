@@ -1,6 +1,8 @@
-"""Predict a long generated video: time, size of the outputs, and resident memory over the length of the video.
+"""Predict generated videos of several lengths: time, size of the outputs, and memory.
 
-python benchmarks/long_video.py [--minutes 20] [-o benchmarks/results/long_video.json]
+python benchmarks/long_video.py [--minutes 0.17 1 20] [-o benchmarks/results/long_video.json]
+
+Each video is written, predicted and saved in a process of its own, whose largest resident memory is measured.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +104,16 @@ def _resident() -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print and write the numbers."""
+    """Measure, print and write the numbers of each length."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=20.0, help="length of the video")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[0.17, 1.0, 20.0], help="lengths of the videos")
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write")
     given = parser.parse_args(argv)
-    numbers = measure(given.minutes)
-    sys.stdout.write(json.dumps(numbers, indent=2) + "\n")
+    numbers = []
+    for minutes in given.minutes:
+        with get_context("spawn").Pool(1) as process:
+            numbers.append(process.apply(measure, (minutes,)))
+        sys.stdout.write(json.dumps(numbers[-1], indent=2) + "\n")
     if given.out is not None:
         words = shlex.join(["python", "benchmarks/long_video.py", *(argv if argv is not None else sys.argv[1:])])
         write_result(given.out, provenance(words) | {"numbers": numbers})
