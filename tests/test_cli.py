@@ -229,6 +229,16 @@ def test_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     sys.stderr.close()
 
 
+def test_closed_descriptors_are_not_given_to_files(tmp_path: Path) -> None:
+    code = (
+        "import sys; from avseg import cli; cli.VERBS['say'] = lambda w: (open(w[0], 'w').write('kept'), print('said'))"
+    )
+    command = [sys.executable, "-c", f"{code}; sys.exit(cli.main(['say', sys.argv[1]]))", str(tmp_path / "a.txt")]
+    script = 'exec "$@" 0<&- 1>&- 2>&-'
+    assert subprocess.run(["bash", "-c", script, "bash", *command]).returncode == 0
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "kept"
+
+
 def test_ascii_output_escapes_other_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))
