@@ -14,7 +14,7 @@ the other rounds of plain time / time of the form in the same round. Weights are
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import avseg
 from avseg import build, log_mel, optimize
 from avseg.costs import all_macs
 from avseg.data import build_dataset
+from avseg.fast_paths import Mode
 from avseg.interface import AVSModel, Clip
 from avseg.metrics.functional import threshold_areas, thresholds
 from avseg.models.pcmanet import PCMANet
@@ -66,9 +67,9 @@ def ring(size: torch.Size, share: float) -> Tensor:
     return (distance <= distance.flatten().quantile(share)).expand(size[0], -1, -1)
 
 
-def gated(model: AVSModel) -> AVSModel:
+def gated(model: AVSModel, modes: Sequence[Mode] = ("gated",)) -> AVSModel:
     """Return the model with gated decoding whose uncertain pixels are a ring."""
-    fast = optimize(model, "gated")
+    fast = optimize(model, modes)
     fast._unsure = lambda outputs, size: ring(size, SHARE)  # type: ignore[assignment]
     return fast
 

@@ -12,11 +12,12 @@ from avseg.data import dataset_class, list_datasets
 from avseg.declarations import constant, declared, docstring, main_class
 from avseg.errors import ConfigError
 from avseg.models import list_models, model_class
+from avseg.prediction.frame_stream import Options
 
 CONFIGS = [(model_config, model_class, name) for name in list_models()]
 CONFIGS += [(dataset_config, dataset_class, name) for name in list_datasets()]
 FUNCTIONS = [
-    ("avseg.prediction.predict:predict_command", ()),
+    ("avseg.prediction.predict:predict_command", ("options",)),
     ("avseg.evaluation.evaluate:evaluate_checkpoint", ()),
     ("avseg.profile:profile", ("model",)),
     ("avseg.checkpoints.release:convert", ()),
@@ -34,6 +35,12 @@ def test_settings_are_equal_to_those_of_the_class(read: Any, find: Any, name: st
     config = find(name).Config
     assert fields(read(name)) == fields(config)
     assert inspect.getdoc(read(name)) == inspect.getdoc(config)
+
+
+def test_options_of_predict_are_equal_to_the_class() -> None:
+    read = declared("avseg.prediction.frame_stream:Options")
+    assert fields(read) == fields(Options)
+    assert inspect.getdoc(read) == inspect.getdoc(Options)
 
 
 @pytest.mark.parametrize(("path", "skip"), FUNCTIONS)

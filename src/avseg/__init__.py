@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from avseg.errors import AvsegError
     from avseg.fast_paths import optimize
     from avseg.interface import AVSModel, Clip, Prediction, Target
+    from avseg.media.live import Live
     from avseg.mel import log_mel
     from avseg.models import build, list_models
     from avseg.prediction.batch import predict_many
+    from avseg.prediction.frame_stream import Options
     from avseg.prediction.predict import predict, stream
     from avseg.prediction.result import Result
     from avseg.prediction.rows import RowPredictor
@@ -25,6 +27,8 @@ __all__ = [
     "AVSModel",
     "AvsegError",
     "Clip",
+    "Live",
+    "Options",
     "Prediction",
     "Result",
     "RowPredictor",
@@ -46,6 +50,8 @@ _HOMES = {
     "AVSModel": "interface",
     "AvsegError": "errors",
     "Clip": "interface",
+    "Live": "media.live",
+    "Options": "prediction.frame_stream",
     "Prediction": "interface",
     "Result": "prediction.result",
     "RowPredictor": "prediction.rows",

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from itertools import takewhile
 from pathlib import Path
@@ -139,7 +140,11 @@ def _predict(argv: Sequence[str]) -> None:
     if sys.stderr.isatty() and not {"-h", "--help"} & set(argv):
         print("avseg: starting", file=sys.stderr)  # the imports below take seconds
     argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
-    parser = _parser("predict", "avseg.prediction.predict:predict_command", skip={"video", "output", "settings"})
+    from avseg.declarations import declared
+
+    skip = {"video", "output", "options", "settings"}
+    parser = _parser("predict", "avseg.prediction.predict:predict_command", skip)
+    parser.add_class_arguments(declared("avseg.prediction.frame_stream:Options"), as_group=False)
     parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
         "-o",
@@ -153,8 +158,10 @@ def _predict(argv: Sequence[str]) -> None:
     given = _parsed(parser, argv)
     settings = {name: given.pop(name) for name in names if name in given}
     from avseg.prediction.batch import predict_videos
+    from avseg.prediction.frame_stream import Options
 
-    predict_videos(**given, settings=settings)
+    options = Options(**{field.name: given.pop(field.name) for field in fields(Options) if field.name in given})
+    predict_videos(**given, options=options, settings=settings)
 
 
 def _add_output_settings(parser: "ArgumentParser", argv: Sequence[str]) -> list[str]:
@@ -194,6 +201,21 @@ def _app(argv: Sequence[str]) -> None:
     from avseg.app.server import app_command
 
     app_command(**{name: value for name, value in given.items() if value != []})
+
+
+def _live(argv: Sequence[str]) -> None:
+    """Show the masks of a camera with a microphone, of a pipe, or of a file, while it runs."""
+    parser = _parser("live", "avseg.live.command:live_command", skip={"source"})
+    parser.add_argument(
+        "source",
+        nargs="?",
+        type=str | None,
+        help="Video file, named pipe, or - for the standard input; nothing for a camera with a microphone.",
+    )
+    given = _parsed(parser, argv)
+    from avseg.live.command import live_command
+
+    live_command(**given)
 
 
 def _profile(argv: Sequence[str]) -> None:
@@ -501,6 +523,7 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "bench": _bench,
     "predict": _predict,
     "app": _app,
+    "live": _live,
     "profile": _profile,
     "convert": _convert,
     "export": _export,

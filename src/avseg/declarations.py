@@ -127,7 +127,9 @@ def _without_code(node: ast.stmt, skip: Collection[str] = ()) -> ast.stmt:
 def _evaluate(module: str, name: str, node: ast.stmt) -> Any:
     """Execute one statement with the definitions to which it refers, and return the value of ``name``."""
     used = {found.id for found in ast.walk(node) if isinstance(found, ast.Name)} - {name}
-    namespace: dict[str, Any] = {"__name__": __name__}  # jsonargparse imports the module of a function
+    # jsonargparse imports the module of a definition with its parents, and looks for the name in each of them. The
+    # module must therefore not be one of avseg, whose public names import torch.
+    namespace: dict[str, Any] = {"__name__": "builtins"}
     namespace |= {other: _resolve(module, other) for other in used & _definitions(module).keys()}
     tree = ast.fix_missing_locations(ast.Module([node], []))
     exec(compile(tree, f"<declaration in {module}>", "exec", dont_inherit=True), namespace)

@@ -13,7 +13,7 @@ mode       effect
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import AVSModel
-from avseg.nn.winograd import Winograd, suits
+from avseg.nn.packed import available, can_follow, packed, suits
 
 Mode = Literal["exact", "gated", "bf16"]
 Precision = Literal["float32", "bf16"]
@@ -61,8 +61,8 @@ def optimize(
         if "bf16" in modes:
             autocast = torch.autocast(device_of(fast).type, torch.bfloat16)
             fast.forward = autocast(fast.forward)  # type: ignore[method-assign]
-        elif device_of(fast).type == "cpu":
-            _use_winograd(fast)
+        if device_of(fast).type == "cpu" and available():
+            _pack(fast, torch.bfloat16 if "bf16" in modes else torch.float32)
     fast.optimized = modes
     return fast
 
@@ -98,8 +98,6 @@ def _fold(model: nn.Module) -> None:
             if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
                 setattr(owner, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(owner, norm_name, nn.Identity())
-        if isinstance(owner, nn.Sequential):
-            _rectify_in_place(owner)
 
 
 def _pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:
@@ -112,18 +110,27 @@ def _pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:
         yield from (pair for pair in _NAMED_PAIRS if hasattr(owner, pair[0]) and hasattr(owner, pair[1]))
 
 
-def _rectify_in_place(block: nn.Sequential) -> None:
-    """Let a ReLU after a convolution overwrite its input, which nothing else uses."""
-    layers = [layer for layer in block if not isinstance(layer, nn.Identity)]
-    for layer, following in pairwise(layers):
-        if isinstance(layer, nn.Conv2d) and isinstance(following, nn.ReLU):
-            following.inplace = True
-
-
-def _use_winograd(model: nn.Module) -> None:
-    """Replace the convolutions that :func:`avseg.nn.winograd.suits`, in place."""
+def _pack(model: nn.Module, dtype: torch.dtype) -> None:
+    """Replace the layers that :func:`avseg.nn.packed.suits`, with the activations that follow them, in place."""
     for owner in list(model.modules()):
+        following = dict(_activations(owner))
         for name, layer in list(owner.named_children()):
             if suits(layer):
-                conv: Any = layer
-                setattr(owner, name, Winograd(conv))
+                after = following.get(name)
+                setattr(owner, name, packed(layer, getattr(owner, after) if after else None, dtype))
+                if after:
+                    setattr(owner, after, nn.Identity())
+
+
+def _activations(owner: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of convolutions in a module and of activations that only read their outputs."""
+    if isinstance(owner, nn.Sequential):
+        layers = [(name, layer) for name, layer in owner.named_children() if not isinstance(layer, nn.Identity)]
+        names = [(first, second) for (first, _), (second, _) in pairwise(layers)]
+    elif type(owner).__name__ == "ResNetConvLayer":
+        names = [("convolution", "activation")]
+    else:
+        return
+    for conv, activation in names:
+        if isinstance(getattr(owner, conv), nn.Conv2d) and can_follow(getattr(owner, activation)):
+            yield conv, activation

@@ -180,7 +180,8 @@ class Prediction(_Record):
         scalars: Named numbers to log, such as ``"keep_ratio/4"``.
         maps: Named tensors for figures, (B, T, G, h, w) each, such as ``"attention/avga4"``; filled when the model is
             called with ``maps=True``.
-        state: Intermediate results for :meth:`AVSModel.loss` and :meth:`AVSModel.after_step` of the same model.
+        state: Intermediate results for :meth:`AVSModel.loss`, :meth:`AVSModel.after_step` and
+            :meth:`AVSModel.object_scores` of the same model.
     """
 
     logits: Tensor
@@ -306,6 +307,22 @@ class AVSModel(nn.Module, ABC):
             prediction: Output of :meth:`forward` in training mode, which was passed to :meth:`loss`.
             target: Ground truth of the same batch.
         """
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the kinds of objects that :meth:`object_scores` scores; empty, the default, for none."""
+        return ()
+
+    def object_scores(self, prediction: Prediction) -> Tensor | None:
+        """Return how well each kind of object explains the sound and the mask of every frame.
+
+        Args:
+            prediction: Output of :meth:`forward` in evaluation mode.
+
+        Returns:
+            (B, T, len(object_names)) in 0..1; None, the default, for a model that scores none.
+        """
+        return None
 
     def gate(self, confidence: float | None = None) -> None:
         """Restrict the finest decoder stages to uncertain pixels, in place; see :func:`avseg.optimize`.

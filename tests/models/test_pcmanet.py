@@ -1,6 +1,7 @@
 """Tests of PCMANet: equations against plain loops, gradients, and every row of Table IV."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -356,6 +357,34 @@ def test_class_prior_changes_every_stage_and_is_a_map() -> None:
         mix.weight.zero_()
         assert not torch.equal(model(inputs).logits, prediction.logits)
         mix.weight.copy_(weight)
+
+
+@torch.no_grad()
+def test_object_scores_are_the_mean_of_the_class_maps_over_the_mask() -> None:
+    model, inputs = build(**PRIOR).eval(), log_mel_clip(1)
+    maps: list[Tensor] = []
+    model.prior.prior.register_forward_hook(lambda _, __, out: maps.append(out[1]))
+    prediction = model(inputs)
+    height, width = maps[0].shape[-2:]
+    logits = torch.full_like(prediction.logits, -20.0)
+    stride = logits.shape[-1] // width
+    logits[:, 0, :, :stride, :stride] = 20.0  # frame 0: one position; frame 1: none
+    logits[:, 0, :, stride : 2 * stride, :stride] = 0.0  # another with half of the weight
+    scores = model.object_scores(replace(prediction, logits=logits))
+    assert scores.shape == (1, 2, len(model.object_names))
+    assert height > 1
+    expected = (maps[0][0, :, 0, 0] + 0.5 * maps[0][0, :, 1, 0]) / 1.5
+    torch.testing.assert_close(scores[0, 0], expected)
+    assert not scores[0, 1].any()
+    assert model.object_names[:2] == ("person", "dog")
+
+
+@torch.no_grad()
+def test_objects_are_scored_with_a_class_prior_and_one_class_alone() -> None:
+    without, several = build(**{**PRIOR, "class_prior": False}), avseg.build("pcmanet", classes=3, **PRIOR)
+    for model in (without.eval(), several.eval()):
+        assert model.object_names == ()
+        assert model.object_scores(model(log_mel_clip(1))) is None
 
 
 def test_class_prior_trains_its_scalars_and_rows_but_not_the_image_classifier() -> None:

@@ -44,7 +44,7 @@ def test_object_classes_have_known_members() -> None:
 @torch.no_grad()
 def test_maps_equal_the_equations_at_every_position(prior: ClassPrior) -> None:
     classes, deepest, scores = object_classes(), torch.randn(2, 320, 2, 3), 3 * torch.randn(2, AUDIOSET_CLASSES)
-    found = prior(deepest, scores)
+    found, objects = prior(deepest, scores)
     a, b, t, other = 0.8, 1.5, 0.7, 2.5
     features = prior.head.features(deepest)
     number_of = {number: k for k, number in enumerate(prior.head.classes)}
@@ -64,11 +64,12 @@ def test_maps_equal_the_equations_at_every_position(prior: ClassPrior) -> None:
         both = [s * v for s, v in zip(sounding, seen, strict=True)]
         expected = torch.tensor([max(both), min(sum(both), 1.0), max(seen), max(sounding)])
         torch.testing.assert_close(found[n, :, y, x], expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(objects[n, :, y, x], torch.tensor(both), rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
 def test_large_logits_stay_finite(prior: ClassPrior) -> None:
-    found = prior(1e4 * torch.randn(1, 320, 2, 2), 1e4 * torch.randn(1, AUDIOSET_CLASSES))
+    found, _ = prior(1e4 * torch.randn(1, 320, 2, 2), 1e4 * torch.randn(1, AUDIOSET_CLASSES))
     assert found.isfinite().all()
     assert (found >= 0).all()
     assert (found <= 1 + 1e-6).all()
@@ -78,7 +79,7 @@ def test_image_classifier_is_frozen_and_the_rest_is_trained(prior: ClassPrior) -
     prior.train()
     norms = [m for m in prior.head.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [m.running_mean.clone() for m in norms]
-    prior(torch.randn(2, 320, 2, 2), torch.randn(2, AUDIOSET_CLASSES)).sum().backward()
+    prior(torch.randn(2, 320, 2, 2), torch.randn(2, AUDIOSET_CLASSES))[0].sum().backward()
     assert norms
     assert not any(m.training for m in norms)
     assert all(torch.equal(m.running_mean, mean) for m, mean in zip(norms, before, strict=True))
@@ -94,7 +95,7 @@ def test_fusion_adds_a_linear_map_of_the_resized_prior_to_every_stage() -> None:
     fusion = PriorFusion(8, (1, 3)).eval()
     maps = {1: torch.randn(2, 8, 8, 12), 3: torch.randn(2, 8, 2, 3)}
     with torch.no_grad():
-        out, prior = fusion(maps, torch.randn(2, 320, 2, 3), torch.randn(2, AUDIOSET_CLASSES))
+        out, prior, _ = fusion(maps, torch.randn(2, 320, 2, 3), torch.randn(2, AUDIOSET_CLASSES))
         assert prior.shape == (2, 4, 2, 3)
         assert {i: x.shape for i, x in out.items()} == {i: x.shape for i, x in maps.items()}
         expected = torch.einsum("nmhw,cm->nchw", prior, fusion.mix["3"].weight[:, :, 0, 0])

@@ -1,6 +1,7 @@
 """A prediction with known masks, probabilities and times, without a model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from avseg.media import rle
 from avseg.prediction import grey_maps
+from avseg.prediction.objects import NamedObject
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.result import Result
 
@@ -57,6 +59,21 @@ def make_clip(make_video: Callable[..., Path], make_beep: Callable[..., np.ndarr
             frames.append(Frame(time, found, None, grey_maps.pack(np.float32(soft), SIZE[1] // 2)))
         options = {"damaged": "error", "upsampling": "bilinear", "threshold": 0.5}
         return Result(path, SIZE, names, frames, 0.9, "tiny", options)
+
+    return make
+
+
+@pytest.fixture
+def make_named(make_clip: Callable[..., Result]) -> Callable[..., Result]:
+    """Make a result of one class whose object is a wolf (score 0.9, 0.6, 0.3) rather than a dog (0.4, 0.4, 0.4)."""
+
+    def make() -> Result:
+        result = make_clip(("background", "sounding"))
+        named = [
+            frame._replace(objects=(NamedObject("wolf", 0.9 - 0.3 * k), NamedObject("dog", 0.4)))
+            for k, frame in enumerate(frame for frame in result.frames if frame.regions)
+        ]
+        return replace(result, frames=[result.frames[0], *named, result.frames[-1]])
 
     return make
 

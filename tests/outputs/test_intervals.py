@@ -4,11 +4,13 @@ import csv
 import re
 from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from avseg.errors import ConfigError
 from avseg.outputs.edl import Edl, _union
 from avseg.prediction.record import Interval
+from avseg.prediction.result import Result
 
 
 def rows(path):
@@ -19,8 +21,8 @@ def rows(path):
 def test_csv(make_clip, tmp_path):
     folder = make_clip().save(tmp_path / "out", ["csv"])
     assert rows(folder / "intervals.csv") == [
-        {"start": "0.05", "end": "0.8", "class": "dog"},
-        {"start": "0.4", "end": "0.9", "class": "siren"},
+        {"start": "0.05", "end": "0.8", "class": "dog", "object": "", "object_score": ""},
+        {"start": "0.4", "end": "0.9", "class": "siren", "object": "", "object_score": ""},
     ]
     regions = rows(folder / "regions.csv")
     assert [(row["frame"], row["class"]) for row in regions] == [
@@ -32,6 +34,20 @@ def test_csv(make_clip, tmp_path):
     ]
     first = {"frame": "1", "time": "0.05", "class": "dog", "score": "0.9", "area": "1600"}
     assert regions[0] == first | {"x": "30", "y": "20", "width": "40", "height": "40"}
+
+
+def test_names_of_objects(make_named, tmp_path):
+    folder = make_named().save(tmp_path / "out", ["csv", "srt", "edl", "json", "npz"])
+    assert rows(folder / "intervals.csv") == [
+        {"start": "0.05", "end": "0.8", "class": "sounding", "object": "wolf", "object_score": "0.6"}
+    ]
+    assert (folder / "intervals.srt").read_text() == "1\n00:00:00,050 --> 00:00:00,800\nwolf\n"
+    assert "* COMMENT: wolf\n" in (folder / "intervals.edl").read_text()
+    with np.load(folder / "result.npz") as archive:
+        assert archive["interval_objects"].tolist() == ["wolf"]
+    loaded = Result.load(folder)
+    assert (loaded.objects, loaded.captions) == ([("wolf", 0.6)], ["wolf"])
+    assert [frame.objects for frame in loaded.frames] == [frame.objects for frame in make_named().frames]
 
 
 def test_srt(make_clip, tmp_path):

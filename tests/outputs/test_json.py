@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from avseg.errors import MediaError
 from avseg.outputs.json import UNITS, load, schema, to_dict
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
@@ -43,6 +44,18 @@ def test_schema_accepts_a_result_and_one_of_the_first_version(result):
 )
 def test_schema_refuses_wrong_fields(result, change, path):
     assert errors({**json.loads(json.dumps(to_dict(result))), **change}) == [path]
+
+
+def test_objects_follow_the_schema_and_survive_saving(make_named, tmp_path):
+    data = json.loads(json.dumps(to_dict(make_named())))
+    assert errors(data) == []
+    assert data["intervals"][0]["object"] == {"name": "wolf", "score": 0.6}
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    assert load(tmp_path, Result).frames[1].objects[1] == ("dog", 0.4)
+    data["frames"][1]["objects"][0]["score"] = "high"
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    with pytest.raises(MediaError, match=r"is not a result of avseg .*an object has name 'wolf' and score 'high'"):
+        load(tmp_path, Result)
 
 
 def test_a_result_of_the_first_version_loads(result, tmp_path):

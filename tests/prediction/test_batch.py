@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import os
 import threading
@@ -10,7 +11,8 @@ import avseg.prediction.batch as batch
 from avseg.cli import main
 from avseg.errors import ConfigError, MediaError
 from avseg.prediction.batch import predict_many
-from avseg.prediction.predict import predict, predict_command
+from avseg.prediction.frame_stream import Options
+from avseg.prediction.predict import predict, predict_command, stream
 from avseg.prediction.result import Result
 
 
@@ -83,25 +85,26 @@ def test_index_links_existing_files_and_escapes_names(clips, loaded, tmp_path):
 
 def test_skip_done_skips_equal_results_only(clips, loaded, tmp_path):
     out = tmp_path / "out"
-    settings = {"save": "json", "missing_audio": "silence", "skip_done": True}
+    settings = {"save": "json", "options": Options(missing_audio="silence"), "skip_done": True}
     assert [o.state for o in predict_many(clips[:2], out, **settings)] == ["done", "done"]
     before = files(out / "a")
     again = predict_many(clips, out, **settings)
     assert [o.state for o in again] == ["skipped", "skipped", "done"]
     assert again[0].intervals == [(0.52, 1.0, "sounding")]
     assert files(out / "a") == before
-    (other,) = predict_many(clips[0], out, **settings, fps=4)
+    faster = {**settings, "options": Options(fps=4, missing_audio="silence")}
+    (other,) = predict_many(clips[0], out, **faster)
     assert (other.state, "--overwrite" in other.message) == ("failed", True)
-    (other,) = predict_many(clips[0], out, **settings, fps=4, overwrite=True)
+    (other,) = predict_many(clips[0], out, **faster, overwrite=True)
     assert other.state == "done"
     later = (out / "a/result.json").stat().st_mtime + 5
     os.utime(clips[0], (later, later))
-    (changed,) = predict_many(clips[0], out, **settings, fps=4, overwrite=True)
+    (changed,) = predict_many(clips[0], out, **faster, overwrite=True)
     assert changed.state == "done"
 
 
 def test_skip_done_compares_the_settings_of_outputs(clips, loaded, tmp_path):
-    settings = {"save": "coco", "missing_audio": "silence", "skip_done": True, "overwrite": True}
+    settings = {"save": "coco", "options": Options(missing_audio="silence"), "skip_done": True, "overwrite": True}
     tolerance = {"coco": {"tolerance": 2.0}}
     states = [predict_many(clips[0], tmp_path, **settings, settings=s)[0].state for s in (None, tolerance, tolerance)]
     assert states == ["done", "done", "skipped"]
@@ -116,7 +119,7 @@ def test_interrupted_batch_continues_without_loss_or_repetition(clips, loaded, t
             raise KeyboardInterrupt
         return whole(path, *rest)
 
-    settings = {"save": "json", "missing_audio": "silence", "skip_done": True}
+    settings = {"save": "json", "options": Options(missing_audio="silence"), "skip_done": True}
     monkeypatch.setattr(batch, "predict_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict_many(clips, out, **settings)
@@ -182,9 +185,12 @@ def test_an_unexpected_error_is_a_failure_of_one_video(clips, loaded, tmp_path, 
     assert [o.message for o in outcomes] == ["ZeroDivisionError: division by zero", ""]
 
 
-def test_a_batch_takes_every_setting_of_one_video():
-    one, many = (set(inspect.signature(function).parameters) for function in (predict_command, predict_many))
+def test_one_video_and_many_take_the_same_settings():
+    parameters = [list(inspect.signature(f).parameters) for f in (predict_command, predict_many, predict, stream)]
+    one, many, *functions = map(set, parameters)
     assert one - {"video"} <= many
+    options = {field.name for field in dataclasses.fields(Options)}
+    assert all(options < function for function in functions)
 
 
 def test_terminal_shows_the_start_before_the_imports(monkeypatch, capsys, tmp_path):

@@ -1,5 +1,7 @@
 import itertools
 import json
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
 from avseg.media.video import pictures
+from avseg.prediction.frame_stream import Options
+from avseg.prediction.objects import best
 from avseg.prediction.predict import class_names, predict, predict_command, stream
 from avseg.prediction.result import Result
 
@@ -107,7 +111,7 @@ def test_unknown_devices_and_models_are_refused(beeping, ear):
 
 def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    predict_command(beeping, fps=4)
+    predict_command(beeping, options=Options(fps=4))
     folder = tmp_path / "beeping_avseg"
     assert sorted(p.name for p in folder.iterdir()) == CONTENTS
     assert len(list(folder.joinpath("masks").iterdir())) == len(list(pictures(folder / "overlay.mp4"))) == 50
@@ -180,7 +184,7 @@ def test_command_does_not_delete_images_that_are_not_of_a_result(beeping, loaded
 
 
 def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
-    predict_command(make_video("mute.mp4"), tmp_path / "out", missing_audio="silence")
+    predict_command(make_video("mute.mp4"), tmp_path / "out", options=Options(missing_audio="silence"))
     said = " ".join(capsys.readouterr().out.split())
     assert "no sounding object" in said
     assert "note: mute.mp4 has no sound track" in said
@@ -191,9 +195,9 @@ def test_command_does_not_overwrite_unless_told(beeping, loaded, tmp_path):
     predict_command(beeping, out)
     before = (out / "result.json").read_bytes()
     with pytest.raises(ConfigError, match="--overwrite"):
-        predict_command(beeping, out, fps=4)
+        predict_command(beeping, out, options=Options(fps=4))
     assert (out / "result.json").read_bytes() == before
-    predict_command(beeping, out, fps=4, overwrite=True)
+    predict_command(beeping, out, options=Options(fps=4), overwrite=True)
     assert (out / "result.json").read_bytes() != before
 
 
@@ -306,3 +310,12 @@ def test_command_refuses_a_model_that_does_not_estimate_it(beeping, loaded, tmp_
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("avseg: error: this model (")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
+
+
+def test_bundled_model_names_the_person_who_speaks():
+    video = Path(__file__).parents[2] / "examples" / "portrait_and_cat.mp4"
+    frames = list(islice(stream(video, "small"), 60))  # silence up to 1 s, speech up to 3 s
+    shown = [frame.objects for frame in frames if frame.regions]
+    assert len(shown) > 20
+    assert best(shown).name == "person"
+    assert not any(frame.objects for frame in frames if not frame.regions)

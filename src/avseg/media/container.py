@@ -187,9 +187,14 @@ def refuse(message: str) -> None:
 
 
 def decoded(
-    container: InputContainer, stream: VideoStream | AudioStream, path: Path, complain: Complain = refuse
+    container: InputContainer,
+    stream: VideoStream | AudioStream,
+    path: Path,
+    complain: Complain = refuse,
+    *,
+    also: AudioStream | None = None,
 ) -> Iterator[Frame]:
-    """Decode the frames of one stream, in order.
+    """Decode the frames of one stream, in order, or of two in the order of the file.
 
     Packets that cannot be decoded before the first frame are skipped without a message: a recording that starts
     between two key frames begins with such packets, which no player can show.
@@ -200,10 +205,11 @@ def decoded(
         path: The file, for messages.
         complain: Called at the first damage after the first frame, with a message that gives the time; if it returns,
             the damaged part is left out.
+        also: Another stream to decode in the same pass.
     """
     last: Frame | None = None
     complained = False
-    packets = container.demux(stream)
+    packets = container.demux([stream] if also is None else [stream, also])
     while True:
         try:
             packet = next(packets, None)

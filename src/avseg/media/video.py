@@ -134,23 +134,45 @@ def pictures(path: Path, complain: Complain = refuse, *, after: float = 0.0) -> 
     """
     with opened(path) as container:
         stream = video_stream(container, path)
-        step = float(1 / _rate(stream))
         if after > 0.0:
             container.seek(round((after + start_time(container)) * av.time_base))
-        previous: float | None = None
-        width, height = 0, 0
+        clock = PictureClock(container, stream, path)
         for frame in _frames(container, stream, path, complain):
-            time = seconds(frame, container)
-            if previous is None:
-                check_pixels(frame, path)
-                time, width, height = time or 0.0, frame.width, frame.height
-            elif time is None or time <= previous:
-                time = previous + step
-            if (frame.width, frame.height) != (width, height):
-                frame = frame.reformat(width=width, height=height)
-            length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else step
-            yield Picture(time, time + length, frame)
-            previous = time
+            yield clock.picture(frame)
+
+
+class PictureClock:
+    """Time and size of the decoded frames of a stream, as :func:`pictures` defines them.
+
+    Args:
+        container: The open file.
+        stream: Its video stream.
+        path: The file, for messages.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
+        self._container, self._path = container, path
+        self._step = float(1 / _rate(stream))
+        self._previous: float | None = None
+        self._size = 0, 0
+
+    def picture(self, frame: VideoFrame) -> Picture:
+        """Return the next frame with its time, at the size of the first one.
+
+        Raises:
+            MediaError: When the first frame is too large.
+        """
+        time = seconds(frame, self._container)
+        if self._previous is None:
+            check_pixels(frame, self._path)
+            time, self._size = time or 0.0, (frame.width, frame.height)
+        elif time is None or time <= self._previous:
+            time = self._previous + self._step
+        if (frame.width, frame.height) != self._size:
+            frame = frame.reformat(width=self._size[0], height=self._size[1])
+        self._previous = time
+        declared = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else self._step
+        return Picture(time, time + declared, frame)
 
 
 def pictures_at(path: Path, times: Sequence[float]) -> Iterator[NDArray[np.uint8]]:

@@ -42,7 +42,7 @@ from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
-from avseg.nn.class_prior import PriorFusion
+from avseg.nn.class_prior import PriorFusion, object_classes
 from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import real_frames, with_padding
 from avseg.nn.keys import rename
@@ -53,6 +53,8 @@ STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
 _DENSE = 0.4
 """Share of uncertain pixels above which a gated decoder computes all pixels, which is then faster."""
+_IN_MASK = 0.25
+"""Share of a position that must be predicted to count in :meth:`PCMANet.object_scores`."""
 PRIOR = 0
 """Key of the class prior among the attention maps of the stages."""
 
@@ -416,9 +418,10 @@ class PCMANet(AVSModel):
             valid = torch.ones_like(valid)
         audio = self.audio_linear(self._dropped(embeddings))
         fused, attention = self._fuse(features, audio)
+        objects: Tensor | None = None
         if self.prior is not None:
             scores = self.audio.scores(embeddings).flatten(0, 1)
-            fused, attention[PRIOR] = self.prior(fused, with_padding(stages[-1], clip.valid), scores)
+            fused, attention[PRIOR], objects = self.prior(fused, with_padding(stages[-1], clip.valid), scores)
         outputs, masks = self._decode(fused, audio, valid)
         logits = {i: _resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
         seen = valid.flatten()
@@ -427,7 +430,29 @@ class PCMANet(AVSModel):
             aux=tuple(logits[i] for i in sorted(logits) if i > 1),
             scalars={f"keep_ratio/{i}": m[seen].float().mean() for i, m in masks.items()},
             maps=_named_maps(attention, masks, valid) if maps else {},
+            state=objects,
         )
+
+    @property
+    def object_names(self) -> tuple[str, ...]:
+        """Names of the classes of the class prior; empty without it, and for a task with several classes."""
+        return tuple(c.name for c in object_classes()) if self.prior is not None and self.classes == 1 else ()
+
+    def object_scores(self, prediction: Prediction) -> Tensor | None:
+        """Return a_c v_c of every class of the class prior, averaged over the mask, (B, T, S).
+
+        The average is weighted with the predicted probability at stride 32, where it is above a quarter.
+        """
+        if not self.object_names or prediction.state is None:
+            return None
+        objects: Tensor = prediction.state  # (N, S, h, w)
+        shares = adaptive_avg_pool2d(
+            prediction.probabilities.flatten(0, 1).float(), (objects.shape[-2], objects.shape[-1])
+        )
+        weights = shares * (shares > _IN_MASK)  # (N, 1, h, w)
+        means = (objects.float() * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
+        scores: Tensor = means.unflatten(0, prediction.logits.shape[:2])
+        return scores
 
     def _dropped(self, embeddings: Tensor) -> Tensor:
         """Return (B, T, D) embeddings, in training with those of some clips replaced by zeros."""

@@ -105,8 +105,8 @@ class ClassPrior(nn.Module):
         total = weights.sum(1, keepdim=True) + (self.image_other - top).exp()
         return torch.einsum("nkhw,ck->nchw", weights / total, self.members_image.float()).to(self.learned.weight.dtype)
 
-    def forward(self, deepest: Tensor, scores: Tensor) -> Tensor:
-        """Return maps (N, 4, h, w): max and sum over c of a_c v_c, max of v_c, max of a_c.
+    def forward(self, deepest: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Return maps (N, 4, h, w): max and sum over c of a_c v_c, max of v_c, max of a_c; and a_c v_c (N, C, h, w).
 
         Args:
             deepest: (N, 320, h, w), the backbone's map at stride 32.
@@ -115,7 +115,7 @@ class ClassPrior(nn.Module):
         audio, image = self.audio_classes(scores), self.image_classes(deepest)
         both = audio[:, :, None, None] * image
         loudest = audio.amax(1)[:, None, None].expand_as(both[:, 0])
-        return torch.stack([both.amax(1), both.sum(1).clamp(max=1.0), image.amax(1), loudest], 1)
+        return torch.stack([both.amax(1), both.sum(1).clamp(max=1.0), image.amax(1), loudest], 1), both
 
 
 class PriorFusion(nn.Module):
@@ -131,17 +131,19 @@ class PriorFusion(nn.Module):
         self.prior = ClassPrior()
         self.mix = nn.ModuleDict({str(i): nn.Conv2d(_MAPS, channels, 1) for i in stages})
 
-    def forward(self, maps: Mapping[int, Tensor], deepest: Tensor, scores: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Return the maps (N, C, h_i, w_i) with the prior added, and the prior (N, 4, h, w).
+    def forward(
+        self, maps: Mapping[int, Tensor], deepest: Tensor, scores: Tensor
+    ) -> tuple[dict[int, Tensor], Tensor, Tensor]:
+        """Return the maps (N, C, h_i, w_i) with the prior added, the prior (N, 4, h, w), and each class's (N, S, h, w).
 
         Args:
             maps: Stage → (N, C, h_i, w_i).
             deepest: (N, 320, h, w), the backbone's map at stride 32.
             scores: (N, 521), AudioSet logits of each frame's sound.
         """
-        prior = self.prior(deepest, scores)
+        prior, classes = self.prior(deepest, scores)
 
         def at(size: torch.Size) -> Tensor:
             return interpolate(prior, tuple(size[-2:]), mode="bilinear")
 
-        return {i: x + self.mix[str(i)](at(x.shape)) for i, x in maps.items()}, prior
+        return {i: x + self.mix[str(i)](at(x.shape)) for i, x in maps.items()}, prior, classes

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, max_pool2d
 
+from avseg.nn.packed import PackedConv
+
 
 def grow(mask: Tensor) -> Tensor:
     """Return the mask (N, h, w) bool with the 3 × 3 neighbourhood of each pixel."""
@@ -37,8 +39,10 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     layers: list[Any] = list(block)
     conv, *rest = layers
     out: Tensor = linear(_neighbourhoods(rows, given, wanted), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    if isinstance(conv, PackedConv) and conv.activation is not None:
+        out = conv.activation(out)
     for layer in rest:
-        out = linear(out, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(out)
+        out = linear(out, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d | PackedConv) else layer(out)
     return out
 
 

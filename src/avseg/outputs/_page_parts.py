@@ -55,7 +55,8 @@ def timeline(record: Record, *, has_sound: bool) -> str:
     if record.has_uncertainty:
         rows.append(_row("uncertainty", "curve", _curve(record, record.mean_uncertainty)))
     for label in np.flatnonzero(record.areas.any(0)).tolist():
-        found = [interval for interval in record.intervals if interval.name == record.class_names[label]]
+        pairs = zip(record.intervals, record.captions, strict=True)
+        found = [(interval, caption) for interval, caption in pairs if interval.name == record.class_names[label]]
         rows.append(_row(record.class_names[label], "bars", _bars(record, found, _hex(label)), _hex(label)))
     if not record.areas.any():
         rows.append(_row("intervals", "bars", '<p class="empty">no sounding object</p>'))
@@ -68,8 +69,8 @@ def intervals(record: Record) -> str:
         return '<tr><td colspan="3">no sounding object</td></tr>'
     return "\n".join(
         f'<tr><td><button type="button" data-seek="{start:.3f}">{start:.2f} s</button></td><td>{end:.2f} s</td>'
-        f"<td>{_swatch(_hex(record.class_names.index(name)))}{escape(name)}</td></tr>"
-        for start, end, name in record.intervals
+        f"<td>{_swatch(_hex(record.class_names.index(name)))}{escape(caption)}</td></tr>"
+        for (start, end, name), caption in zip(record.intervals, record.captions, strict=True)
     )
 
 
@@ -159,11 +160,12 @@ def _curve(record: Record, values: NDArray[np.float64]) -> str:
     return f'<svg {box} role="img" aria-label="{text}"><path d="{path}"/></svg>'
 
 
-def _bars(record: Record, found: Sequence[Interval], fill: str) -> str:
+def _bars(record: Record, found: Sequence[tuple[Interval, str]], fill: str) -> str:
     return "".join(
-        f'<span class="bar" title="{start:.2f} to {end:.2f} s" style="left:{_percent(record, start)};'
-        f'width:{100 * (end - start) / (record.end - record.times[0]):.3f}%;background:{fill}"></span>'
-        for start, end, _ in found
+        f'<span class="bar" title="{escape(caption)}, {start:.2f} to {end:.2f} s" '
+        f'style="left:{_percent(record, start)};width:{100 * (end - start) / (record.end - record.times[0]):.3f}%;'
+        f'background:{fill}"></span>'
+        for (start, end, _), caption in found
     )
 
 

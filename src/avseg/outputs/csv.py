@@ -14,8 +14,11 @@ class Csv(Output):
 
     def finish(self) -> None:
         """Write both tables."""
-        intervals = [(round(i.start, 3), round(i.end, 3), i.name) for i in self.record.intervals]
-        self._write("intervals.csv", ("start", "end", "class"), intervals)
+        intervals = [
+            (round(i.start, 3), round(i.end, 3), i.name, *(found or ("", "")))
+            for i, found in zip(self.record.intervals, self.record.objects, strict=True)
+        ]
+        self._write("intervals.csv", ("start", "end", "class", "object", "object_score"), intervals)
         names = self.record.class_names
         regions = [
             (index, round(frame.time, 3), names[region.label], region.score, rle.area(region.rle), *rle.box(region.rle))

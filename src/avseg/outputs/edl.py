@@ -8,7 +8,7 @@ from typing import Literal
 from avseg.errors import ConfigError
 from avseg.media.video import probe
 from avseg.outputs._base import Output
-from avseg.prediction.record import Interval, Record
+from avseg.prediction.record import Interval, Record, captioned
 
 _MOST_EVENTS = 999
 """An event has a number of three digits."""
@@ -44,7 +44,7 @@ class Edl(Output):
         Raises:
             ConfigError: When there are more events than the format can number.
         """
-        events = _union(self.record.intervals)
+        events = _union(captioned(self.record))
         if len(events) > _MOST_EVENTS:
             raise ConfigError(
                 f"the video has {len(events)} sounding stretches, an edit decision list holds {_MOST_EVENTS}: "
@@ -69,7 +69,7 @@ class Edl(Output):
 
 
 def _union(intervals: list[Interval]) -> list[tuple[float, float, list[str]]]:
-    """Return the stretches that intervals cover, with the names of their classes: an EDL has one video track."""
+    """Return the stretches that intervals cover, with their captions: an EDL has one video track."""
     found: list[tuple[float, float, list[str]]] = []
     for start, end, name in sorted(intervals):
         if found and start <= found[-1][1]:

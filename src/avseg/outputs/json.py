@@ -13,6 +13,7 @@ from avseg.media import rle
 from avseg.media.container import MOST_PIXELS
 from avseg.outputs._base import Output
 from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.objects import NamedObject
 from avseg.prediction.record import Record
 from avseg.prediction.regions import Frame, Region
 from avseg.prediction.uncertainty import UncertaintyMap
@@ -147,7 +148,10 @@ def to_dict(record: Record) -> dict[str, Any]:
         "weights_sha256": record.weights_sha256,
         "avseg_version": record.version,
         "units": {name: unit for name, unit in UNITS.items() if name != "uncertainty" or record.has_uncertainty},
-        "intervals": [interval._asdict() for interval in record.intervals],
+        "intervals": [
+            {**interval._asdict(), **({"object": found._asdict()} if found else {})}
+            for interval, found in zip(record.intervals, record.objects, strict=True)
+        ],
         "frames": [
             {
                 "time": frame.time,
@@ -155,6 +159,7 @@ def to_dict(record: Record) -> dict[str, Any]:
                 "regions": [_region_as_dict(region) for region in frame.regions],
                 **({"uncertainty": _map_as_dict(frame.uncertainty)} if frame.uncertainty else {}),
                 **({"probability": _grey_as_dict(frame.probability)} if frame.probability else {}),
+                **({"objects": [found._asdict() for found in frame.objects]} if frame.objects else {}),
             }
             for frame, score in zip(record.frames, record.scores, strict=True)
         ],
@@ -188,7 +193,14 @@ def _frame(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Fram
         tuple(_region(r, size, classes) for r in data["regions"]),
         uncertainty and UncertaintyMap(uncertainty["mean"], *_grey(uncertainty)),
         probability and _grey(probability),
+        tuple(_object(found) for found in data.get("objects", ())),
     )
+
+
+def _object(data: Mapping[str, Any]) -> NamedObject:
+    if not (is_text(data["name"]) and is_number(data["score"])):
+        raise ValueError(f"an object has name {data['name']!r} and score {data['score']!r}")
+    return NamedObject(data["name"], data["score"])
 
 
 def _region(data: Mapping[str, Any], size: tuple[int, int], classes: int) -> Region:

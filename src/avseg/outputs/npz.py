@@ -16,7 +16,8 @@ class Npz(Output):
     """A compressed archive that ``numpy.load`` reads without pickle. Frames are written one by one.
 
     ``labels`` (N, H, W) uint8; ``probability`` (N, h, w) uint8, 255 is 1, at the size of the stored maps; ``times``,
-    ``ends``, ``scores`` (N,); ``areas`` (N, K); ``intervals`` (M, 2) in seconds, ``interval_names`` (M,);
+    ``ends``, ``scores`` (N,); ``areas`` (N, K); ``intervals`` (M, 2) in seconds, ``interval_names`` and
+    ``interval_objects`` (M,), empty without a name;
     ``class_names`` (K,).
     """
 
@@ -56,6 +57,7 @@ class Npz(Output):
             "areas": record.areas,
             "intervals": np.array([(i.start, i.end) for i in record.intervals], np.float64).reshape(-1, 2),
             "interval_names": np.array([i.name for i in record.intervals], np.str_),
+            "interval_objects": np.array(["" if found is None else found.name for found in record.objects], np.str_),
             "class_names": np.array(record.class_names, np.str_),
         }
         if len(maps) == len(record.frames):

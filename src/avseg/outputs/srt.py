@@ -1,6 +1,7 @@
-"""``intervals.srt``: the sounding intervals as subtitles, one for each interval, with the name of the class."""
+"""``intervals.srt``: the sounding intervals as subtitles, one for each, with the name of object or class."""
 
 from avseg.outputs._base import Output
+from avseg.prediction.record import captioned
 
 
 class Srt(Output):
@@ -12,7 +13,7 @@ class Srt(Output):
         """Write the file."""
         cues = [
             f"{number}\n{_clock(interval.start)} --> {_clock(interval.end)}\n{interval.name}\n"
-            for number, interval in enumerate(self.record.intervals, 1)
+            for number, interval in enumerate(captioned(self.record), 1)
         ]
         (self.folder / "intervals.srt").write_text("\n".join(cues), encoding="utf-8")
 

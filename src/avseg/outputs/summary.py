@@ -187,7 +187,12 @@ def _curve(axes: Axes, record: Record, values: NDArray[np.float64], label: str) 
 
 def _intervals(axes: Axes, record: Record, names: list[str]) -> None:
     colours = palette(len(record.class_names)) / 255.0
-    for interval in record.intervals:
+    for interval, caption in zip(record.intervals, record.captions, strict=True):
+        if caption != interval.name:
+            row = names.index(interval.name)
+            axes.text(
+                interval.start, row, f" {caption}", va="center", fontsize=7, color="w", clip_on=True, parse_math=False
+            )
         axes.barh(
             names.index(interval.name),
             interval.end - interval.start,

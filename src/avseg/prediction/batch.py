@@ -17,17 +17,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from avseg.errors import AvsegError, ConfigError, MediaError, PartialFailure
-from avseg.fast_paths import Precision
 from avseg.files import recover, write_text
 from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs, file_to_open, new_result, settings_of, write
 from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
-from avseg.prediction.frame_stream import Damaged, Options, Show, Timing, Upsampling
+from avseg.prediction.frame_stream import Options
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
-from avseg.prediction.record import Interval
+from avseg.prediction.record import Interval, captioned
 from avseg.prediction.result import Result
-from avseg.prediction.sampling import MissingAudio
 from avseg.prediction.video_list import find_videos, names_many
 from avseg.progress import VideosBar, videos_bar
 
@@ -75,21 +73,12 @@ def predict_many(
     output: str | Path = DEFAULT_FOLDER,
     model: str | Path | AVSModel = "small",
     *,
+    options: Options = Options(),
+    device: str = "cpu",
     workers: int = 1,
     skip_done: bool = False,
     overwrite: bool = False,
     save: str | Iterable[str] | None = None,
-    fps: float = 1.0,
-    device: str = "cpu",
-    missing_audio: MissingAudio = "error",
-    damaged: Damaged = "error",
-    show: Show = "masks",
-    silence_gate: float | None = -60.0,
-    timing: Timing = "refined",
-    threshold: float = 0.5,
-    upsampling: Upsampling = "guided",
-    precision: Precision = "float32",
-    gated: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool = False,
     finished: Callable[[Outcome], None] = lambda _: None,
@@ -102,23 +91,14 @@ def predict_many(
     Args:
         videos: Files, patterns, folders and CSV lists, see :func:`avseg.prediction.video_list.find_videos`.
         output: Folder for the results.
-        model: See :func:`avseg.predict`; the same holds for the arguments that are not described here.
+        model: A name, path or model, see :func:`avseg.predict`.
+        options: Settings of the prediction: ``avseg.Options(fps=4)``.
+        device: Device of the model.
         workers: Videos that are processed at the same time, in threads that share the model.
         skip_done: Skip videos whose folder has a result of the same video, not modified since, with the same model,
             weights, settings and at least the same outputs.
         overwrite: Replace earlier results.
         save: Outputs, see :func:`avseg.outputs.choose_outputs`; result.json is always one of them.
-        fps: Samples per second of video.
-        device: Device of the model.
-        missing_audio: Behaviour without a sound track.
-        damaged: Behaviour where a file cannot be decoded.
-        show: ``"masks"`` or ``"uncertainty"``.
-        silence_gate: Level in dBFS of the sound below which masks are empty.
-        timing: ``"refined"`` or ``"window"``.
-        threshold: Probability above which a pixel belongs to a mask.
-        upsampling: ``"guided"`` or ``"bilinear"``.
-        precision: ``"float32"`` or ``"bf16"``.
-        gated: Compute the finest stage of the decoder at uncertain pixels only.
         settings: Output → its settings.
         progress: Show a progress display.
         finished: Called in this thread with the outcome of each video as soon as it is finished.
@@ -136,8 +116,7 @@ def predict_many(
         raise MediaError("no video is given: name files, folders, CSV lists or patterns")
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
-    outputs = {"json": None, **choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)}
+    outputs = {"json": None, **choose_outputs(save, uncertainty=options.show == "uncertainty", settings=settings)}
     folder = Path(output)
     _check_folder(folder)
     job = _Job(ready(model, device, options.modes), options, outputs, skip_done, overwrite)
@@ -270,7 +249,7 @@ def _one(job: _Job, video: Path, folders: Sequence[Path], bar: VideosBar, stop: 
                 show(what, time)
 
             result = _predict(job, video, folder, reached)
-        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.outputs))
+        return Outcome(video, folder, "done", "", captioned(result), file_to_open(folder, job.outputs))
     except _StopError:
         return Outcome(video, folder, "failed", "interrupted")
     except Exception as error:  # an error in one video must not end the batch
@@ -306,5 +285,5 @@ def _find_done(job: _Job, video: Path, folders: Sequence[Path]) -> Outcome | Non
         wanted = (job.loaded.name, job.loaded.weights_sha256, recorded_options(job.options, job.loaded.device))
         same = made_by == wanted and settings_of(job.outputs).items() <= settings.items()
         if same and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
-            return Outcome(video, folder, "skipped", "", result.intervals, file_to_open(folder, job.outputs))
+            return Outcome(video, folder, "skipped", "", captioned(result), file_to_open(folder, job.outputs))
     return None

@@ -19,7 +19,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -32,13 +32,15 @@ from torch import Tensor
 
 from avseg.errors import CheckpointError, ConfigError, did_you_mean
 from avseg.fast_paths import Mode, Precision, device_of, dtype_of
-from avseg.interface import AVSModel
+from avseg.interface import AVSModel, Clip
 from avseg.media.container import ignore, refuse
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import Picture, pictures, probe
+from avseg.mel import BANDS, FRAMES
 from avseg.prediction import grey_maps, soft_masks
 from avseg.prediction.activity import Activity
 from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.objects import NamedObject, highest
 from avseg.prediction.regions import Frame, Maps, Region, find_regions, possible_labels
 from avseg.prediction.sampling import (
     USUAL_SIZE,
@@ -66,23 +68,24 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Options:
-    """Settings of a prediction.
+    """Settings of a prediction, in Python and on the command line.
 
     Attributes:
-        fps: Samples per second of video.
+        fps: Samples per second of video that the model predicts.
         missing_audio: Without a sound track, raise an error or use silence.
-        damaged: If a part of the file cannot be decoded, raise an error, or omit that part and add a note.
-        show: The masks, or masks and uncertainty.
-        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which the mask is
-            empty; None disables the gate.
-        timing: Onsets and offsets from the level of the sound (``"refined"``, see :mod:`avseg.prediction.activity`), or
-            from the 0.96 s window of the model alone (``"window"``).
-        threshold: Probability above which a pixel belongs to a mask, between 0 and 1. With several classes, the
-            probability of the background is multiplied by ``threshold / (1 - threshold)`` before the comparison.
-        upsampling: From the size of the model to that of the frame, along the edges of the frame (``"guided"``), or
-            ``"bilinear"``.
-        precision: Type in which convolutions and matrix products run.
-        gated: Compute the finest stage of the decoder at uncertain pixels only.
+        damaged: If a part of the file cannot be decoded, raise an error, or skip that part and add a note.
+        show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
+            grey images in uncertainty/, more rows in summary.png.
+        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which masks are empty;
+            null (in Python, None) disables the gate.
+        timing: Onsets and offsets refined by the level of the sound (:mod:`avseg.prediction.activity`), or from the
+            0.96 s window of the model alone.
+        threshold: Probability above which a pixel belongs to a mask, between 0 and 1; lower values give larger masks.
+            With several classes, the probability of the background is multiplied by threshold / (1 - threshold) before
+            the comparison.
+        upsampling: From the size of the model to that of the frame: guided, along the edges of the frame, or bilinear.
+        precision: float32, or bf16, which is faster on processors that have it.
+        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
     """
 
     fps: float = 1.0
@@ -123,12 +126,93 @@ class Options:
         return modes
 
 
-class _SamplePrediction(NamedTuple):
-    """Prediction of one sample: (K, h, w) probabilities, and (h, w) uncertainty if it is requested."""
+class SamplePrediction(NamedTuple):
+    """Prediction of one sample: (K, h, w) probabilities, (h, w) uncertainty if it is requested, and named objects."""
 
     time: float
     probabilities: NDArray[np.float32]
     uncertainty: NDArray[np.float32] | None
+    objects: tuple[NamedObject, ...] = ()
+
+
+class Predictor:
+    """Run a model on clips of samples, and convert its probabilities to regions.
+
+    Args:
+        model: Model in evaluation mode.
+        options: Settings.
+
+    Attributes:
+        frames: Samples per clip in the training data.
+        size: Height and width of the frames of a clip, or one number for both.
+    """
+
+    def __init__(self, model: AVSModel, options: Options) -> None:
+        data = model.card.get("data") or {}
+        frames = data.get("frames")
+        self.frames = frames if isinstance(frames, int) else _USUAL_FRAMES  # AVSBench: a folder
+        self.size = data.get("size", USUAL_SIZE)
+        self._model, self._options = model, options
+        self._device, self._dtype = device_of(model), dtype_of(model)
+
+    def predict(self, inputs: Clip, waves: Tensor, times: Sequence[float]) -> list[SamplePrediction]:
+        """Return the prediction of every sample of a clip.
+
+        Args:
+            inputs: The clip of T samples.
+            waves: (T, n) sound of each sample, for the silence gate.
+            times: Time of each sample in seconds.
+
+        Raises:
+            CheckpointError: When the model predicts NaN or infinity.
+        """
+        uncertain = self._options.show == "uncertainty"
+        with torch.inference_mode():
+            prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
+            probabilities = prediction.probabilities[0].float().cpu().numpy()
+            scores = self._model.object_scores(prediction)
+        if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
+            raise CheckpointError(
+                f"{self._model.name} predicts NaN or infinity between {times[0]:.2f} and {times[-1]:.2f} s: "
+                "load other weights, or compute in float32"
+            )
+        if self._options.silence_gate is not None:
+            _gate(probabilities, waves, self._options.silence_gate)
+        maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(times)
+        names = self._model.object_names
+        rows = [[]] * len(times) if scores is None else scores[0].cpu().tolist()
+        objects = [highest(names, row) if row else () for row in rows]
+        return [SamplePrediction(*row) for row in zip(times, probabilities, maps, objects, strict=True)]
+
+    def warm_up(self) -> None:
+        """Run the model once: the first run is slower."""
+        height, width = self.size if isinstance(self.size, Sequence) else (self.size, self.size)
+        frames = torch.zeros(1, 1, 3, height or USUAL_SIZE, width or USUAL_SIZE)
+        with torch.inference_mode():
+            self._model(Clip(frames, torch.zeros(1, 1, 1, FRAMES, BANDS)).to(self._device, self._dtype))
+
+    def guide(self, picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return the guide of a frame (H, W) for :meth:`segment`; None without guided upsampling."""
+        return picture.reduced(guide_size(size)) if self._options.upsampling == "guided" else None
+
+    def segment(
+        self,
+        probabilities: Maps,
+        guide: NDArray[np.uint8] | None,
+        size: tuple[int, int],
+        uncertainty: UncertaintyMap | None = None,
+    ) -> tuple[tuple[Region, ...], GreyMap]:
+        """Return the regions of a frame of (H, W), and the probability that a pixel sounds."""
+        threshold = self._options.threshold
+        labels = None
+        if len(probabilities) > 1:
+            labels = possible_labels(probabilities, threshold)
+            probabilities = probabilities[labels]
+        foreground = _foreground(probabilities, labels)
+        if guide is not None and foreground.max() > FAINT:
+            probabilities = refined(probabilities, guide)
+        regions = find_regions(probabilities, size, uncertainty, threshold=threshold, labels=labels)
+        return regions, grey_maps.pack(foreground, soft_masks.LONGEST)
 
 
 class FrameStream:
@@ -152,18 +236,17 @@ class FrameStream:
         self.info = probe(path)
         _check_rate(options.fps, float(self.info.rate), path)
         self.end = 0.0
-        self._path, self._model, self._options, self._note = path, model, options, note
+        self._path, self._options, self._note = path, options, note
+        self._predictor = Predictor(model, options)
         self._complain = note if options.damaged == "skip" else _refuse
-        self._device, self._dtype = device_of(model), dtype_of(model)
         self._waiting: deque[tuple[float, NDArray[np.uint8] | None]] = deque()
-        self._guide_size = guide_size(self.info.size)
         self._sound = open_sound(path, options.missing_audio, self._complain, note)
         self._activity: Activity | None = None
         if options.timing == "refined" and self.info.sample_rate is not None:
             self._activity = Activity(Sound(sound_blocks(path, ignore)), options.fps)
 
     def __iter__(self) -> Iterator[Frame]:
-        before: _SamplePrediction | None = None
+        before: SamplePrediction | None = None
         for after in self._predict_samples():
             yield from self._frames(before or after, after, until=after.time)
             before = after
@@ -171,7 +254,7 @@ class FrameStream:
             yield from self._frames(before, before, until=math.inf)
         self._check_end()
 
-    def _frames(self, before: _SamplePrediction, after: _SamplePrediction, until: float) -> Iterator[Frame]:
+    def _frames(self, before: SamplePrediction, after: SamplePrediction, until: float) -> Iterator[Frame]:
         """Yield the decoded frames up to ``until``, interpolated between two samples."""
         span = after.time - before.time
         while self._waiting and self._waiting[0][0] <= until:
@@ -183,50 +266,19 @@ class FrameStream:
             uncertainty = None
             if before.uncertainty is not None and after.uncertainty is not None:
                 uncertainty = pack(_blend(before.uncertainty, after.uncertainty, share))
-            regions, probability = self._segment(probabilities, guide, uncertainty)
-            yield Frame(time, regions, uncertainty, probability)
+            regions, probability = self._predictor.segment(probabilities, guide, self.info.size, uncertainty)
+            nearest = before if share < 0.5 else after
+            yield Frame(time, regions, uncertainty, probability, nearest.objects if regions else ())
 
-    def _segment(
-        self, probabilities: Maps, guide: NDArray[np.uint8] | None, uncertainty: UncertaintyMap | None
-    ) -> tuple[tuple[Region, ...], GreyMap]:
-        """Return the regions of a frame, and the probability that a pixel sounds."""
-        threshold = self._options.threshold
-        labels = None
-        if len(probabilities) > 1:
-            labels = possible_labels(probabilities, threshold)
-            probabilities = probabilities[labels]
-        foreground = _foreground(probabilities, labels)
-        if guide is not None and foreground.max() > FAINT:
-            probabilities = refined(probabilities, guide)
-        regions = find_regions(probabilities, self.info.size, uncertainty, threshold=threshold, labels=labels)
-        return regions, grey_maps.pack(foreground, soft_masks.LONGEST)
-
-    def _predict_samples(self) -> Iterator[_SamplePrediction]:
-        data = self._model.card.get("data") or {}
-        frames, size = data.get("frames"), data.get("size", USUAL_SIZE)
-        length = frames if isinstance(frames, int) else _USUAL_FRAMES  # AVSBench: a folder
+    def _predict_samples(self) -> Iterator[SamplePrediction]:
         samples = sample(self._pictures(), self._options.fps)
-        uncertain = self._options.show == "uncertainty"
-        while clip := list(islice(samples, length)):
-            inputs, waves = make_clip(clip, self._sound, size)
-            with torch.inference_mode():
-                prediction = self._model(inputs.to(self._device, self._dtype), maps=uncertain)
-                probabilities = prediction.probabilities[0].float().cpu().numpy()
-            if not np.isfinite(probabilities).all():  # NaN compares as background: the masks would be empty
-                raise CheckpointError(
-                    f"{self._model.name} predicts NaN or infinity between {clip[0][0]:.2f} and {clip[-1][0]:.2f} s: "
-                    "load other weights, or compute in float32"
-                )
-            if self._options.silence_gate is not None:
-                _gate(probabilities, waves, self._options.silence_gate)
-            maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(clip)
-            for (time, _), p, found in zip(clip, probabilities, maps, strict=True):
-                yield _SamplePrediction(time, p, found)
+        while clip := list(islice(samples, self._predictor.frames)):
+            inputs, waves = make_clip(clip, self._sound, self._predictor.size)
+            yield from self._predictor.predict(inputs, waves, [time for time, _ in clip])
 
     def _pictures(self) -> Iterator[Picture]:
         for picture in ahead(pictures(self._path, self._complain), _AHEAD):
-            guide = picture.reduced(self._guide_size) if self._options.upsampling == "guided" else None
-            self._waiting.append((picture.time, guide))
+            self._waiting.append((picture.time, self._predictor.guide(picture, self.info.size)))
             self.end = picture.end
             yield picture
 

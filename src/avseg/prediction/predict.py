@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,12 +16,16 @@ from rich.table import Table
 
 from avseg.checkpoints.store import load
 from avseg.devices import check_computes, move
+from avseg.errors import ConfigError
 from avseg.fast_paths import Mode, Precision, optimize
 from avseg.interface import AVSModel
-from avseg.media.container import video_path
+from avseg.media.container import refuse, video_path
+from avseg.media.live import Feed, Live, feed_of
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing, Upsampling
+from avseg.prediction.live_stream import Late, LiveStream, check_live
+from avseg.prediction.record import captioned
 from avseg.prediction.regions import Frame
 from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
@@ -82,10 +86,7 @@ def predict(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
-    path = video_path(video)
-    loaded = ready(model, device, options.modes)
-    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
-        return predict_file(path, loaded, options, reached)
+    return _predict(video, model, device, options, progress)
 
 
 class Loaded(NamedTuple):
@@ -122,6 +123,13 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
     if modes or not network.optimized:  # an exported file is used as it is, and has no modes
         network = optimize(network, modes, inplace=True)
     return Loaded(network, str(model), device, weights)
+
+
+def _predict(video: str | Path, model: str | Path | AVSModel, device: str, options: Options, progress: bool) -> Result:
+    path = video_path(video)
+    loaded = ready(model, device, options.modes)
+    with seconds_bar("predicting", probe(path).duration, shown=progress) as reached:
+        return predict_file(path, loaded, options, reached)
 
 
 def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable[[float], None]) -> Result:
@@ -166,7 +174,7 @@ def recorded_options(options: Options, device: str) -> dict[str, Any]:
 
 
 def stream(
-    video: str | Path,
+    video: str | Path | BinaryIO | Live | Feed,
     model: str | Path | AVSModel = "small",
     *,
     fps: float = 1.0,
@@ -180,12 +188,19 @@ def stream(
     upsampling: Upsampling = "guided",
     precision: Precision = "float32",
     gated: bool = False,
+    lookahead: float = 0.0,
+    late: Late = "wait",
+    context: int = 1,
     note: Callable[[str], None] = warnings.warn,
 ) -> Iterator[Frame]:
     """Yield the frames of :func:`predict` one by one, each as soon as the sample after it is predicted.
 
+    Live sources are pipes, the standard input, and a camera with a microphone. Every sample, ``fps`` per second, gives
+    a frame as soon as it is predicted (see :mod:`avseg.prediction.live_stream`), and ``timing`` has no effect.
+
     Args:
-        video: See :func:`predict`; the same holds for the other arguments.
+        video: A file as for :func:`predict`, or a live source: ``"-"`` for the standard input, the path of a named
+            pipe, a binary file object, :class:`avseg.Live`, or :func:`avseg.media.live.device_feed`.
         model: A name, a path or a model.
         fps: Samples per second of video.
         device: Device of the model.
@@ -198,6 +213,11 @@ def stream(
         upsampling: ``"guided"`` or ``"bilinear"``.
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
+        lookahead: Live sources: seconds of sound after a sample in its window of 0.975 s. With 0, the window has past
+            sound only; with 0.4875, it is that of a file.
+        late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
+            (``"drop"``), which bounds the latency.
+        context: Live sources: samples in a clip, the new one and those before it.
         note: Called with each warning, such as that the sound track is silent.
 
     Returns:
@@ -209,7 +229,15 @@ def stream(
         CheckpointError: When the model cannot be loaded.
     """
     options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
-    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
+    feed = feed_of(video, note if damaged == "skip" else refuse)
+    if feed is None:
+        if (lookahead, late, context) != (0.0, "wait", 1):
+            raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
+        return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
+    check_live(lookahead, late, context)
+    network = ready(model, device, options.modes).network
+    found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
+    return (prediction.frame for prediction in found)
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
@@ -224,17 +252,8 @@ def predict_command(
     video: Path,
     output: Path | None = None,
     model: str = "small",
-    fps: float = 1.0,
     device: str = "cpu",
-    missing_audio: MissingAudio = "error",
-    damaged: Damaged = "error",
-    show: Show = "masks",
-    silence_gate: float | None = -60.0,
-    timing: Timing = "refined",
-    threshold: float = 0.5,
-    upsampling: Upsampling = "guided",
-    precision: Precision = "float32",
-    gated: bool = False,
+    options: Options = Options(),
     save: str | None = None,
     overwrite: bool = False,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -245,18 +264,8 @@ def predict_command(
         video: The video file.
         output: Folder for overlay.mp4, masks/, summary.png and result.json; <name of the video>_avseg by default.
         model: Bundled name, folder or Hub id of the model, or a file *.onnx of avseg export.
-        fps: Samples per second of video that the model predicts.
         device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
-        missing_audio: Without a sound track, raise an error or use silence.
-        damaged: If a part of the file cannot be decoded, raise an error or skip that part.
-        show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
-            grey images in uncertainty/, more rows in summary.png.
-        silence_gate: Level in dBFS of the sound below which masks are empty; null disables the gate.
-        timing: Onsets and offsets refined by the level of the sound, or from the 0.96 s window of the model alone.
-        threshold: Probability above which a pixel belongs to a mask; lower values give larger masks.
-        upsampling: guided, along the edges of the frame, or bilinear.
-        precision: float32, or bf16, which is faster on processors that have it.
-        gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
+        options: Settings of the prediction.
         save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
             installed packages; null for the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
@@ -267,24 +276,9 @@ def predict_command(
     """
     started = perf_counter()
     folder = output or Path(f"{video.stem}_avseg")
-    names = choose_outputs(save, uncertainty=show == "uncertainty", settings=settings)
+    names = choose_outputs(save, uncertainty=options.show == "uncertainty", settings=settings)
     with new_result(folder, names, overwrite=overwrite, video=video) as partial:
-        result = predict(
-            video,
-            model,
-            fps=fps,
-            device=device,
-            missing_audio=missing_audio,
-            damaged=damaged,
-            show=show,
-            silence_gate=silence_gate,
-            timing=timing,
-            threshold=threshold,
-            upsampling=upsampling,
-            precision=precision,
-            gated=gated,
-            progress=True,
-        )
+        result = _predict(video, model, device, options, progress=True)
         write(result, partial, names, progress=True)
     _report(result, folder, perf_counter() - started, file_to_open(folder, names))
 
@@ -292,8 +286,8 @@ def predict_command(
 def _report(result: Result, folder: Path, elapsed: float, to_open: Path) -> None:
     console = Console(highlight=False)
     length = result.end - result.times[0]
-    table = Table("from", "to", "class", box=None, header_style="dim", pad_edge=False)
-    for start, end, name in result.intervals[:_ROWS]:
+    table = Table("from", "to", "object", box=None, header_style="dim", pad_edge=False)
+    for start, end, name in captioned(result)[:_ROWS]:
         table.add_row(f"{start:.2f} s", f"{end:.2f} s", escape(name))
     if result.intervals:
         console.print(table)

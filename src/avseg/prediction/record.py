@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from avseg.errors import ConfigError
 from avseg.media import rle
 from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.objects import NamedObject, best
 from avseg.prediction.regions import Frame
 from avseg.prediction.soft_masks import SoftMaskReader
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
@@ -202,6 +203,18 @@ class Record:
                 found.append(Interval(float(edges[first]), float(edges[last]), name))
         return sorted(found)
 
+    @cached_property
+    def objects(self) -> list[NamedObject | None]:
+        """Kind of object of each of :attr:`intervals`; None where the model scores no kinds, or none high enough."""
+        spans = np.searchsorted(self.times, [(i.start, i.end) for i in self.intervals]).reshape(-1, 2).tolist()
+        return [best(frame.objects for frame in self.frames[first:last]) for first, last in spans]
+
+    @property
+    def captions(self) -> list[str]:
+        """Name of the object of each of :attr:`intervals`, or of its class where the object has no name."""
+        pairs = zip(self.intervals, self.objects, strict=True)
+        return [interval.name if found is None else found.name for interval, found in pairs]
+
     # Bound methods, not functions in functions: masks can be pickled, as a DataLoader with workers needs.
     def _foreground(self, index: int) -> NDArray[np.bool_]:
         return self._labels(index) > 0
@@ -226,6 +239,12 @@ class Record:
                 "(--show uncertainty) and a model that estimates it"
             )
         return maps
+
+
+def captioned(record: Record) -> list[Interval]:
+    """Return the intervals, named by their captions."""
+    pairs = zip(record.intervals, record.captions, strict=True)
+    return [interval._replace(name=caption) for interval, caption in pairs]
 
 
 def no_probabilities(record: Record) -> ConfigError:

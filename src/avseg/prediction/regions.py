@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from avseg.media.images import enlarged
 from avseg.media.rle import RLE, encode
 from avseg.prediction.grey_maps import GreyMap
+from avseg.prediction.objects import NamedObject
 from avseg.prediction.uncertainty import UncertaintyMap, unpack
 
 Maps = NDArray[np.float32]
@@ -40,12 +41,14 @@ class Frame(NamedTuple):
         regions: Regions of the sounding classes, sorted by label.
         uncertainty: Uncertainty of the pixels; None if it is not requested.
         probability: Probability that a pixel belongs to a sounding class, before the threshold; None if not kept.
+        objects: Kinds of objects with the highest scores, of a model that scores them.
     """
 
     time: float
     regions: tuple[Region, ...]
     uncertainty: UncertaintyMap | None = None
     probability: GreyMap | None = None
+    objects: tuple[NamedObject, ...] = ()
 
 
 def find_regions(

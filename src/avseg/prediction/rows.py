@@ -27,7 +27,8 @@ class RowPredictor:
 
     - ``error``: reason in one line if the video cannot be used, else empty; the other columns are empty then.
     - ``times``, ``scores``: start in seconds and score of every frame.
-    - ``interval_start``, ``interval_end``, ``interval_name``: one entry per interval.
+    - ``interval_start``, ``interval_end``, ``interval_name``, ``interval_object``: one entry per interval; the
+      object is empty where it has no name.
     - ``result``: the content of result.json (format 1) with all masks as run lengths, or the folder of the result if
       ``output`` is given.
 
@@ -86,5 +87,6 @@ def _columns(result: Result | None, error: str, kept: str) -> dict[str, Any]:
         "interval_start": [interval.start for interval in intervals],
         "interval_end": [interval.end for interval in intervals],
         "interval_name": [interval.name for interval in intervals],
+        "interval_object": [] if result is None else ["" if found is None else found.name for found in result.objects],
         "result": kept,
     }

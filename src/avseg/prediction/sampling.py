@@ -78,7 +78,7 @@ def clip_from_video(
 
 
 def make_clip(
-    samples: Sequence[tuple[float, Picture]], sound: Sound, size: int | tuple[int, int]
+    samples: Sequence[tuple[float, Picture]], sound: Sound, size: int | tuple[int, int], shift: float = 0.0
 ) -> tuple[Clip, Tensor]:
     """Return the clip of some samples, and the waveforms (T, 15600) of its log-mel patches.
 
@@ -86,9 +86,10 @@ def make_clip(
         samples: Moments in rising order, with the pictures shown then.
         sound: The sound track; none of its later moments was read before.
         size: Height and width of the frames, or one number for both.
+        shift: Seconds from each moment to the centre of its sound.
     """
     frames = torch.stack([_resized(picture, size) for _, picture in samples])
-    waveforms = torch.stack([sound.waveform_at(time) for time, _ in samples])
+    waveforms = torch.stack([sound.waveform_at(time + shift) for time, _ in samples])
     audio = torch.cat([log_mel_at(waveform, _CENTRE) for waveform in waveforms])
     return Clip(normalise(frames)[None], audio[None]), waveforms
 
