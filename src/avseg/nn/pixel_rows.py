@@ -42,7 +42,11 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     if isinstance(conv, PackedConv) and conv.activation is not None:
         out = conv.activation(out)
     for layer in rest:
-        out = linear(out, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d | PackedConv) else layer(out)
+        out = (
+            linear(out, layer.weight.flatten(1), layer.bias)
+            if isinstance(layer, nn.Conv2d | PackedConv)
+            else layer(out)
+        )
     return out
 
 
