@@ -204,7 +204,7 @@ def _child(case: Case, inputs: Path, messages: Path) -> None:
 def _acted(case: Case, inputs: Path) -> int:
     """Return the exit code of a command; of a function 0 for a result, 2 for a mistake, after printing its line."""
     try:
-        if case.way == "new process":
+        if case.new and not callable(case.act):
             os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(_BENCHMARKS), *sys.path) if path)
             os.execv(sys.executable, [sys.executable, "-m", "avseg", *case.act])
         if not callable(case.act):
