@@ -1,5 +1,6 @@
 """Hostile inputs of all kinds, each a function of a seed."""
 
+import contextlib
 import importlib
 import io
 import json
@@ -36,7 +37,7 @@ from avseg.prediction.result import Result
 
 Random = random.Random
 Make = Callable[[int, Random], Case]
-_SHARE_OF_NEW = 40
+_SHARE_OF_NEW = 100
 """One in this many inputs is used by a new process, with its own imports."""
 HEALTHY = ("media", "sounds", "cards", "results", "yaml", "pickles", "masks", "coco")
 """Kinds of which the input with number 0 is not mutated, so it must end in a result."""
@@ -72,8 +73,20 @@ def _import_all() -> None:
     for package in _PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
-    for name in ("avseg.checkpoints.release", "avseg.prediction.batch", "avseg.profile"):
+    for name in ("avseg.checkpoints.release", "avseg.prediction.batch", "avseg.profile", "safetensors.torch"):
         importlib.import_module(name)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for words in (
+            "predict",
+            "eval",
+            "train",
+            "convert",
+            "profile small",
+            "data check",
+            "data show",
+            "data prepare",
+        ):
+            main([*words.split(), "--help"])  # imports the parser of flags, and reads the signatures
 
 
 def _media() -> Make:

@@ -16,6 +16,7 @@ class Loudness(AVSModel):
         """No settings."""
 
     paper = "none"
+    threshold: Tensor
 
     def __init__(self, config: Config, classes: int = 1) -> None:
         super().__init__(config, classes)

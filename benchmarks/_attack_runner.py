@@ -35,6 +35,8 @@ _ALLOWED = 6 << 30
 """Bytes of address space of a run; torch alone maps about 2 GB."""
 _MOST_MIB = 2048
 """Largest resident memory of a run that is right."""
+_PATIENCE = 5
+"""Real time per processor time: other programs use the processor too."""
 _BENCHMARKS = Path(__file__).parent
 
 
@@ -49,7 +51,7 @@ class Case:
         act: Words after ``avseg`` of a command that is run in that folder, or a function of the Python API. A user's
             mistake is the exit code 2 of a command, an AvsegError or an OSError.
         base: The file that was mutated, if there are several.
-        seconds: Time limit.
+        seconds: Limit of processor time; the limit of real time is :data:`_PATIENCE` times as long.
         new: Start a new ``python -m avseg`` instead of a fork.
     """
 
@@ -77,10 +79,11 @@ class Outcome:
         base: See :class:`Case`.
         way: See :class:`Case`.
         end: ``result``: exit code 0. ``line``: one line of avseg and exit code 2. ``traceback``: an exception that is
-            no AvsegError. ``unclear``: another exit code, or more lines. ``hang``: the time limit was reached.
+            no AvsegError. ``unclear``: another exit code, or more lines. ``hang``: a time limit was reached.
             ``crash``: killed by a signal. ``execution``: code of the input ran. ``file lost``: a file of the user is
             missing or changed. ``memory``: more than 2 GiB.
         seconds: Duration.
+        processor: Processor time in seconds.
         peak: Largest resident memory in MiB.
         message: Last line of the error output.
     """
@@ -91,6 +94,7 @@ class Outcome:
     way: str
     end: str
     seconds: float
+    processor: float
     peak: int
     message: str
 
@@ -105,7 +109,7 @@ def run(case: Case, folder: Path) -> Outcome:
     child = os.fork()
     if not child:
         _child(case, inputs, folder / "messages")
-    status, peak, late = _wait(child, started + case.seconds)
+    status, peak, processor, late = _wait(child, case.seconds)
     _kill(child)  # processes that it started
     seconds = time.monotonic() - started
     text = (folder / "messages").read_text(encoding="utf-8", errors="replace") if (folder / "messages").exists() else ""
@@ -118,7 +122,9 @@ def run(case: Case, folder: Path) -> Outcome:
     elif any(_content(inputs).get(name) != value for name, value in before.items()):
         end = "file lost"
     shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(case.kind, case.number, case.base, case.way, end, round(seconds, 2), peak, _message(lines))
+    return Outcome(
+        case.kind, case.number, case.base, case.way, end, round(seconds, 2), processor, peak, _message(lines)
+    )
 
 
 def _end(status: int, lines: list[str]) -> str:
@@ -140,18 +146,24 @@ def _message(lines: list[str]) -> str:
     return f"{lines[-1][:200]}{where}" if lines else ""
 
 
-def _wait(child: int, deadline: float) -> tuple[int, int, bool]:
-    """Return the exit status, the peak in MiB, and whether the process was killed at the deadline."""
-    late, pause = False, 0.002
+def _wait(child: int, limit: float) -> tuple[int, int, float, bool]:
+    """Return the exit status, peak in MiB, processor time, and whether the process was killed at a limit of time."""
+    late, pause, deadline = False, 0.002, time.monotonic() + _PATIENCE * limit
     while True:
         found, status, usage = os.wait4(child, os.WNOHANG)
         if found:
-            return status, usage.ru_maxrss // 1024, late
-        if time.monotonic() > deadline and not late:
+            return status, usage.ru_maxrss // 1024, round(usage.ru_utime + usage.ru_stime, 2), late
+        if not late and (time.monotonic() > deadline or _processor(child) > limit):
             _kill(child)
             late = True
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
+
+
+def _processor(child: int) -> float:
+    """Return the processor time of a process in seconds."""
+    fields = Path(f"/proc/{child}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kill(group: int) -> None:
@@ -192,7 +204,7 @@ def _child(case: Case, inputs: Path, messages: Path) -> None:
 def _acted(case: Case, inputs: Path) -> int:
     """Return the exit code of a command; of a function 0 for a result, 2 for a mistake, after printing its line."""
     try:
-        if case.way == "new process":
+        if case.new and not callable(case.act):
             os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (str(_BENCHMARKS), *sys.path) if path)
             os.execv(sys.executable, [sys.executable, "-m", "avseg", *case.act])
         if not callable(case.act):

@@ -4,7 +4,7 @@
     python benchmarks/attack.py --inputs media:17 yaml:3
 
 Every input must end in a result or in one line of avseg with exit code 2. Each is used by a command in a forked process
-with a limit of address space and of time; one in 40 starts a new ``python -m avseg``. An input is a function of the
+with a limit of address space and of time; one in 100 starts a new ``python -m avseg``. An input is a function of the
 seed, its kind and its number. Exit code 1 if any input ends in another way; the JSON lists them. With ``--log``, the
 ends are appended to a file, and the inputs in it are not run again.
 """
@@ -46,11 +46,19 @@ def order(counts: Mapping[str, int], seed: int) -> list[tuple[str, int]]:
 
 
 def attack(
-    inputs: Sequence[tuple[str, int]], seed: int, *, seconds: float | None = None, log: Path | None = None
+    inputs: Sequence[tuple[str, int]],
+    seed: int,
+    *,
+    seconds: float | None = None,
+    log: Path | None = None,
+    again: bool = False,
 ) -> list[Outcome]:
-    """Run the inputs that are not in the log; a number of ``seconds`` ends the attack early."""
-    outcomes, started = logged(log), time.monotonic()
-    done = {(outcome.kind, outcome.number) for outcome in outcomes}
+    """Run the inputs that are not in the log, ``again`` those that ended wrongly.
+
+    A number of ``seconds`` ends the attack early.
+    """
+    found, started = logged(log), time.monotonic()
+    done = {key for key, outcome in found.items() if not again or outcome.end in OUTCOMES[:2]}
     with tempfile.TemporaryDirectory() as temporary:
         for case in cases([one for one in inputs if one not in done], seed):
             if seconds is not None and time.monotonic() - started > seconds:
@@ -58,21 +66,22 @@ def attack(
             outcome = run(case, Path(temporary, f"{case.kind}{case.number}"))
             if not case.number and case.kind in HEALTHY and outcome.end == "line":
                 outcome = replace(outcome, end="unclear")
-            outcomes.append(outcome)
+            found[case.kind, case.number] = outcome
             if log is not None:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(outcome)) + "\n")
             if outcome.end not in OUTCOMES[:2]:
                 name = f"{case.kind}:{case.number} {case.base} ({case.way})"
                 sys.stderr.write(f"{name}: {outcome.end}: {outcome.message}\n")
-    return outcomes
+    return list(found.values())
 
 
-def logged(log: Path | None) -> list[Outcome]:
-    """Return the outcomes in a log."""
+def logged(log: Path | None) -> dict[tuple[str, int], Outcome]:
+    """Return the outcomes in a log, the last one of each input."""
     if log is None or not log.exists():
-        return []
-    return [Outcome(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+        return {}
+    outcomes = [Outcome(**json.loads(line)) for line in log.read_text(encoding="utf-8").splitlines()]
+    return {(outcome.kind, outcome.number): outcome for outcome in outcomes}
 
 
 def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -83,7 +92,8 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "inputs": len(outcomes),
         "ways": dict(Counter(outcome.way for outcome in outcomes)),
         "ends": {kind: {end: ends[kind][end] for end in OUTCOMES} for kind in kinds},
-        "slowest_seconds": round(max(o.seconds for o in outcomes), 1),
+        "slowest_seconds": max(o.seconds for o in outcomes),
+        "most_processor_seconds": max(o.processor for o in outcomes),
         "peak_mib": max(o.peak for o in outcomes),
         "peak_of": {kind: max(o.peak for o in outcomes if o.kind == kind) for kind in kinds},
         "wrong": [asdict(o) for o in outcomes if o.end not in OUTCOMES[:2]],
@@ -107,12 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--inputs", nargs="+", metavar="KIND:NUMBER", help="only these inputs")
     parser.add_argument("--seconds", type=float, help="end after this time")
     parser.add_argument("--log", type=Path, help="file of the ends of all inputs; those in it are not run again")
+    parser.add_argument("--again", action="store_true", help="repeat the inputs in the log that ended wrongly")
     parser.add_argument("-o", "--out", type=Path, help="JSON file to write")
     given = parser.parse_args(argv)
     counts = QUICK if given.quick else FULL
     counts = counts if given.only is None else {given.only: counts[given.only]}
     inputs = order(counts, given.seed) if given.inputs is None else [_named(word) for word in given.inputs]
-    found = report(attack(inputs, given.seed, seconds=given.seconds, log=given.log))
+    found = report(attack(inputs, given.seed, seconds=given.seconds, log=given.log, again=given.again))
     sys.stdout.write(f"{table(found)}\n{found['inputs']} inputs, {len(found['wrong'])} ended wrongly\n")
     if given.out is not None:
         words = ["python", "benchmarks/attack.py", *(argv if argv is not None else sys.argv[1:])]

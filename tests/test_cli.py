@@ -233,6 +233,26 @@ def test_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     sys.stderr.close()
 
 
+OPENS_FILES = """
+import os, sys
+from avseg import cli
+
+def say(words):
+    files = [open(words[0] + str(k), "w") for k in range(3)]
+    for number in (1, 2):
+        os.write(number, b"said by a library")
+
+cli.VERBS["say"] = say
+sys.exit(cli.main(["say", sys.argv[1]]))
+"""
+
+
+def test_closed_descriptors_are_not_given_to_files(tmp_path: Path) -> None:
+    command = ["bash", "-c", 'exec "$@" 0<&- 1>&- 2>&-', "bash", sys.executable, "-c", OPENS_FILES, str(tmp_path / "a")]
+    assert subprocess.run(command).returncode == 0
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b""] * 3
+
+
 def test_ascii_output_escapes_other_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     content = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding="ascii"))

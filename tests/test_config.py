@@ -17,6 +17,7 @@ from avseg.errors import ConfigError
         ({"devices": 5, "accelerator": "cpu"}, "train.devices must be at most 2 on the CPU"),
         ({"loggers": None}, "train.loggers must be list of"),
         ({"epochs": 1.5}, "train.epochs must be int, got 1.5"),
+        ({"batch_size": 2**63}, "train.batch_size must be at most 2147483647, got 9223372036854775808"),
         ({"devices": 0}, "train.devices must be 1 or more"),
     ],
 )

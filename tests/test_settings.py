@@ -3,7 +3,7 @@ from typing import Any, Literal
 
 import pytest
 
-from avseg.settings import fits, named
+from avseg.settings import fits, in_bounds, named
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,23 @@ from avseg.settings import fits, named
 )
 def test_value_fits_hint(value: object, hint: object, expected: bool) -> None:
     assert fits(value, hint) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (2**31 - 1, True),
+        (2**31, False),
+        (-(10**18), False),
+        ((32, 10**30), False),
+        ({"a": [2**40]}, False),
+        (1e300, True),
+        (True, True),
+        ("9" * 20, True),
+    ],
+)
+def test_integers_are_bounded(value: object, expected: bool) -> None:
+    assert in_bounds(value) is expected
 
 
 def test_hints_are_named_for_users() -> None:

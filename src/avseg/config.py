@@ -17,7 +17,7 @@ from avseg.declarations import declared, main_class
 from avseg.errors import ConfigError
 from avseg.flags import add_part, choice, new_parser, parse
 from avseg.registry import all_names, own_names
-from avseg.settings import fits, named
+from avseg.settings import LARGEST, fits, in_bounds, named
 
 MODELS = "avseg.models"
 """Package of the models, and group of the entry points that add some."""
@@ -98,6 +98,8 @@ class TrainConfig:
         for name, hint in get_type_hints(TrainConfig).items():
             if not fits(value := getattr(self, name), hint):
                 raise ConfigError(f"train.{name} must be {named(hint)}, got {value!r:.80}")
+            if not in_bounds(value):
+                raise ConfigError(f"train.{name} must be at most {LARGEST}, got {value!r:.80}")
         self._check_processes()
         at_least_one = ["epochs", "batch_size", "accumulate", "val_every", "save_every", "log_every"]
         limits = [name for name in ("max_steps", "keep_every") if getattr(self, name) is not None]

@@ -26,7 +26,7 @@ from torch.nn.functional import interpolate
 from avseg import model_folder
 from avseg.errors import ConfigError, did_you_mean
 from avseg.registry import name_of
-from avseg.settings import fits, named
+from avseg.settings import LARGEST, fits, in_bounds, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -417,6 +417,8 @@ def make_config(owner: Any, settings: Mapping[str, Any]) -> Any:
             raise ConfigError(f"{key} = {value!r} does not exist. {did_you_mean(str(value), get_args(hints[key]))}")
         if not fits(value, hints[key]):
             raise ConfigError(f"{key} of {owner.__name__} must be {named(hints[key])}, got {value!r:.80}")
+        if not in_bounds(value):
+            raise ConfigError(f"{key} of {owner.__name__} must be at most {LARGEST}, got {value!r:.80}")
     try:
         return owner.Config(**settings)
     except TypeError as error:  # such as a list that is compared with a number

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+LARGEST = 2**31 - 1
+"""Largest absolute value of an integer setting: libraries do not take larger ones everywhere."""
+
 
 def fits(value: Any, hint: Any) -> bool:
     """Return whether a value has the type of a hint.
@@ -57,6 +60,15 @@ def _is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except (TypeError, ValueError, OverflowError):  # no number, or an integer beyond all floats
         return False
+
+
+def in_bounds(value: Any) -> bool:
+    """Return whether no integer in a value is beyond :data:`LARGEST`."""
+    if isinstance(value, Mapping):
+        return in_bounds(list(value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(in_bounds, value))
+    return not isinstance(value, numbers.Integral) or abs(int(value)) <= LARGEST
 
 
 def named(hint: Any) -> str:

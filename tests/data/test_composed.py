@@ -289,6 +289,7 @@ def test_mask_value_without_class_raises(tmp_path):
     ("settings", "message"),
     [
         ({"size": 8}, "size must be 32 pixels or more, got 8"),
+        ({"size": 20_000}, "more than 100 megapixels per clip"),
         ({"frames": 0}, "frames, train, val and test must be 1 or more"),
         ({"negatives": 1.5}, "negatives must lie in 0 … 1"),
         ({"kind": "collage"}, "kind must be one of all, photo, pair, mosaic, paste, got 'collage'"),

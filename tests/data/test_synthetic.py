@@ -268,6 +268,20 @@ def test_fixed_appearance_is_equal_at_any_time_and_size():
 @pytest.mark.parametrize(
     ("settings", "hint"),
     [
+        ({"size": 10**30}, "size of Synthetic must be at most 2147483647"),
+        ({"size": (32, 2**31)}, "size of Synthetic must be at most 2147483647"),
+        ({"size": 20_000}, "5 frames of 20000 x 20000 pixels are more than 100 megapixels per clip"),
+        ({"frames": 10**6}, "1000000 frames of 48 x 48 pixels are more than 100 megapixels"),
+    ],
+)
+def test_clips_that_exhaust_the_memory_are_refused(settings, hint):
+    with pytest.raises(ConfigError, match=hint):
+        data(**{"variant": "ms3", **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
         ({"ambiguity": "temporl"}, "Did you mean 'temporal'"),
         ({"ambiguity": "temporal", "variant": "s4"}, "variant 'ms3' or 'avss' and frames 2 or more, got 's4' and 5"),
         ({"ambiguity": "temporal", "frames": 1}, "frames 2 or more, got 'ms3' and 1"),

@@ -148,6 +148,20 @@ def test_tags_in_latin_1_are_read(make_video, make_beep):
     assert len(list(pictures(latin))) == 25
 
 
+@pytest.mark.parametrize(("kind", "file", "name"), [("video", "clip.avi", b"FMP4"), ("audio", "clip.mov", b"twos")])
+def test_stream_of_an_unknown_format_raises(make_video, make_beep, kind, file, name):
+    sound_codec = "pcm_s16be" if file == "clip.mov" else "pcm_s16le"
+    path = make_video(file, codec="mpeg4", sound=make_beep(1, 0, 1), sound_codec=sound_codec)
+    content = path.read_bytes()
+    assert name in content
+    path.write_bytes(content.replace(name, b"zzzz"))
+    with (
+        pytest.raises(MediaError, match=rf"has {kind} in a format that FFmpeg cannot decode: convert it"),
+        opened(path) as container,
+    ):
+        audio_stream(container, path)
+
+
 def test_pipe_raises_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     assert "is a pipe or device" in refused(tmp_path / "pipe.mp4")

@@ -63,5 +63,5 @@ def test_training_with_workers_after_predict_in_one_process(make_video, make_bee
     command = [sys.executable, "-c", PREDICT_AND_TRAIN, str(root), str(tmp_path / "run")]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.splitlines()[0] == "2 2"
+    assert ended.stdout.splitlines()[0] == "17 17"
     assert (tmp_path / "run/last/model.safetensors").is_file()

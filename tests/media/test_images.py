@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avseg.media.images import fitted
+from avseg.errors import DataError
+from avseg.media.images import fitted, read_labels, read_picture
 
 NEAREST = Image.Resampling.NEAREST
 
@@ -32,3 +33,14 @@ def test_crop_is_centred_and_covers_size(height: int, width: int) -> None:
 def test_native_returns_image_unchanged(size: tuple[int, int], resize) -> None:
     picture = stripes(7, 9)
     assert fitted(picture, size, resize, NEAREST) is picture
+
+
+@pytest.mark.parametrize("read", [read_labels, read_picture])
+@pytest.mark.parametrize("length", [b"\x00\x00\x00\x03", b"\x00\x00\x00\x00", b"\xff\xff\xff\xff"])
+def test_png_with_a_damaged_header_raises(tmp_path, read, length):
+    path = tmp_path / "a.png"
+    Image.new("L", (4, 4)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + length + content[12:])
+    with pytest.raises(DataError, match=r"cannot read .*a\.png as"):
+        read(path)

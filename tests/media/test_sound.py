@@ -130,6 +130,13 @@ def test_sound_until_equals_start_of_track(make_video, rate, channels, end):
     np.testing.assert_allclose(waveform, whole[: len(waveform)], atol=1e-5)
 
 
+def test_sound_until_ends_with_the_track(make_video, make_beep, monkeypatch):
+    read, times = Sound.waveform_at, []
+    monkeypatch.setattr(Sound, "waveform_at", lambda sound, time: times.append(time) or read(sound, time))
+    assert len(sound_until(make_video("clip.mkv", sound=make_beep(2, 0.5, 1)), 600.0)) == 32_000
+    assert max(times) < 4  # memory is proportional to the track, not to a time that a label states
+
+
 def test_sound_until_keeps_time_offset(make_video, make_beep):
     path = make_video("clip.mkv", sound=make_beep(2, 0.5, 1), sound_start=0.25)
     loud = np.flatnonzero(np.abs(sound_until(path, 2.0).numpy()) > 0.01)

@@ -103,6 +103,13 @@ def test_image_smaller_than_the_window_of_pvt_is_refused() -> None:
             backbone(torch.empty(1, 3, 28, 64))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny", "efficientnet_lite0"])
+def test_image_smaller_than_the_stride_gives_maps_of_one_pixel(name: str) -> None:
+    with torch.device("meta"):
+        maps = VisualBackbone(name).eval()(torch.empty(1, 3, 3, 5))
+    assert [tuple(x.shape[-2:]) for x in maps] == [(1, 2), (1, 1), (1, 1), (1, 1)]
+
+
 def test_efficientnet_does_not_import_transformers() -> None:
     code = "import sys, avseg; avseg.load('small'); assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

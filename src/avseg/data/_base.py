@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import Dataset
 
-from avseg.errors import DataError
+from avseg.errors import ConfigError, DataError
 from avseg.interface import Clip, Target
+
+MOST_PIXELS = 100_000_000
+"""Largest number of pixels of a clip: 1.2 GB as 32-bit numbers."""
 
 
 class Sample(NamedTuple):
@@ -87,6 +90,15 @@ def collate(samples: list[Sample]) -> Sample:
     )
     target = Target(torch.cat([s.target.masks for s in samples]), torch.cat([s.target.labelled for s in samples]))
     return Sample(clip, target, [name for s in samples for name in s.names])
+
+
+def check_pixels(height: int, width: int, frames: int = 1) -> None:
+    """Raise ConfigError if clips of these settings have more than :data:`MOST_PIXELS` pixels."""
+    if height * width * frames > MOST_PIXELS:
+        raise ConfigError(
+            f"{frames} frames of {width} x {height} pixels are more than {MOST_PIXELS // 10**6} megapixels per clip: "
+            "set a smaller size, or fewer frames"
+        )
 
 
 def lengthen(sample: Sample, frames: int) -> Sample:

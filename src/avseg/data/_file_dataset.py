@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from avseg.data._base import AVSDataset, Sample, height_width, lengthen
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width, lengthen
 from avseg.data._pickles import read_log_mel
 from avseg.data._sound import Short, consecutive, one_per_frame, remembered
 from avseg.errors import ConfigError, DataError
@@ -108,6 +108,7 @@ class FileConfig:
     def __post_init__(self) -> None:
         if min(self.shape) < 0:
             raise ConfigError(f"size must be 0 (as stored) or more, got {self.size}")
+        check_pixels(*self.shape)
         if self.original_masks and self.resize == "crop":
             raise ConfigError("original_masks needs whole frames: set resize to squash or native, got crop")
 

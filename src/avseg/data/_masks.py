@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from avseg.errors import DataError
+from avseg.media.images import UNREADABLE
 
 Labels = NDArray[np.int64]
 
@@ -77,5 +78,5 @@ def _read(path: Path, mode: str | None = None) -> NDArray[np.uint8]:
             return np.array(file.convert(mode or {"LA": "L", "PA": "P"}.get(file.mode, file.mode)))
     except FileNotFoundError:
         raise DataError(f"no {path}: every labelled frame needs a mask") from None
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path} as a mask: {error}") from None

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avseg.data._base import AVSDataset, Sample, height_width
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import normalise
@@ -133,6 +133,7 @@ class ComposedClips(AVSDataset):
                 raise ConfigError(f"size must be 32 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
+            check_pixels(self.height, self.width, self.frames)
             if not 0 <= self.negatives <= 1 or self.seed < 0:
                 raise ConfigError("negatives must lie in 0 … 1 and seed must be 0 or more")
 

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._base import AVSDataset, Sample, height_width
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
 from avseg.errors import ConfigError
 from avseg.interface import Clip, Target
 from avseg.media.images import normalise
@@ -180,6 +180,7 @@ class Synthetic(AVSDataset):
                 raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
+            check_pixels(self.height, self.width, self.frames)
             if self.seed < 0:
                 raise ConfigError(f"seed must be 0 or more, got {self.seed}")
             if self.ambiguity not in get_args(Ambiguity):

@@ -7,10 +7,10 @@ counting frames or samples.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 from avseg.errors import MediaError
 from avseg.media.forking import protect_forks
 
+_S = TypeVar("_S", VideoStream, AudioStream)
 MOST_PIXELS = 36_000_000
 """Largest number of pixels of a frame: enough for 8K. Masks and overlays of larger frames take gigabytes."""
 _BOUNDS = {"max_pixels": str(MOST_PIXELS)}
@@ -99,13 +100,12 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     """Return the video stream that a player selects: FFmpeg's best stream, except cover images.
 
     Raises:
-        MediaError: When there is none, or its frames are too large.
+        MediaError: When there is none, it cannot be decoded, or its frames are too large.
     """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise MediaError(f"{path} has no video stream, only audio or text: give a video")
-    best = _best(container, "video")
-    chosen = next((s for s in streams if s is best), streams[0])
+    chosen = decodable(streams, path, _best(container, "video"))
     check_pixels(chosen, path)
     chosen.codec_context.options.update(_BOUNDS)
     return chosen
@@ -115,12 +115,12 @@ def audio_stream(container: InputContainer, path: Path) -> AudioStream | None:
     """Return the audio stream that a player selects with :func:`video_stream`, or None.
 
     Raises:
-        MediaError: When its sample rate cannot be converted.
+        MediaError: When it cannot be decoded, or its sample rate cannot be converted.
     """
     if not container.streams.audio:
         return None
     best = _best(container, "audio", related=video_stream(container, path))
-    chosen = next((s for s in container.streams.audio if s is best), container.streams.audio[0])
+    chosen = decodable(container.streams.audio, path, best)
     if chosen.sample_rate:
         check_rate(chosen.sample_rate, path)
     return chosen
@@ -132,6 +132,20 @@ def _best(container: InputContainer, kind: Literal["video", "audio"], related: V
         return container.streams.best(kind, related=related)
     except IndexError:
         return None
+
+
+def decodable(streams: Sequence[_S], path: Path, best: object = None) -> _S:
+    """Return the best stream, else the first one, of those of one kind that FFmpeg can decode.
+
+    Raises:
+        MediaError: When it can decode none.
+    """
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
+        raise MediaError(
+            f"{path} has {streams[0].type} in a format that FFmpeg cannot decode: convert it, or repair its header"
+        )
+    return next((stream for stream in known if stream is best), known[0])
 
 
 def check_pixels(picture: VideoStream | VideoFrame, path: Path) -> None:

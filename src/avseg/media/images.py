@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from avseg.errors import DataError
@@ -16,6 +16,8 @@ Columns = NDArray[np.float32]
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Mean and deviation of ImageNet's RGB in 0..1, used by all backbones."""
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+"""Exceptions of Pillow for damaged images; its readers of formats do not agree on one."""
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -27,7 +29,7 @@ def read_picture(path: Path) -> Image.Image:
     try:
         with Image.open(path) as file:
             return ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path} as an image: {error}") from None
 
 
@@ -42,7 +44,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
             if file.mode not in ("P", "L", "1"):
                 raise DataError(f"{path} is a {file.mode} image: a mask holds class numbers (palette or 8-bit grey)")
             return np.array(file).astype(np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path} as a mask: {error}") from None
 
 

@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor, tensor
 
 from avseg.errors import DataError, MediaError
-from avseg.media.container import Complain, audio_stream, check_rate, decoded, open_media, opened, refuse, seconds
+from avseg.media.container import (
+    Complain,
+    audio_stream,
+    check_rate,
+    decodable,
+    decoded,
+    open_media,
+    opened,
+    refuse,
+    seconds,
+)
 from avseg.mel import PATCH_SAMPLES, SAMPLE_RATE, log_mel_at, mono16k
 
 _TOLERANCE = 0.04
@@ -178,8 +188,12 @@ def sound_until(path: Path, end: float) -> Tensor:
     """
     sound = sound_of(path)
     wanted = round(end * SAMPLE_RATE)
-    middles = [(k + 0.5) * PATCH_SAMPLES / SAMPLE_RATE for k in range(ceil(wanted / PATCH_SAMPLES))]
-    waveform = torch.cat([sound.waveform_at(middle) for middle in middles]) if middles else torch.zeros(0)
+    pieces = []
+    for k in range(ceil(wanted / PATCH_SAMPLES)):
+        pieces.append(sound.waveform_at((k + 0.5) * PATCH_SAMPLES / SAMPLE_RATE))
+        if sound.end * SAMPLE_RATE <= (k + 1) * PATCH_SAMPLES:  # the track has ended
+            break
+    waveform = torch.cat(pieces) if pieces else torch.zeros(0)
     # A longer track has been read beyond `wanted`, so that sound.end shortens only shorter tracks.
     return waveform[: min(wanted, ceil(sound.end * SAMPLE_RATE))]
 
@@ -196,9 +210,10 @@ def read_sound(path: Path) -> NDArray[np.float32]:
         with open_media(path) as container:
             if not container.streams.audio:
                 raise DataError(f"{path} has no audio stream: give an audio file")
-            rate = container.streams.audio[0].rate
+            stream = decodable(container.streams.audio, path)
+            rate = stream.rate
             check_rate(rate, path)
-            blocks = [mono(frame) for frame in container.decode(audio=0)]
+            blocks = [mono(frame) for frame in container.decode(stream)]
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"cannot read {path} as audio ({error.strerror})") from None
     waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)

@@ -62,8 +62,6 @@ def build(name: str, classes: int = 1, **config: Any) -> AVSModel:
         raise ConfigError(f"{name} cannot be built with these settings: {reason}") from error
 
 
-_LARGEST = 2**31 - 1
-"""Largest integer setting of a model."""
 _SIZES = {"channels", "groups", "heads", "audio_dim", "queries"}
 """Settings of models that are sizes of tensors."""
 
@@ -84,8 +82,6 @@ def _check_counts(name: str, settings: Any, classes: int) -> None:
         least = 1 if field in _SIZES else 0
         if value < least:
             raise ConfigError(f"{field} of {name} must be {least} or more, got {value}")
-        if value > _LARGEST:
-            raise ConfigError(f"{field} of {name} must be {_LARGEST} or less, got {value}")
     if max([classes, *counts.values()]) > _LARGE and _parameters(name, settings, classes) > MOST_PARAMETERS:
         raise ConfigError(f"{name} would have more than {MOST_PARAMETERS:.0e} parameters: choose smaller settings")
 

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter, UnidentifiedImageError
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from avseg.errors import DataError
 from avseg.interface import IGNORE
-from avseg.media.images import read_labels, read_picture
+from avseg.media.images import UNREADABLE, read_labels, read_picture
 from avseg.synthesis.sprites.canvas import CutOut
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -170,5 +170,5 @@ def _upright_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as file:
             rotated = file.getexif().get(_ORIENTATION) in _ROTATED
             return (file.height, file.width) if rotated else (file.width, file.height)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path} as an image: {error}") from None

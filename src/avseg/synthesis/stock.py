@@ -40,7 +40,7 @@ from avseg.errors import DataError
 from avseg.files import replacing
 from avseg.flags import read_yaml
 from avseg.interface import IGNORE
-from avseg.media.images import read_labels, read_picture
+from avseg.media.images import UNREADABLE, read_labels, read_picture
 from avseg.media.sound import read_sound
 from avseg.synthesis.recordings import find_sounds
 
@@ -312,7 +312,7 @@ def _cutout(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
             if "A" not in file.getbands() and "transparency" not in file.info:
                 raise DataError(f"{path} has no alpha channel: a cut-out needs one")
             picture = file.convert("RGBA")
-    except OSError as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path} as an image: {error}") from None
     box = picture.getchannel("A").point([0] * 32 + [255] * 224).getbbox()
     if box is None:
