@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
+from avseg.documents import check_fields, is_count, is_list_of, is_number, is_text, read_json
 from avseg.errors import CheckpointError
 from avseg.files import replacing, write_text
 
@@ -135,6 +135,7 @@ _CARD_FIELDS = {
     "class_names": (lambda value: value is None or is_list_of(value, is_text), "a list of names, or null"),
     "data": (_is_object, "an object, or null"),
     "metrics": (_is_object, "an object, or null"),
+    "peak_gate": (lambda value: is_number(value) and 0 <= value < 1, "a probability from 0 to below 1"),
     "train": (_is_object, "an object, or null"),
 }
 """Fields of a card that avseg reads; all but the first three may be missing."""
