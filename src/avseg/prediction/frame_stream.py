@@ -160,7 +160,7 @@ class Predictor:
         self.frames = frames if isinstance(frames, int) else _USUAL_FRAMES  # AVSBench: a folder
         self.size = data.get("size", USUAL_SIZE)
         self._model, self._options = model, options
-        self._peak = model.card.get("peak_gate", 0.0) if options.peak_gate is None else options.peak_gate
+        self._peak = (model.card.get("peak_gate") or 0.0) if options.peak_gate is None else options.peak_gate
         self._device, self._dtype = device_of(model), dtype_of(model)
 
     def predict(self, inputs: Clip, waves: Tensor, times: Sequence[float]) -> list[SamplePrediction]:
