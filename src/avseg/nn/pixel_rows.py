@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, max_pool2d
 
-from avseg.nn.packed import PackedConv
+from avseg.nn.packed import PackedConv, PackedLinear
 
 
 def grow(mask: Tensor) -> Tensor:
@@ -36,18 +36,33 @@ def conv_rows(block: nn.Sequential, rows: Tensor, given: Tensor, wanted: Tensor)
     Returns:
         (Q, K) at the pixels ``wanted``.
     """
-    layers: list[Any] = list(block)
-    conv, *rest = layers
-    out: Tensor = linear(_neighbourhoods(rows, given, wanted), conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
-    if isinstance(conv, PackedConv) and conv.activation is not None:
-        out = conv.activation(out)
-    for layer in rest:
-        out = (
-            linear(out, layer.weight.flatten(1), layer.bias)
-            if isinstance(layer, nn.Conv2d | PackedConv)
-            else layer(out)
-        )
-    return out
+    conv: Any = block[0]
+    around = _neighbourhoods(rows, given, wanted)
+    if isinstance(conv, PackedConv):
+        out = conv.pixels(around)
+    else:
+        out = linear(around, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias)
+    return _apply([*block][1:], out)
+
+
+def pointwise_rows(block: nn.Sequential, rows: Tensor) -> Tensor:
+    """Apply 1 × 1 convolutions and elementwise layers to rows (P, C)."""
+    return _apply([*block], rows)
+
+
+def _apply(layers: list[Any], rows: Tensor) -> Tensor:
+    for layer in layers:
+        if isinstance(layer, PackedLinear):
+            rows = layer.rows(rows)
+        elif isinstance(layer, PackedConv | nn.Conv2d):
+            kernel = layer.weight.flatten(1).unflatten(0, (layer.groups, -1))
+            grouped = rows.unflatten(1, (layer.groups, -1)).to(kernel.dtype)
+            rows = torch.einsum("pgi,goi->pgo", grouped, kernel).flatten(1)
+            rows = rows if layer.bias is None else rows + layer.bias
+            rows = layer.activation(rows) if isinstance(layer, PackedConv) and layer.activation else rows
+        else:
+            rows = layer(rows)
+    return rows
 
 
 def _neighbourhoods(rows: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
