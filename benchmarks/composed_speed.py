@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
     words = parser.parse_args(argv)
     with mistakes_in_a_line():
         numbers = measure(words.stock, words.rounds)
-        command = shlex.join(["python", "benchmarks/composed_speed.py", "STOCK", str(words.out)])
+        given = ["STOCK", str(words.out), "--rounds", str(words.rounds)]
+        command = shlex.join(["python", "benchmarks/composed_speed.py", *given])
         config = {"recipe": f"configs/{RECIPE.name}", "rounds": words.rounds}
         write_result(words.out, {**provenance(command), "config": config, "numbers": numbers})
     Console().print(numbers)

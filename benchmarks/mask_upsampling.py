@@ -8,6 +8,10 @@ is exact. The probability on the grid of a model, 56 × 56 cells, is simulated i
 - ``blurred``: the same, blurred by 0.8 cells;
 - ``displaced``: the contour is displaced by a smooth random field of 12 pixels (root mean square), then blurred.
 
+``texture`` compares soft masks whose probability varies smoothly around 0.8 inside the object: the root mean square of
+the difference from the bilinear value more than 30 pixels inside the object, of the fitted values and of those of the
+outputs (:func:`avseg.prediction.upsampling.without_texture`). ``band_soft`` is ``band`` of the same above 0.5.
+
 ``band`` is the Jaccard index within 12 pixels of the contour of the ground truth, ``frame`` that of the whole frame,
 means over scenes. ``milliseconds`` is processor time per frame.
 """
@@ -26,7 +30,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion, gaussian_filter, map_coordinates
 
 from avseg.media.images import enlarged
-from avseg.prediction.upsampling import guide_size, refined
+from avseg.prediction.upsampling import guide_size, refined, without_texture
 from avseg.provenance import provenance, write_result
 
 SIZE = (720, 1280)
@@ -105,6 +109,28 @@ def guided(probability: Maps, image: NDArray[np.uint8]) -> Mask:
     return enlarged(refined(probability, guide)[0], SIZE[::-1]) > 0.5
 
 
+def texture(count: int) -> dict[str, float]:
+    """Return the texture of the picture in soft masks, and their Jaccard index in the band."""
+    rows = []
+    noise = gaussian_filter(np.random.default_rng(1).standard_normal((14, 14)).astype(np.float32), 1)
+    level = np.float32(0.8) + np.float32(0.1) * enlarged(noise, OUTPUT)
+    for mask, image, rng in scenes(count):
+        inside = binary_erosion(mask, iterations=30)
+        band = binary_dilation(mask, iterations=BAND) & ~binary_erosion(mask, iterations=BAND)
+        small = predicted(mask, "blurred", rng) * level
+        guide = np.asarray(Image.fromarray(image).resize(guide_size(SIZE)[::-1], Image.Resampling.BILINEAR))
+        plain, fitted = enlarged(small[0], guide.shape[1::-1]), refined(small, guide)[0]
+        for name, found in (("fitted", fitted), ("outputs", without_texture(fitted, plain, 0.5))):
+            whole, smooth = enlarged(found, SIZE[::-1]), enlarged(small[0], SIZE[::-1])
+            error = float(np.sqrt(np.mean((whole - smooth)[inside] ** 2)))
+            rows.append((name, error, jaccard((whole > 0.5) & band, mask & band)))
+    return {
+        f"{measure}_{name}": round(float(np.mean([row[k] for row in rows if row[0] == name])), 4)
+        for name in ("fitted", "outputs")
+        for k, measure in ((1, "texture"), (2, "band_soft"))
+    }
+
+
 def measure(count: int) -> dict[str, Any]:
     """Return kind of prediction → method → means over the scenes."""
     methods: dict[str, Callable[[Maps, NDArray[np.uint8]], Mask]] = {"bilinear": bilinear, "guided": guided}
@@ -133,7 +159,9 @@ def main(out: str) -> None:
     """Measure and write."""
     command = shlex.join(["python", "benchmarks/mask_upsampling.py", out])
     config = {"scenes": SCENES, "size": list(SIZE), "grid": list(GRID), "band": BAND, "pictures": "scikit-image"}
-    write_result(Path(out), provenance(command) | {"config": config, "numbers": measure(SCENES)})
+    write_result(
+        Path(out), provenance(command) | {"config": config, "numbers": measure(SCENES), "soft_masks": texture(SCENES)}
+    )
 
 
 if __name__ == "__main__":

@@ -10,26 +10,21 @@ import shlex
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 import avseg
 from _common import mistakes_in_a_line
-from avseg.interface import AVSModel, Clip
-from avseg.media.images import normalise
-from avseg.mel import SAMPLE_RATE, log_mel_at
+from _photo_clips import PARTS, PhotoClip, photo_clips, still_clip
+from avseg.interface import AVSModel
 from avseg.prediction import objects
 from avseg.prediction.objects import NamedObject, highest
 from avseg.provenance import provenance, write_result
-from avseg.synthesis.stock import Photo, Stock, open_stock
 
 RIGHT = {
     "airplane": {"airplane"},
@@ -56,46 +51,12 @@ RIGHT = {
     "wild_cat": {"cat", "big_cat"},
 }
 """Class of a photograph → names that are right; ``sheep`` has the AudioSet classes sheep, goat and bleat."""
-_FRAMES = 5
-_PARTS = ("research", "test")
-_SMALLEST = 0.03
-"""Share of a photograph that its object covers at least."""
-
-
-def pairs(stocks: Sequence[Stock], most: int) -> list[tuple[str, Stock, Photo, NDArray[np.float32]]]:
-    """Return class, photograph and recording of each clip, at most ``most`` of a class."""
-    found = []
-    numbers = {c.name: number for number, c in stocks[0].classes.items()}
-    for name in RIGHT:
-        number = numbers[name]
-        kinds = stocks[0].classes[number].sounds
-        waves = [s.wave(r) for s in stocks for kind in kinds for r in s.recordings.get(kind, ())]
-        photos = [(s, p) for s in stocks for p in s.photos.get(number, ()) if _covers(s, p, number)]
-        if waves:
-            order = np.random.default_rng(number).permutation(len(waves))
-            chosen = islice(enumerate(photos), most)
-            found += [(name, stock, photo, waves[order[k % len(waves)]]) for k, (stock, photo) in chosen]
-    return found
-
-
-def _covers(stock: Stock, photo: Photo, number: int) -> bool:
-    return bool((stock.planes(photo)[..., 3] == number).mean() >= _SMALLEST)
 
 
 @torch.inference_mode()
-def named(model: AVSModel, picture: NDArray[np.uint8], wave: NDArray[np.float32]) -> NamedObject | None:
-    """Return the name of what sounds; None when nothing is marked.
-
-    Args:
-        model: Model with object scores.
-        picture: (H, W, 3) RGB.
-        wave: Recording at 16 kHz, repeated if it is shorter than the clip.
-    """
-    size = model.card["data"]["size"]
-    frame = torch.from_numpy(np.array(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)))
-    sound = torch.from_numpy(np.resize(wave, _FRAMES * SAMPLE_RATE))
-    audio = log_mel_at(sound / sound.abs().max().clamp(min=1e-6) / 2, torch.arange(_FRAMES) + 0.5)
-    prediction = model(Clip(normalise(frame.expand(_FRAMES, -1, -1, -1))[None], audio[None]))
+def named(model: AVSModel, clip: PhotoClip) -> NamedObject | None:
+    """Return the name of what sounds; None when nothing is marked."""
+    prediction = model(still_clip(model, clip.planes, clip.wave))
     scores = model.object_scores(prediction)
     if scores is None:
         raise SystemExit(f"{model.name} scores no objects")
@@ -106,12 +67,9 @@ def named(model: AVSModel, picture: NDArray[np.uint8], wave: NDArray[np.float32]
 
 def measure(model: AVSModel, stock: Path, most: int) -> dict[str, Any]:
     """Return the share of right names of all clips with a mask, of those that get a name, and of each class."""
-    clips = pairs([open_stock(stock, part) for part in _PARTS], most)
-    rows: list[tuple[str, NamedObject]] = []
-    for name, parts, photo, wave in track(clips, "naming", console=Console(stderr=True), transient=True):
-        found = named(model, np.ascontiguousarray(parts.planes(photo)[..., :3]), wave)
-        if found is not None:
-            rows.append((name, found))
+    clips = photo_clips(stock, list(RIGHT), most)
+    found = [(clip.name, named(model, clip)) for clip in track(clips, "naming", console=Console(stderr=True))]
+    rows = [(name, best) for name, best in found if best is not None]
     right = {k: [f.name in RIGHT[name] for name, f in rows if name == k] for k in RIGHT}
     certain = [found.name in RIGHT[name] for name, found in rows if found.score >= objects.LEAST]
     return {
@@ -136,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
     with mistakes_in_a_line():
         numbers = measure(avseg.load(words.model), words.stock, words.most)
         command = shlex.join(["python", "benchmarks/object_names.py", "STOCK", str(words.out)])
-        config = {"model": words.model, "parts": list(_PARTS), "most": words.most}
+        config = {"model": words.model, "parts": list(PARTS), "most": words.most}
         write_result(words.out, {**provenance(command), "config": config, "numbers": numbers})
     every, some = (
         f"{numbers['right']:.3f} of {numbers['marked']}",

@@ -219,7 +219,8 @@ def gated_quality() -> dict[str, Any]:
         scores = [avseg.metrics.binary_iou(model(s.clip).logits, s.target.masks) for s in samples]
         return torch.stack(scores).mean().item()
 
-    rows: dict[str, Any] = {"exact": {"j": j(optimize(plain))}}
+    rows: dict[str, Any] = {"exact": {"j": j(optimize(plain))}, "bf16": {"j": j(optimize(plain, "bf16"))}}
+    rows["gated, bf16"] = {"j": j(optimize(plain, ("gated", "bf16")))}
     for confidence in (0.6, 0.8, 0.9, 0.95, 0.99, 0.999):
         model: Any = optimize(plain, "gated", confidence=confidence)
         unsure, shares = model._unsure, []

@@ -37,6 +37,14 @@ TICK = Fraction(1, 12_800)
 PARITY = Path(__file__).parent / "parity"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each worker consecutive tests, so that it makes few of the fixtures that a module shares."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _valid_results() -> Iterator[None]:
     """Validate every result.json that a test writes against its schema."""

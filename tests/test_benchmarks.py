@@ -110,7 +110,7 @@ def test_temporal_counts_lingering_and_silent_separately() -> None:
 
 NAME = "bench_ama_ue_cpm_synthetic"
 DATA = "--data.categories true --data.size 32 --data.frames 2 --data.train 4 --data.val 2 --data.test 2"
-COMMON = "--model.visual resnet18 --model.audio compact --model.channels 32 --model.heads 2"
+COMMON = "--model.visual pvt_v2_b0 --model.audio compact --model.channels 32 --model.heads 2"
 CPM = "--model.queries 4 --model.layers 1 --model.pixel_layers 1 --model.feedforward 16 --model.points 16"
 TRAIN = "--seeds 1 --budget 4 --train.batch_size 2 --train.workers 0 --train.keep_every 2 --results results"
 WORDS = f"bench --models ama_ue,cpm --data synthetic {DATA} {COMMON} {CPM} {TRAIN}".split()
@@ -125,6 +125,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / NAME
 
 
+@pytest.mark.slow
 def test_ambiguity_writes_tables_numbers_and_plots(runs: Path, tmp_path: Path) -> None:
     ambiguity.main([str(runs), str(tmp_path / "new/bench_x"), "ama_ue", "cpm", "--clips", "2"])
     result = json.loads((tmp_path / "new/bench_x.json").read_text(encoding="utf-8"))
@@ -140,6 +141,7 @@ def test_ambiguity_writes_tables_numbers_and_plots(runs: Path, tmp_path: Path) -
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
 
 
+@pytest.mark.slow
 def test_matching_stability_and_classifiers_of_runs(runs: Path, tmp_path: Path) -> None:
     matching_stability.main([str(runs), str(tmp_path / "matching"), "cpm"])
     curves = json.loads((tmp_path / "matching.json").read_text(encoding="utf-8"))["numbers"]["cpm"]
@@ -151,6 +153,7 @@ def test_matching_stability_and_classifiers_of_runs(runs: Path, tmp_path: Path) 
     assert (tmp_path / "classifiers.md").read_text(encoding="utf-8").splitlines()[-1].startswith("| cpm | ")
 
 
+@pytest.mark.slow
 def test_audio_response_with_own_and_other_audio(runs: Path, tmp_path: Path) -> None:
     audio_response.main([str(runs), str(tmp_path / "responses"), "ama_ue", "--clips", "2"])
     numbers = json.loads((tmp_path / "responses.json").read_text(encoding="utf-8"))["numbers"]["ama_ue"]

@@ -169,6 +169,9 @@ def test_predict_imports_no_training_and_no_plotting() -> None:
     check = """
 import sys
 import avseg.prediction.predict
+from avseg.outputs import list_outputs, output_class
+for name in list_outputs():
+    output_class(name)
 from avseg.models import list_models, model_class
 for name in list_models():
     model_class(name)
@@ -186,6 +189,7 @@ def test_eval_reads_the_data_set_from_the_card(tiny: Path, tmp_path: Path, capsy
     assert '"size": 32' in report.read_text()
 
 
+@pytest.mark.slow
 def test_profile_accepts_a_name_and_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = ["--height", "32", "--width", "32", "--frames", "2", "--runs", "1"]
     assert main(["profile", "pcmanet", *WORDS, *size, "-o", str(tmp_path / "a.json")]) == 0

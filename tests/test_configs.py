@@ -35,6 +35,7 @@ def test_first_line_is_the_command(config: Path) -> None:
     assert (first + " ").startswith(f"# avseg train --config configs/{config.name} ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", BENCHES, ids=lambda path: path.stem)
 def test_comparisons_load_and_build(config: Path) -> None:
     assert config.read_text(encoding="utf-8").splitlines()[0] == f"# avseg bench --config configs/{config.name}"

@@ -44,6 +44,11 @@ def test_equals_the_definition_computed_slowly() -> None:
         np.testing.assert_allclose(mel[frame].numpy(), _slow_frame(waveform[frame * 160 :][:400]), atol=1e-4)
 
 
+def test_a_loud_tone_does_not_change_silent_bands() -> None:
+    tone = np.sin(2 * np.pi * 997 * np.arange(16_000) / SAMPLE_RATE).astype(np.float32)
+    np.testing.assert_allclose(avseg.log_mel(tone, SAMPLE_RATE)[0, 0, 0].numpy(), _slow_frame(tone[:400]), atol=2e-5)
+
+
 @pytest.mark.parametrize(("seconds", "patches"), [(5, 5), (10, 10), (0.98, 1), (0.97, 0), (0, 0)])
 def test_incomplete_patches_are_dropped(seconds: float, patches: int) -> None:
     assert avseg.log_mel(np.zeros(int(seconds * SAMPLE_RATE)), SAMPLE_RATE).shape == (patches, 1, 96, 64)

@@ -17,7 +17,7 @@ from avseg.model_folder import CARD, WEIGHTS
 @pytest.fixture(params=["pcmanet", "tpavi", "cpm", "ama_ue"])
 def model(request: pytest.FixtureRequest) -> AVSModel:
     """Return a small model of each kind, with a card as training records it."""
-    built = avseg.build(request.param, classes=3, visual="resnet18", audio="compact").eval()
+    built = avseg.build(request.param, classes=3, visual="pvt_v2_b0", audio="compact", channels=32).eval()
     built.card = {"data": {"name": "synthetic"}, "class_names": ["background", "cat", "dog"], "metrics": {"j": 0.5}}
     return built
 
@@ -98,7 +98,7 @@ def test_push_to_hub_then_load_gives_the_same_model(model: AVSModel, hub: list) 
 
 
 def test_uploaded_folder_has_a_model_card(hub: list, tmp_path: Path) -> None:
-    model = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16)
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16)
     model.card = {
         "data": {"name": "synthetic"},
         "class_names": ["background", "sounding"],
@@ -115,7 +115,7 @@ def test_uploaded_folder_has_a_model_card(hub: list, tmp_path: Path) -> None:
 
 
 def test_model_card_without_records_states_the_number_of_classes(tmp_path: Path) -> None:
-    folder = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16).save_pretrained(tmp_path)
+    folder = avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16).save_pretrained(tmp_path)
     text = (folder / "README.md").read_text()
     assert "- Classes: 1\n" in text
     assert "Training data" not in text
@@ -124,26 +124,26 @@ def test_model_card_without_records_states_the_number_of_classes(tmp_path: Path)
 
 def test_save_pretrained_keeps_a_readme(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    avseg.build("pcmanet", visual="resnet18", audio="none", channels=16).save_pretrained(tmp_path)
+    avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16).save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_save_pretrained_refuses_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"file is a file: give a folder"):
-        avseg.build("pcmanet", visual="resnet18", audio="none", channels=16).save_pretrained(tmp_path / "file")
+        avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16).save_pretrained(tmp_path / "file")
 
 
 def test_refusal_of_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    model = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16)
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16)
     with pytest.raises(CheckpointError, match="me/model was not uploaded, the Hub reports: ") as caught:
         model.push_to_hub("me/model", token=False)
     assert "\n" not in str(caught.value)
 
 
 def test_revision_of_a_local_model_is_refused(tmp_path: Path) -> None:
-    folder = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16).save_pretrained(tmp_path)
+    folder = avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="is not read from the Hub and has no revision 'v1'"):
         avseg.load(folder, revision="v1")
 
@@ -155,7 +155,7 @@ def test_name_of_a_wrong_type_is_refused(wrong: object) -> None:
 
 
 def test_load_moves_the_model(tmp_path: Path) -> None:
-    folder = avseg.build("pcmanet", visual="resnet18", audio="none", channels=16).save_pretrained(tmp_path)
+    folder = avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16).save_pretrained(tmp_path)
     assert {p.device.type for p in avseg.load(folder, "meta").parameters()} == {"meta"}
     with pytest.raises(ConfigError, match="device 'warp' cannot be used"):
         avseg.load(folder, device="warp")

@@ -20,6 +20,7 @@ def small() -> Profile:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "visual", "parameters", "live", "macs"),
     [

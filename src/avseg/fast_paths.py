@@ -3,8 +3,9 @@
 =========  ==========================================================================================
 mode       effect
 =========  ==========================================================================================
-``exact``  Batch norms are folded into convolutions; on a CPU, 3 × 3 convolutions with 128 channels or
-           more use :mod:`avseg.nn.winograd`. Logits differ by rounding only.
+``exact``  Batch norms are folded into convolutions; on a CPU, layers keep their weights in the layout of
+           oneDNN (:mod:`avseg.nn.packed`), and wide 3 × 3 convolutions use :mod:`avseg.nn.winograd`.
+           Logits differ by rounding only.
 ``gated``  ``exact``, and the finest stage of the decoder computes uncertain pixels only (PCMANet).
 ``bf16``   ``exact`` without Winograd, and convolutions and matrix products run in bfloat16 (autocast).
 =========  ==========================================================================================
@@ -13,7 +14,7 @@ mode       effect
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -22,6 +23,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from avseg.errors import ConfigError, did_you_mean
 from avseg.interface import AVSModel
 from avseg.nn.packed import available, can_follow, packed, suits
+from avseg.nn.winograd import Winograd
+from avseg.nn.winograd import suits as suits_winograd
 
 Mode = Literal["exact", "gated", "bf16"]
 Precision = Literal["float32", "bf16"]
@@ -114,10 +117,13 @@ def _pack(model: nn.Module, dtype: torch.dtype) -> None:
     """Replace the layers that :func:`avseg.nn.packed.suits`, with the activations that follow them, in place."""
     for owner in list(model.modules()):
         following = dict(_activations(owner))
-        for name, layer in list(owner.named_children()):
+        children: list[tuple[str, Any]] = list(owner.named_children())
+        for name, layer in children:
             if suits(layer):
                 after = following.get(name)
-                setattr(owner, name, packed(layer, getattr(owner, after) if after else None, dtype))
+                activation = getattr(owner, after) if after else None
+                fast = dtype == torch.float32 and suits_winograd(layer)
+                setattr(owner, name, Winograd(layer, activation) if fast else packed(layer, activation, dtype))
                 if after:
                     setattr(owner, after, nn.Identity())
 

@@ -376,7 +376,7 @@ class AVSModel(nn.Module, ABC):
             CheckpointError: When the Hub refuses, with its reason.
         """
         return model_folder.push_to_hub(
-            self, repo_id, token=token, private=private, revision=revision, commit_message=commit_message
+            self, repo_id, token=token, private=private, revision=revision, message=commit_message
         )
 
     @classmethod

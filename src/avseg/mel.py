@@ -56,13 +56,14 @@ def mono16k(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:
         x = x / 32768.0
     elif not np.issubdtype(x.dtype, np.floating):
         raise MediaError(f"a waveform must be floating point in -1..1 or int16, got {x.dtype}")
-    x = np.atleast_2d(x.astype(np.float64)).mean(0)
+    if x.ndim == 2:
+        x = x.mean(0, dtype=np.float64)
     if not np.isfinite(x).all():
         raise MediaError("the waveform contains NaN or infinity: decode the sound again")
     if sample_rate != SAMPLE_RATE and x.size:
         step = gcd(sample_rate, SAMPLE_RATE)
-        x = resample_poly(x, SAMPLE_RATE // step, sample_rate // step)
-    return torch.from_numpy(x.astype(np.float32))
+        x = resample_poly(x.astype(np.float64), SAMPLE_RATE // step, sample_rate // step)
+    return torch.from_numpy(x.astype(np.float32))  # a copy: the caller may change its array
 
 
 @cache
@@ -82,6 +83,12 @@ def _mel_matrix() -> Tensor:
 
 
 @cache
+def _weights() -> Tensor:
+    """Return the filters at _BINS in float32."""
+    return _mel_matrix()[_BINS].float()
+
+
+@cache
 def _window() -> Tensor:
     return torch.hann_window(_WINDOW, dtype=torch.float64)
 
@@ -91,16 +98,23 @@ def _spectrogram(x: Tensor) -> Tensor:
     if x.numel() < _WINDOW:
         return x.new_zeros(0, BANDS, dtype=torch.float32)
     frames = x.double().unfold(0, _WINDOW, _HOP)
-    return torch.cat([_mel_bands(piece) for piece in frames.split(_FRAMES_AT_ONCE)])
+    padded = frames.new_zeros(min(len(frames), _FRAMES_AT_ONCE), _FFT)
+    bands = torch.empty(len(frames), BANDS)
+    for piece, out in zip(frames.split(_FRAMES_AT_ONCE), bands.split(_FRAMES_AT_ONCE), strict=True):
+        _mel_bands(piece, padded[: len(piece)], out)
+    return bands.add_(OFFSET).log_()
 
 
-def _mel_bands(frames: Tensor) -> Tensor:
-    """Map float64 frames (n, 400) to log-mel bands (n, 64) in float32."""
-    padded = frames.new_zeros(len(frames), _FFT)
+def _mel_bands(frames: Tensor, padded: Tensor, out: Tensor) -> None:
+    """Write the mel bands of float64 frames (n, 400) to ``out`` (n, 64); ``padded`` is (n, 512) with zeros at the end.
+
+    Only the transform needs float64: in float32 the rounding errors of the loudest band would be in all bands. The rest
+    adds positive numbers.
+    """
     torch.mul(frames, _window(), out=padded[:, :_WINDOW])
-    spectrum = torch.fft.rfft(padded)[:, _BINS]
+    spectrum = torch.fft.rfft(padded)[:, _BINS].to(torch.complex64)
     magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt_()
-    return torch.log(magnitude @ _mel_matrix()[_BINS] + OFFSET).float()
+    torch.mm(magnitude, _weights(), out=out)
 
 
 def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:

@@ -180,13 +180,7 @@ def save_pretrained(model: Saveable, folder: str | Path, *, repo_id: str | None 
 
 
 def push_to_hub(
-    model: Saveable,
-    repo_id: str,
-    *,
-    token: str | bool | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    commit_message: str = "Upload model with avseg",
+    model: Saveable, repo_id: str, *, token: str | bool | None, private: bool | None, revision: str | None, message: str
 ) -> str:
     """Upload a model, see :meth:`avseg.AVSModel.push_to_hub`."""
     from huggingface_hub import HfApi
@@ -196,9 +190,7 @@ def push_to_hub(
         folder = save_pretrained(model, Path(temporary, "model"), repo_id=repo_id)
         try:
             created = api.create_repo(repo_id, private=private, exist_ok=True)
-            api.upload_folder(
-                repo_id=created.repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
+            api.upload_folder(repo_id=created.repo_id, folder_path=folder, revision=revision, commit_message=message)
         except Exception as error:
             # The Hub client raises a dozen kinds: offline, no permission, not a valid name.
             reason = str(error).strip().splitlines()[0]

@@ -137,6 +137,8 @@ def gradients(build: Build) -> None:
             broken = sorted(name for name, grad in found.items() if not grad.isfinite().all())
             _require(not broken, f"K = {classes}: gradients that are not finite: {broken}")
             missing -= {name for name, grad in found.items() if grad.any()}
+            if not missing:
+                break
             optimizer.step()
             model.after_step(prediction, target)
         _require(not missing, f"K = {classes}: parameters without gradient: {sorted(missing)}")

@@ -1,6 +1,7 @@
 """``avseg app`` in Chromium; skipped where Gradio, playwright or Chromium is missing."""
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -195,3 +196,40 @@ def test_results_are_sandboxed_and_local_names_only(address):
         urllib.request.urlopen(request)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(address[0] + "results/guess/page.html")
+
+
+def test_settings_of_the_chosen_outputs(visit, video, tmp_path):
+    page = visit()
+    assert page.locator("#redact-settings").count() == 0
+    page.locator("#outputs").get_by_label("redact", exact=True).check()
+    page.locator("#outputs").get_by_label("alpha", exact=True).check()
+    page.locator("#redact-settings").get_by_text("Settings of redact").click()
+    page.locator("#redact-mode input").click()
+    page.get_by_role("option", name="black").click()
+    page.locator("#redact-padding input").fill("-1")
+    page.locator("#alpha-settings").get_by_text("Settings of alpha").click()
+    page.locator("#alpha-codec input").click()
+    page.get_by_role("option", name="vp9").click()
+    upload(page, video)
+    page.get_by_role("button", name="Segment").click()
+    page.locator("#results [role=alert]", has_text="padding").wait_for()
+    page.locator("#redact-padding input").fill("0.25")
+    page.get_by_role("button", name="Segment").click()  # the upload is kept
+    page.wait_for_selector("#results iframe")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all files").first.click()
+    download.value.save_as(tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert {"1_first/alpha.webm", "1_first/redact.mp4"} <= set(archive.namelist())
+        audit = json.loads(archive.read("1_first/redact.json"))
+    assert (audit["settings"]["mode"], audit["settings"]["padding"]) == ("black", 0.25)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_settings_fit_into_the_window(width, visit, tmp_path):
+    page = visit(width)
+    page.locator("#outputs").get_by_label("redact", exact=True).check()
+    page.locator("#redact-settings").get_by_text("Settings of redact").click()
+    page.locator("#redact-mode").wait_for()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    page.screenshot(path=tmp_path / f"{width}.png", full_page=True)

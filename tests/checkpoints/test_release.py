@@ -28,6 +28,7 @@ def empty(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 def test_equal_to_the_release_on_resnet50_s4(layouts: dict, weights: Callable) -> None:
     model = avseg.from_release(weights(layouts["pcmanet_resnet50_s4"]))
     recorded = np.load(PARITY / "pcmanet_resnet50_s4.npz")

@@ -127,6 +127,7 @@ def test_masks_mark_the_class_whose_sound_is_audible(stock):
     assert min(marked.values()) >= 5
 
 
+@pytest.mark.slow
 def test_third_of_frames_has_no_visible_source(stock):
     data = composed(stock, train=300, size=32)
     empty = [not (data.compose(k).states == SOUNDING)[:, t].any() for k in range(300) for t in range(3)]

@@ -12,6 +12,7 @@ SMALL = ("--model.visual", "resnet18", "--model.audio", "compact", "--model.trai
 STEP = ("--train.max_steps", "1", "--train.epochs", "1", "--train.batch_size", "2", "--train.workers", "0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "protocol"), [("s4", "avsbench"), ("ms3", "avsbench"), ("avss", "avsbench_semantic_padded")]
 )
@@ -46,6 +47,7 @@ SMALL_CPM = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "layout"), [("s4", "s4"), ("ms3", "avss"), ("avss", "avss")])
 def test_cpm_recipes_train_with_prompts_of_the_categories(tiny, tmp_path: Path, task: str, layout: str) -> None:
     run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, layout)()), "--data.size", "64")
@@ -61,6 +63,7 @@ def test_cpm_recipes_train_with_prompts_of_the_categories(tiny, tmp_path: Path, 
     assert main(["eval", str(run / "last"), "--negatives", "false", "-o", str(tmp_path / "scores.json")]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["s4", "ms3", "avss"])
 def test_ama_ue_recipes_train(tiny, tmp_path: Path, task: str) -> None:
     run, data = tmp_path / "run", ("--data.root", str(getattr(tiny, task)()), "--data.size", "64")

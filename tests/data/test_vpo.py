@@ -324,6 +324,7 @@ def test_wrong_setting_raises(setting, hint):
         build_dataset("vpo", "train", **{setting: "x"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
 @pytest.mark.parametrize("audio", ["mono", "stereo"])
 def test_train_and_eval(root, subset, audio, tmp_path, capsys):
@@ -345,6 +346,7 @@ def test_stereo_data_with_mono_model_raises(root, tmp_path, capsys):
     assert "build it with stereo=True" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", ["ss", "ms", "msmi"])
 @pytest.mark.parametrize(
     ("model", "smaller"),

@@ -149,6 +149,7 @@ def test_foreign_folder_raises(tmp_path):
         prepare(tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_no_partial_file_and_resumes(raw):
     expected = reference(raw)
     process = multiprocessing.get_context("spawn").Process(target=prepare, args=(raw,), kwargs={"progress": False})

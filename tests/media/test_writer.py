@@ -171,6 +171,7 @@ with VideoWriter(Path(sys.argv[1]), (160, 96), rate=Fraction(25)) as writer:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_bytes_do_not_depend_on_the_number_of_cores(tmp_path):
     paths = [tmp_path / "one.mp4", tmp_path / "all.mp4"]

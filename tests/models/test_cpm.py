@@ -328,6 +328,7 @@ def banded(truth: Target) -> Tensor:
     return (magnitude + OFFSET).log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
 def test_prompt_losses_fall_in_training(source: str) -> None:
     model, truth = build(prompt_source=source, prompt_weight=1.0), target(clip())
@@ -457,6 +458,7 @@ TRAIN = [
 ]
 
 
+@pytest.mark.slow
 def test_resumed_run_has_equal_mixtures(tmp_path: Path) -> None:
     assert main([*TRAIN, "--train.out", str(tmp_path / "whole")]) == 0
     halves = [*TRAIN, "--train.out", str(tmp_path / "halves"), "--train.resume", "auto"]

@@ -20,6 +20,7 @@ BACKBONES: dict[str, dict[str, Any]] = {"pvt_v2_b0": {"visual": "pvt_v2_b0"}, "e
 OF_BACKBONES = ("output_size", "gradients", "padding_values", "padding_gradients", "clips_are_independent")
 """Checks whose result can depend on the backbone."""
 PRIOR = {**MOBILE, "class_prior": True}
+CASES = [pytest.param(c, marks=pytest.mark.slow) if c in ("export", "overfits") else c for c in CHECKS]
 
 
 def build(name: str, classes: int = 1, **settings: Any) -> AVSModel:
@@ -27,11 +28,12 @@ def build(name: str, classes: int = 1, **settings: Any) -> AVSModel:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", CASES)
 def test_every_model(name: str, check: str) -> None:
     check_model(model_class(name), [check])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("check", OF_BACKBONES)
@@ -39,7 +41,7 @@ def test_every_model_with_other_backbones(name: str, backbone: str, check: str) 
     check_model(model_class(name), [check], **BACKBONES[backbone])
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", CASES)
 def test_pcmanet_with_class_prior(check: str) -> None:
     check_model(model_class("pcmanet"), [check], **PRIOR)
 

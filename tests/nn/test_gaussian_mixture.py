@@ -356,6 +356,7 @@ def observe_with_another(rank: int, folder: Path) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, __file__, str(tmp_path)])
     try:

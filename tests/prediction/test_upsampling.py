@@ -3,7 +3,7 @@ import pytest
 
 from avseg.media.images import enlarged
 from avseg.prediction import upsampling
-from avseg.prediction.upsampling import guide_size, refined
+from avseg.prediction.upsampling import guide_size, refined, without_texture
 
 
 def slow(probability, guide):
@@ -85,3 +85,12 @@ def test_channels_are_independent():
 )
 def test_guides_keep_the_aspect_ratio(size, expected):
     assert guide_size(size) == expected
+
+
+def test_texture_nearly_vanishes_and_the_contour_stays():
+    plain = np.float32([[0.8, 0.8, 0.8, 0.2, 0.2, 0.2, 0.5]])
+    fitted = np.float32([[0.74, 0.86, 0.3, 0.26, 0.14, 0.7, 0.9]])
+    found = without_texture(fitted, plain, 0.5)
+    np.testing.assert_allclose(found, [[0.788, 0.818, 0.3, 0.212, 0.182, 0.7, 0.9]], atol=1e-6)
+    np.testing.assert_array_equal(found > 0.5, fitted > 0.5)
+    assert without_texture(np.float32([[0.35]]), np.float32([[0.5]]), 0.3)[0, 0] == pytest.approx(0.3875)

@@ -73,6 +73,7 @@ def whole(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_and_resumed_run_equals_an_uninterrupted_run(
     start: Start, whole: Path, tmp_path: Path, workers: int
@@ -122,6 +123,7 @@ def test_keep_every_keeps_weights(whole: Path, tmp_path: Path) -> None:
     assert weights[0] != weights[1] == weights[2]
 
 
+@pytest.mark.slow
 def test_run_of_constant_rate_can_be_extended(whole: Path, tmp_path: Path) -> None:
     command = [*SMALL, "--train.out", str(tmp_path), "--train.resume", "auto"]
     for limit in (["--train.max_steps", "3"], ["--train.max_steps", "3"], ["--train.epochs", "1"], []):
@@ -400,6 +402,7 @@ def own_videos(tmp_path: Path, make_video: Callable, make_beep: Callable) -> Pat
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "model"), [("folder", "pcmanet"), *(("videos", model) for model in avseg.list_models())]
 )
@@ -411,7 +414,18 @@ def test_frozen_audio_encoder_without_weights_names_flags_that_work(
         assert main(["data", "prepare", str(own_videos), "-o", str(prepared)]) == 0
         own_videos = prepared
     argv = ["train", "--model", model, "--data", data, "--data.root", str(own_videos), "--data.size", "64"]
-    argv += ["--model.visual", "resnet18", "--train.max_steps", "1", "--train.workers", "0", "-o", str(tmp_path / "r")]
+    argv += [
+        "--model.visual",
+        "pvt_v2_b0",
+        "--model.channels",
+        "32",
+        "--train.max_steps",
+        "1",
+        "--train.workers",
+        "0",
+        "-o",
+        str(tmp_path / "r"),
+    ]
     line = fails(capsys, *argv)
     assert "the audio encoder 'vggish' is frozen and has no weights" in line
     assert not (tmp_path / "r").exists()
@@ -456,6 +470,7 @@ class Again(AVSDataset):
         return self.sample
 
 
+@pytest.mark.slow
 def test_overfits_one_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def again(split: str, **settings: object) -> AVSDataset:
         data = build_dataset(split=split, **settings)  # type: ignore[arg-type]
@@ -613,6 +628,7 @@ def test_one_value_per_channel_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "1 clips of 1 frames of 32x32 leave one value per channel in the deepest stage" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_kill_in_the_last_validation_keeps_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*SMALL, "--train.max_steps", "7", "-o", str(tmp_path / "run")]
 

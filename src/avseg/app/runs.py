@@ -2,10 +2,11 @@
 
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from avseg.app.sessions import Sessions
 from avseg.errors import AvsegError, MediaError
@@ -29,6 +30,7 @@ class Settings:
         fps: Samples per second of video.
         silence: Accept a video without a sound track.
         uncertainty: Estimate the uncertainty, with models that can.
+        settings: Output → its settings.
         device: Device of the models.
     """
 
@@ -37,7 +39,17 @@ class Settings:
     fps: float = 1.0
     silence: bool = False
     uncertainty: bool = False
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     device: str = "cpu"
+
+    def chosen_outputs(self) -> dict[str, Any]:
+        """Return the outputs to write, see :func:`avseg.outputs.choose_outputs`.
+
+        Raises:
+            ConfigError: When a setting is invalid.
+        """
+        names = ["page", *self.outputs]
+        return choose_outputs(names, uncertainty=self.uncertainty, settings=self.settings)
 
 
 @dataclass(frozen=True)
@@ -127,9 +139,8 @@ def _run_model(
         show="uncertainty" if settings.uncertainty else "masks",
     )
     result = predict_file(video, ready(model, settings.device), options, partial(report, "predicting"))
-    outputs = choose_outputs(["page", *settings.outputs], uncertainty=settings.uncertainty)
     folder.mkdir()
-    write(result, folder, outputs, reached=partial(report, "writing"))
+    write(result, folder, settings.chosen_outputs(), reached=partial(report, "writing"))
     archive = f"{video.stem}_{name}.zip"
     _pack(folder, sessions.folder(token) / archive)
     return Outcome(model, f"{name}/page.html", archive)

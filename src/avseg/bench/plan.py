@@ -62,8 +62,8 @@ def read_plan(argv: Sequence[str]) -> Plan:
     Raises:
         ConfigError: When a file cannot be read, a setting is unknown or wrong, or two models have the same label.
     """
-    own, dotted, config = _divide(argv)
-    given = parse(_parser(), own, defaults=False).as_dict()
+    words, dotted, config = _divide(argv)
+    given = parse(_parser(), words, defaults=False).as_dict()
     tree = read_yaml(config) if config else dict(SMALL)
     unknown = next((key for key in tree if key not in (*SECTIONS, *OWN)), None)
     if unknown is not None:
@@ -76,10 +76,7 @@ def read_plan(argv: Sequence[str]) -> Plan:
     name = Path(config).stem if config else "bench_" + "_".join([*models, _data(sections, dotted)])
     out = Path(given.get("out") or f"runs/{name}")
     _check_shared([*sections["model"], *(key[6:] for key, _ in dotted if key.startswith("model."))], models)
-    runs = {
-        label: [_run(sections, own_settings, dotted, budget, seed, out / label) for seed in range(seeds)]
-        for label, own_settings in models.items()
-    }
+    runs = {label: _runs(_recipe(sections, own, dotted), budget, seeds, out / label) for label, own in models.items()}
     return Plan(name, runs, split, Path(given.get("results", "benchmarks/results")))
 
 
@@ -184,15 +181,10 @@ def _data(sections: Mapping[str, Mapping[str, Any]], dotted: Sequence[tuple[str,
     return dict(dotted).get("data.name", str(sections["data"].get("name", "synthetic")))
 
 
-def _run(
-    sections: Mapping[str, Mapping[str, Any]],
-    own: Mapping[str, Any],
-    dotted: Sequence[tuple[str, str]],
-    budget: int,
-    seed: int,
-    folder: Path,
+def _recipe(
+    sections: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any], dotted: Sequence[tuple[str, str]]
 ) -> Run:
-    """Return the run of one model and one seed."""
+    """Return the settings of one model, which all of its runs share."""
     has = _fields(str(own["name"]))
     shared = {key: value for key, value in sections["model"].items() if key in has}
     words = [
@@ -201,8 +193,13 @@ def _run(
         for key, value in settings.items()
     ]
     words += [f"--{key}={value}" for key, value in dotted if not key.startswith("model.") or key[6:] in has]
-    run = read_run(words)
-    train = dataclasses.replace(
-        run.train, epochs=FOREVER, max_steps=budget, seed=seed, out=str(folder / f"seed{seed}"), resume="auto"
-    )
-    return dataclasses.replace(run, train=train)
+    return read_run(words)
+
+
+def _runs(recipe: Run, budget: int, seeds: int, folder: Path) -> list[Run]:
+    """Return the runs of one model, which differ in the seed."""
+    fixed = dataclasses.replace(recipe.train, epochs=FOREVER, max_steps=budget, resume="auto")
+    return [
+        dataclasses.replace(recipe, train=dataclasses.replace(fixed, seed=seed, out=str(folder / f"seed{seed}")))
+        for seed in range(seeds)
+    ]

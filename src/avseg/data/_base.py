@@ -68,6 +68,11 @@ class AVSDataset(Dataset[Sample]):
         """Return clip ``index``, with B = 1; the same sample for the same index, in every process."""
 
 
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of the setting ``size``: the side of a square, or both."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
 def collate(samples: list[Sample]) -> Sample:
     """Collate samples of equal size into a batch; shorter clips are padded with invalid, unlabelled frames.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from avseg.data._base import AVSDataset, Sample, check_pixels, lengthen
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width, lengthen
 from avseg.data._pickles import read_log_mel
 from avseg.data._sound import Short, consecutive, one_per_frame, remembered
 from avseg.errors import ConfigError, DataError
@@ -115,7 +115,7 @@ class FileConfig:
     @property
     def shape(self) -> tuple[int, int]:
         """Return height and width; 0 for the stored size."""
-        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+        return height_width(self.size)
 
 
 class FileDataset(AVSDataset):
@@ -143,7 +143,7 @@ class FileDataset(AVSDataset):
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:
         """Return the settings of each data set of this layout in a folder; empty for another layout."""
-        return []
+        return [{"root": str(root)}] if cls.mark and (root / cls.mark).is_file() else []
 
     @property
     def published(self) -> int | None:

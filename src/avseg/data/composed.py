@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avseg.data._base import AVSDataset, Sample, check_pixels
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import normalise
@@ -129,23 +129,13 @@ class ComposedClips(AVSDataset):
             ):
                 if getattr(self, name) not in choices:
                     raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-            if min(self.height, self.width) < 32:
+            if min(height_width(self.size)) < 32:
                 raise ConfigError(f"size must be 32 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
             check_pixels(self.height, self.width, self.frames)
             if not 0 <= self.negatives <= 1 or self.seed < 0:
                 raise ConfigError("negatives must lie in 0 … 1 and seed must be 0 or more")
-
-        @property
-        def height(self) -> int:
-            """Return H in pixels."""
-            return self.size if isinstance(self.size, int) else self.size[0]
-
-        @property
-        def width(self) -> int:
-            """Return W in pixels."""
-            return self.size if isinstance(self.size, int) else self.size[1]
 
     def __init__(self, config: Config, split: str) -> None:
         self.config, self.split = config, split
@@ -157,8 +147,8 @@ class ComposedClips(AVSDataset):
             raise ConfigError(f"class_weights names {unknown[0]!r}, which is not a class of the stock")
         self._names = ("background", *names)
         self.class_names = self._names if config.task == "semantic" else ("background", "sounding")
-        size = config.width, config.height
-        self._composer = Composer(self.stock, size, config.class_weights, config.picture_weights)
+        height, width = height_width(config.size)
+        self._composer = Composer(self.stock, (width, height), config.class_weights, config.picture_weights)
         if gaps := self.stock.gaps():
             warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
         if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):

@@ -61,11 +61,6 @@ class Folder(FileDataset):
     mark: ClassVar[str] = _CARD
     besides: ClassVar[frozenset[str]] = frozenset({_CARD, "clip.json"})
 
-    @classmethod
-    def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """Return one data set if there is a ``dataset.json``."""
-        return [{"root": str(root)}] if (root / _CARD).is_file() else []
-
     @cached_property
     def _card(self) -> dict[str, Any]:
         """Read and check ``dataset.json``."""

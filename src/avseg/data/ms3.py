@@ -13,7 +13,7 @@ Frame k (from 1) is at k - 1/16 s. All values but 0 in a mask are sounding.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels
 from avseg.data._masks import read_binary
@@ -44,11 +44,6 @@ class MS3(FileDataset):
     phase: ClassVar[float] = 15 / 16
     mark: ClassVar[str] = _TABLE
     besides: ClassVar[frozenset[str]] = frozenset({_TABLE, "raw_videos", "audio_wav", "audio_log_mel"})
-
-    @classmethod
-    def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """Return one data set if its table exists."""
-        return [{"root": str(root)}] if (root / _TABLE).is_file() else []
 
     @property
     def published(self) -> int:

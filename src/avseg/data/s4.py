@@ -15,7 +15,7 @@ the other four are unlabelled.
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, Shot
 from avseg.data._masks import read_binary
@@ -57,11 +57,6 @@ class S4(FileDataset):
     besides: ClassVar[frozenset[str]] = frozenset(
         {_TABLE, "raw_videos", "audio_wav", "audio_log_mel", "visual_frames", "visual_frames_original_resolution"}
     )
-
-    @classmethod
-    def recognise(cls, root: Path) -> list[dict[str, Any]]:
-        """Return one data set if its table exists."""
-        return [{"root": str(root)}] if (root / _TABLE).is_file() else []
 
     @property
     def published(self) -> int:

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from avseg.data._base import AVSDataset, Sample, check_pixels
+from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
 from avseg.errors import ConfigError
 from avseg.interface import Clip, Target
 from avseg.media.images import normalise
@@ -176,7 +176,7 @@ class Synthetic(AVSDataset):
         def __post_init__(self) -> None:
             if self.variant not in ("s4", "ms3", "avss"):
                 raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
-            if min(self.height, self.width) < 8:
+            if min(height_width(self.size)) < 8:
                 raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
@@ -190,16 +190,6 @@ class Synthetic(AVSDataset):
                     "ambiguity 'temporal' needs sounds that start and stop: variant 'ms3' or 'avss' and frames 2 or "
                     f"more, got {self.variant!r} and {self.frames}"
                 )
-
-        @property
-        def height(self) -> int:
-            """Return H in pixels."""
-            return self.size if isinstance(self.size, int) else self.size[0]
-
-        @property
-        def width(self) -> int:
-            """Return W in pixels."""
-            return self.size if isinstance(self.size, int) else self.size[1]
 
     def __init__(self, config: Config, split: str) -> None:
         self.config = config
@@ -226,7 +216,7 @@ class Synthetic(AVSDataset):
             rng, config.variant, labels, labels, config.frames, ambiguity=config.ambiguity, alike=pairs
         )
         looks = looks_alike(self.split, (roles[0].label, roles[1].label), rng) if pairs else {}
-        return stage(SpriteStock(self.split, looks), roles, rng, config.height, config.width, twins=bool(pairs))
+        return stage(SpriteStock(self.split, looks), roles, rng, *height_width(config.size), twins=bool(pairs))
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample_with_scene(index)[0]

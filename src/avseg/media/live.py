@@ -306,7 +306,7 @@ def _open_device(given: str, what: str) -> InputContainer:
     if not kind or not name:
         raise MediaError(f"a {what} is given as FORMAT:NAME, such as v4l2:/dev/video0 or alsa:default, got {given!r}")
     try:
-        return cast("InputContainer", av.open(name, format=kind, metadata_errors="replace"))
+        return av.open(name, format=kind, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         advice = "give this user access to it" if isinstance(error, PermissionError) else f"check --{what}"

@@ -30,7 +30,7 @@ output tokens of QSCA to (C, h, w) without transposing them, which scrambles the
 (``transpose_tokens``).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast, get_args
 
@@ -44,9 +44,9 @@ from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.class_prior import PriorFusion, object_classes
 from avseg.nn.encoders import EncoderConfig, build_encoders
-from avseg.nn.functional import real_frames, with_padding
+from avseg.nn.functional import has_padding, real_frames, with_padding
 from avseg.nn.keys import rename
-from avseg.nn.pixel_rows import conv_rows, grow, rows_of
+from avseg.nn.pixel_rows import conv_rows, grow, pointwise_rows, rows_of
 from avseg.nn.visual import VisualTraining
 
 STAGES = (4, 3, 2, 1)
@@ -90,10 +90,23 @@ class AVGA(nn.Module):
 
     def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Map (N, C, h, w) and (N, C) to V (N, C, h, w) and attention maps (N, g, h, w)."""
-        grouped_NgDhw = self.visual(maps).unflatten(1, (self.groups, -1))
-        audio_ND = _unit(self.audio(audio), 1)
-        attention = torch.einsum("ngdhw,nd->nghw", _unit(grouped_NgDhw, 2), audio_ND)
-        return self.mix((attention.unsqueeze(2) * grouped_NgDhw).flatten(1, 2)), attention
+        grouped_NhwgD = self.visual(maps).movedim(1, -1).unflatten(-1, (self.groups, -1))
+        dots = torch.einsum("nhwgd,nd->nhwg", grouped_NhwgD, _unit(self.audio(audio), 1))
+        weighted, attention = self._weigh(grouped_NhwgD, dots)
+        return self.mix(weighted.movedim(-1, 1)), attention.movedim(-1, 1)
+
+    def rows(self, rows: Tensor, audio: Tensor, frames: Tensor) -> Tensor:
+        """Map pixels (P, C) of the frames ``frames`` (P,), and the audio (N, C) of all frames, to V (P, C)."""
+        grouped_PgD = pointwise_rows(self.visual, rows).unflatten(-1, (self.groups, -1))
+        dots = torch.einsum("pgd,pd->pg", grouped_PgD, _unit(self.audio(audio), 1)[frames])
+        return pointwise_rows(self.mix, self._weigh(grouped_PgD, dots)[0])
+
+    def _weigh(self, grouped: Tensor, dots: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight groups (..., g, D) by their cosines; return (..., C) and the cosines (..., g)."""
+        # A zero vector has the cosine 0. Its norm is clamped in float32, because 1e-12 is 0 in float16.
+        norms = torch.linalg.vector_norm(grouped.float(), dim=-1).clamp(min=1e-12)
+        attention = (dots / norms).to(grouped.dtype)
+        return (attention.unsqueeze(-1) * grouped).flatten(-2), attention
 
 
 class QSCA(nn.Module):
@@ -156,6 +169,31 @@ class QSCA(nn.Module):
         )
         return _resize(guide, size), updated
 
+    def rows(self, rows: Tensor, audio: Tensor, keep: Tensor | None, valid: Tensor, clips: Tensor) -> Tensor:
+        """Compute G_i at selected pixels of V_i without pooled tokens.
+
+        Args:
+            rows: (P, C), pixels of V_i, in the order of the clips.
+            audio: A_i (B, T, C).
+            keep: (P,) bool, M_i at the pixels; None selects all as queries.
+            valid: (B, T) bool; False marks padding frames, which are not keys.
+            clips: (P,), clip of each pixel.
+
+        Returns:
+            (P, C).
+        """
+        tokens = self.embed(rows)
+        audio_qkv = self.audio_qkv(self.norm(self.audio(audio)))
+        k, v = (self._split(x) for x in audio_qkv.chunk(2 if self.visual_kv is None else 3, -1)[-2:])
+        keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
+        chosen = torch.ones_like(clips, dtype=torch.bool) if keep is None else keep
+        counts = clips[chosen].bincount(minlength=len(audio)).tolist()
+        selected = self._attend_each(self.norm(tokens)[chosen].split(counts), k, v, keys)
+        attended = selected.new_zeros(tokens.shape)
+        attended[chosen] = selected
+        guide: Tensor = self.out(attended) + tokens
+        return guide
+
     def _audio_queries(self, q: Tensor, kv: Tensor, keys: Tensor) -> Tensor:
         """Attend from the audio of a clip to all its visual tokens, Eq. (3a).
 
@@ -189,12 +227,15 @@ class QSCA(nn.Module):
 
     def _attend_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
         """Gather the tokens in ``keep`` (B, T · N), attend, and scatter, Eq. (4); the cost falls with their number."""
-        per_clip = tokens[keep].split(keep.sum(1).tolist())
+        selected = self._attend_each(tokens[keep].split(keep.sum(1).tolist()), k, v, keys)
+        return selected.new_zeros(tokens.shape).masked_scatter(keep.unsqueeze(-1), selected)
+
+    def _attend_each(self, per_clip: Sequence[Tensor], k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
+        """Attend from the tokens (n, C) of each clip to its audio; return those of all clips (Σ n, C)."""
         outputs = [
             self._attend(q[None], k[b : b + 1], v[b : b + 1], keys[b : b + 1])[0] for b, q in enumerate(per_clip)
         ]
-        selected = torch.cat(outputs)
-        return selected.new_zeros(tokens.shape).masked_scatter(keep.unsqueeze(-1), selected)
+        return torch.cat(outputs)
 
     def _split(self, x: Tensor) -> Tensor:
         """Reshape (B, n, C) to (B, heads, n, C / heads)."""
@@ -410,11 +451,17 @@ class PCMANet(AVSModel):
         zero = self.config.padding == "zero"
         frames, valid = clip.frames.flatten(0, 1), clip.valid
         stages = self.visual(real_frames(clip.frames, valid))
-        features = {i: with_padding(self.reduce[str(i)](f), valid) for i, f in enumerate(stages, 1)}
+        late = None if maps or not self._late() else with_padding(stages[0], valid)
+        features = {
+            i: with_padding(self.reduce[str(i)](f), valid)
+            for i, f in enumerate(stages, 1)
+            if late is None or i > min(STAGES)
+        }
         embeddings = self.audio(clip.audio)
-        if zero:
+        if zero and has_padding(valid):
             features = {i: f * valid.flatten().view(-1, 1, 1, 1) for i, f in features.items()}
             embeddings = embeddings * valid.unsqueeze(-1)
+        if zero:
             valid = torch.ones_like(valid)
         audio = self.audio_linear(self._dropped(embeddings))
         fused, attention = self._fuse(features, audio)
@@ -422,7 +469,7 @@ class PCMANet(AVSModel):
         if self.prior is not None:
             scores = self.audio.scores(embeddings).flatten(0, 1)
             fused, attention[PRIOR], objects = self.prior(fused, with_padding(stages[-1], clip.valid), scores)
-        outputs, masks = self._decode(fused, audio, valid)
+        outputs, masks = self._decode(fused, audio, valid, late)
         logits = {i: _resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
         seen = valid.flatten()
         return Prediction(
@@ -432,6 +479,12 @@ class PCMANet(AVSModel):
             maps=_named_maps(attention, masks, valid) if maps else {},
             state=objects,
         )
+
+    def _late(self) -> bool:
+        """Return whether V_1 is needed at the pixels of O_1 only, so that it can be computed after O_2."""
+        c = self.config
+        whole = c.pool_tokens or not c.transpose_tokens or c.padding == "zero"
+        return self._gate is not None and self.avga is not None and self.prior is None and not whole
 
     @property
     def object_names(self) -> tuple[str, ...]:
@@ -470,14 +523,29 @@ class PCMANet(AVSModel):
         pairs = {i: self.avga[str(i)](f, audio_NC) for i, f in features.items()}
         return {i: v for i, (v, _) in pairs.items()}, {i: a for i, (_, a) in pairs.items()}
 
-    def _decode(self, fused: dict[int, Tensor], audio: Tensor, valid: Tensor) -> tuple[dict[int, Tensor], ...]:
-        """Return O_i of all stages and the masks M_{i-1} computed from them, Fig. 2."""
+    def _decode(
+        self, fused: dict[int, Tensor], audio: Tensor, valid: Tensor, late: Tensor | None = None
+    ) -> tuple[dict[int, Tensor], ...]:
+        """Return O_i of all stages and the masks M_{i-1} computed from them, Fig. 2.
+
+        Args:
+            fused: V_i.
+            audio: A (B, T, C).
+            valid: (B, T) bool; False marks padding frames.
+            late: The map of the backbone (N, C_1, h, w) from which V_1 is computed here, if ``fused`` lacks it.
+        """
         outputs: dict[int, Tensor] = {}
         masks: dict[int, Tensor] = {}
         stage_audio = audio
         level: Tensor | None = None
         mask: Tensor | None = None
         for i in STAGES:
+            if late is not None and level is not None and i == min(STAGES):
+                found = self._late_output(late, level, audio, stage_audio, outputs, valid, mask)
+                if found is not None:
+                    outputs[i] = found
+                    break
+                fused |= self._fuse({i: self.reduce[str(i)](late)}, audio)[0]
             guide = None
             if self.qsca is not None:
                 pool = (level.shape[2], level.shape[3]) if self.config.pool_tokens and level is not None else None
@@ -492,6 +560,40 @@ class PCMANet(AVSModel):
                 masks[i] = mask = self.cim(mask, outputs[i])
         return outputs, masks
 
+    def _late_output(
+        self,
+        maps: Tensor,
+        deeper: Tensor,
+        audio: Tensor,
+        stage_audio: Tensor,
+        outputs: Mapping[int, Tensor],
+        valid: Tensor,
+        mask: Tensor | None,
+    ) -> Tensor | None:
+        """Return O_1 with V_1 and G_1 computed near the pixels that are not confident; None if these are many.
+
+        Args:
+            maps: The map of the backbone (N, C_1, h, w).
+            deeper: Level 2 (N, C, h', w').
+            audio: A (B, T, C).
+            stage_audio: A_1 (B, T, C).
+            outputs: O_2, O_3, O_4.
+            valid: (B, T) bool; False marks padding frames.
+            mask: M_1 (N, 1, h', w').
+        """
+        unsure = self._unsure(outputs, maps.shape)
+        if unsure.float().mean() > _DENSE:
+            return None
+        near = grow(grow(grow(unsure)))
+        needed = grow(near)
+        frames = near.nonzero()[:, 0]
+        reduced = conv_rows(cast("nn.Sequential", self.reduce["1"]), rows_of(maps, needed), needed, near)
+        fused = cast("AVGA", cast("nn.ModuleDict", self.avga)["1"]).rows(reduced, audio.flatten(0, 1), frames)
+        keep = None if mask is None else _mask_at(mask, maps.shape)[:, 0][near]
+        clips = frames.div(valid.shape[1], rounding_mode="floor")
+        guide = cast("QSCA", cast("nn.ModuleDict", self.qsca)["1"]).rows(fused, stage_audio, keep, valid, clips)
+        return self._output_rows(fused, near, deeper, guide, outputs, unsure)
+
     def _gated(self, fused: Tensor, deeper: Tensor, guide: Tensor, outputs: Mapping[int, Tensor]) -> Tensor:
         """Return O_1 (N, K, h, w), computed at the pixels that are not confident and copied from O_2 elsewhere.
 
@@ -501,17 +603,41 @@ class PCMANet(AVSModel):
             guide: G_1 (N, C, h, w).
             outputs: O_2, O_3, O_4.
         """
-        gf, head = cast("GF", self.gf["1"]), cast("nn.Sequential", self.head["1"])
-        coarse, unsure = _resize(outputs[2], fused.shape), self._unsure(outputs, fused.shape)
+        unsure = self._unsure(outputs, fused.shape)
         if unsure.float().mean() > _DENSE:
-            return torch.where(unsure[:, None], head(gf(fused, deeper, guide)), coarse)
-        # Each 3 × 3 convolution needs its input one pixel further out.
+            coarse = _resize(outputs[2], fused.shape)
+            dense: Tensor = self.head["1"](self.gf["1"](fused, deeper, guide))
+            return torch.where(unsure[:, None], dense, coarse)
+        near = grow(grow(grow(unsure)))
+        return self._output_rows(rows_of(fused, near), near, deeper, rows_of(guide, near), outputs, unsure)
+
+    def _output_rows(
+        self,
+        fused: Tensor,
+        near: Tensor,
+        deeper: Tensor,
+        guide: Tensor,
+        outputs: Mapping[int, Tensor],
+        unsure: Tensor,
+    ) -> Tensor:
+        """Return O_1 (N, K, h, w), computed at the pixels ``unsure`` and copied from O_2 elsewhere.
+
+        Args:
+            fused: V_1 at ``near``, (P, C).
+            near: ``unsure`` grown three times, one pixel for each 3 × 3 convolution, (N, h, w) bool.
+            deeper: Level 2 (N, C, h', w').
+            guide: G_1 at ``near``, (P, C).
+            outputs: O_2, O_3, O_4.
+            unsure: (N, h, w) bool.
+        """
+        gf, head = cast("GF", self.gf["1"]), cast("nn.Sequential", self.head["1"])
+        coarse = _resize(outputs[2], near.shape)
         for_head, for_fuse = grow(unsure), grow(grow(unsure))
-        first = grow(for_fuse)
-        total = rows_of(fused, for_fuse)
-        for block, maps in ((gf.deeper, _resize(deeper, fused.shape)), (gf.guide, guide)):
+        total = fused[for_fuse[near]]
+        inputs = (gf.deeper, rows_of(_resize(deeper, near.shape), near)), (gf.guide, guide)
+        for block, rows_near in inputs:
             if block is not None:
-                total = total + conv_rows(block, rows_of(maps, first), first, for_fuse)
+                total = total + conv_rows(block, rows_near, near, for_fuse)
         out = conv_rows(head, conv_rows(gf.fuse, total, for_fuse, for_head), for_head, unsure)
         return coarse.movedim(1, -1).masked_scatter(unsure.unsqueeze(-1), out.to(coarse.dtype)).movedim(-1, 1)
 

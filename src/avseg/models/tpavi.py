@@ -50,7 +50,7 @@ from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.encoders import EncoderConfig, build_encoders
-from avseg.nn.functional import real_frames, with_padding
+from avseg.nn.functional import has_padding, real_frames, with_padding
 from avseg.nn.keys import rename
 
 STAGES = (1, 2, 3, 4)
@@ -69,7 +69,11 @@ class Dilated(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map (N, C_i, h, w) to (N, C, h, w)."""
-        return torch.stack([branch(maps) for branch in self.branches]).sum(0)
+        first, *others = self.branches
+        total: Tensor = first(maps)
+        for branch in others:
+            total = total + branch(maps)
+        return total
 
 
 class Interaction(nn.Module):
@@ -273,10 +277,11 @@ class TPAVI(AVSModel):
         """
         valid, zero = clip.valid, self.config.padding == "zero"
         shown = valid.flatten().view(-1, 1, 1, 1)
+        absent = zero and has_padding(valid)
 
         def hide(x: Tensor) -> Tensor:
             """Set padding frames of (B · T, ...) to zero."""
-            return x * shown if zero else x
+            return x * shown if absent else x
 
         stages = self.visual(real_frames(clip.frames, valid))
         features = {i: hide(with_padding(self.dilated[str(i)](f), valid)) for i, f in enumerate(stages, 1)}
@@ -305,7 +310,8 @@ class TPAVI(AVSModel):
             [block(m, k, v) for k in [a] * self.config.visual_audio + [m] * self.config.visual_visual]
             for m, a, v in pieces
         ]
-        return torch.cat([torch.stack(kinds).mean(0) for kinds in outputs], 2)
+        means = [torch.stack(kinds).mean(0) if len(kinds) > 1 else kinds[0] for kinds in outputs]
+        return torch.cat(means, 2) if len(means) > 1 else means[0]
 
     def _decode(self, features: Mapping[int, Tensor], hide: Callable[[Tensor], Tensor], frames: torch.Size) -> Tensor:
         """Fuse levels from the deepest to the first, Fig. 2, and return logits (B · T, K, H, W)."""

@@ -13,9 +13,17 @@ def real_frames(x: Tensor, valid: Tensor) -> Tensor:
 
     A padding frame has no variance, which would make the gradients of layer norms in a transformer overflow.
     """
-    # An exported or traced graph has shapes that depend on no values and processes all frames.
-    static = is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return x.flatten(0, 1) if static or not valid.any() else x[valid]
+    return x.flatten(0, 1) if _static() or valid.all() or not valid.any() else x[valid]
+
+
+def has_padding(valid: Tensor) -> bool:
+    """Return whether a frame may be padding; True in a graph, which serves all values."""
+    return _static() or not bool(valid.all())
+
+
+def _static() -> bool:
+    """Return whether a graph is exported or traced, whose shapes depend on no values and which processes all frames."""
+    return is_exporting() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def with_padding(x: Tensor, valid: Tensor) -> Tensor:

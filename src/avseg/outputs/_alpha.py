@@ -20,7 +20,7 @@ def opacity(frame: OutputFrame, softness: float) -> NDArray[np.uint8]:
         frame: The frame.
         softness: Width of the ramp in probability. 0 gives the mask; 1 gives the probability if the threshold is 0.5.
     """
-    probability, threshold = frame.probability, float(frame.record.options.get("threshold", 0.5))
+    probability, threshold = frame.probability, frame.record.threshold
     if softness == 0:
         return np.where(probability > threshold, np.uint8(255), np.uint8(0))
     ramp = (probability - np.float32(threshold)) * np.float32(1 / softness) + np.float32(0.5)

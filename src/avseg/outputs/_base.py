@@ -76,7 +76,7 @@ class OutputFrame:
         found = self.record.frames[self.index].probability
         if found is None:
             raise no_probabilities(self.record)
-        return soft_mask(found, self.picture if guided else None, self.record.size)
+        return soft_mask(found, self.picture if guided else None, self.record.size, self.record.threshold)
 
     @cached_property
     def uncertainty(self) -> NDArray[np.float32] | None:

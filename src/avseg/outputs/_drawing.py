@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 _TINT = 0.45
 """Share of the class colour inside a region."""
-_TIMELINE = 0.03
+_TIMELINE = 0.05
 """Height of the timeline relative to that of the frame."""
 _DARK, _LIGHT = np.full(3, 28, np.uint8), np.full(3, 255, np.uint8)
 """Colours of the contours, and of the background and the marker of the timeline."""

@@ -7,7 +7,6 @@ from io import BytesIO
 from urllib.parse import quote
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -119,6 +118,8 @@ def spectrogram_png(bands: NDArray[np.float32]) -> bytes:
     Args:
         bands: (64, columns), from :func:`spectrogram`.
     """
+    from matplotlib import colormaps  # half a second, which only a page needs
+
     lowest = float(np.log(OFFSET))
     levels = np.clip((bands - lowest) / max(float(bands.max()) - lowest, 1e-3), 0.0, 1.0)
     image = Image.fromarray(np.round(levels[::-1] * 255).astype(np.uint8), "P")

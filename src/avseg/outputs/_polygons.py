@@ -1,12 +1,33 @@
 """Polygons of a mask, for annotation tools that have no run lengths."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
 
+from avseg.errors import ConfigError
+from avseg.outputs.frames import Format
+
 Polygon = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PolygonConfig:
+    """Settings of every output of polygons.
+
+    Attributes:
+        format: Format of the images, as written by the output frames.
+        tolerance: Largest distance in pixels of a polygon from the outline of the mask; 0 keeps every point.
+    """
+
+    format: Format = "png"
+    tolerance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.tolerance >= 0:
+            raise ConfigError(f"tolerance must be 0 pixels or more, got {self.tolerance}")
 
 
 def polygons(mask: NDArray[np.bool_], tolerance: float) -> list[Polygon]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from avseg.errors import ConfigError
 from avseg.media import rle
 from avseg.outputs._base import Output
-from avseg.outputs._polygons import polygons
+from avseg.outputs._polygons import PolygonConfig, polygons
 from avseg.outputs.frames import Format
 from avseg.outputs.json import uncertainty_of
 from avseg.prediction.record import Record
@@ -24,20 +23,8 @@ class Coco(Output):
     """Run lengths are the masks themselves; polygons can be edited in every annotation tool."""
 
     @dataclass(frozen=True)
-    class Config:
-        """Settings of the annotations.
-
-        Attributes:
-            format: Format of the images, as written by the output frames.
-            tolerance: Largest distance in pixels of a polygon from the outline of the mask; 0 keeps every point.
-        """
-
-        format: Format = "png"
-        tolerance: float = 1.0
-
-        def __post_init__(self) -> None:
-            if not self.tolerance >= 0:
-                raise ConfigError(f"tolerance must be 0 pixels or more, got {self.tolerance}")
+    class Config(PolygonConfig):
+        """Settings of the annotations."""
 
     files = ("coco.json", "coco_polygons.json")
 

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from avseg.errors import ConfigError
 from avseg.media import rle
 from avseg.outputs._base import Output, OutputFrame, numbered
-from avseg.outputs._polygons import polygons
-from avseg.outputs.frames import Format
+from avseg.outputs._polygons import PolygonConfig, polygons
 from avseg.prediction.record import Record
 
 
@@ -19,20 +17,8 @@ class Labelme(Output):
     """One file per frame; the parts of a region share its ``group_id``. Images are those of the output frames."""
 
     @dataclass(frozen=True)
-    class Config:
-        """Settings of the annotations.
-
-        Attributes:
-            format: Format of the images, as written by the output frames.
-            tolerance: Largest distance in pixels of a polygon from the outline of the mask; 0 keeps every point.
-        """
-
-        format: Format = "png"
-        tolerance: float = 1.0
-
-        def __post_init__(self) -> None:
-            if not self.tolerance >= 0:
-                raise ConfigError(f"tolerance must be 0 pixels or more, got {self.tolerance}")
+    class Config(PolygonConfig):
+        """Settings of the annotations."""
 
     files = numbered("labelme", "json")
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.gridspec import GridSpec, SubplotSpec
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +21,11 @@ from avseg.outputs._drawing import Pixels, overlay
 from avseg.prediction.grey_maps import quantised
 from avseg.prediction.record import Record
 from avseg.prediction.uncertainty import MAP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import SubplotSpec
 
 _WIDTH, _DOTS = 11.0, 110
 """Width in inches, and dots per inch."""
@@ -93,6 +96,10 @@ def summary(record: Record, thumbnails: Mapping[int, Image.Image] | None = None)
     heights = [min(_WIDTH / len(indices) * record.size[0] / record.size[1], _TALLEST)]
     heights += [heights[0] + _TITLE] * record.has_uncertainty + [height for height, _ in rows]
     total = sum(heights) + 1.1
+    # imported here, because a prediction without a summary needs no matplotlib, which takes half a second
+    from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
+
     figure = Figure(figsize=(_WIDTH, total), dpi=_DOTS)
     margins = {"left": 0.07, "right": 0.985, "top": 1 - 0.3 / total, "bottom": 0.5 / total}
     grid = GridSpec(len(heights), 1, figure, height_ratios=heights, hspace=0.14, **margins)
@@ -114,7 +121,7 @@ def summary(record: Record, thumbnails: Mapping[int, Image.Image] | None = None)
     return Image.open(png).convert("RGB")
 
 
-def _timed(record: Record) -> list[tuple[float, Callable[[Axes], None]]]:
+def _timed(record: Record) -> "list[tuple[float, Callable[[Axes], None]]]":
     """Return the rows on the time axis: height in inches, and the function that plots them."""
     names = [name for i, name in enumerate(record.class_names) if record.areas[:, i].any()]
     rows: list[tuple[float, Callable[[Axes], None]]] = [
@@ -128,7 +135,7 @@ def _timed(record: Record) -> list[tuple[float, Callable[[Axes], None]]]:
     return rows
 
 
-def _gallery(figure: Figure, place: SubplotSpec, shown: Sequence[Pixels], titles: Sequence[str]) -> list[Axes]:
+def _gallery(figure: "Figure", place: "SubplotSpec", shown: Sequence[Pixels], titles: Sequence[str]) -> "list[Axes]":
     """Show images side by side, (H, W, 3) or grey (H, W)."""
     cells, row = place.subgridspec(1, len(shown), wspace=0.03), []
     for column, (image, title) in enumerate(zip(shown, titles, strict=True)):
@@ -140,7 +147,7 @@ def _gallery(figure: Figure, place: SubplotSpec, shown: Sequence[Pixels], titles
     return row
 
 
-def _maps(figure: Figure, place: SubplotSpec, record: Record, indices: Sequence[int]) -> None:
+def _maps(figure: "Figure", place: "SubplotSpec", record: Record, indices: Sequence[int]) -> None:
     """Show the uncertainty of the chosen frames in grey, with its mean, and a scale at the left."""
     maps = [np.asarray(thumbnail(quantised(record.uncertainty[index]))) for index in indices]
     row = _gallery(figure, place, maps, [f"{record.mean_uncertainty[index]:.2f}" for index in indices])
@@ -162,7 +169,7 @@ def _read(record: Record, index: int) -> Image.Image:
     return thumbnail(overlay(picture.rgb(), record.labels[index], palette(len(record.class_names))))
 
 
-def _spectrogram(axes: Axes, record: Record) -> None:
+def _spectrogram(axes: "Axes", record: Record) -> None:
     length = record.end - record.times[0]
     count = int(np.clip(np.ceil(length / PATCH_SECONDS), 1, _MOST_PATCHES))
     sound = Sound(sound_blocks(record.source, ignore))
@@ -175,7 +182,7 @@ def _spectrogram(axes: Axes, record: Record) -> None:
     axes.set_ylabel("sound", color=_INK, fontsize=8)
 
 
-def _curve(axes: Axes, record: Record, values: NDArray[np.float64], label: str) -> None:
+def _curve(axes: "Axes", record: Record, values: NDArray[np.float64], label: str) -> None:
     times = np.append(record.times, record.end)
     steps = np.append(values, values[-1])
     axes.fill_between(times, steps, step="post", color=_INK, alpha=0.15, linewidth=0)
@@ -185,7 +192,7 @@ def _curve(axes: Axes, record: Record, values: NDArray[np.float64], label: str) 
     axes.set_ylabel(label, color=_INK, fontsize=8)
 
 
-def _intervals(axes: Axes, record: Record, names: list[str]) -> None:
+def _intervals(axes: "Axes", record: Record, names: list[str]) -> None:
     colours = palette(len(record.class_names)) / 255.0
     for interval, caption in zip(record.intervals, record.captions, strict=True):
         if caption != interval.name:

@@ -3,7 +3,7 @@
 The model takes 0.96 s of sound, and so its masks begin up to 0.48 s before a sound and end as much after it, plus up to
 half the time between two samples. The level of the sound, every 10 ms, shows where inside this time the sound begins:
 a moment is inactive if it lies in 1.0 s or more that are :data:`BELOW_DB` below the loudest moment around it. Shorter
-pauses, such as those between words or barks, count as active, so that masks do not flicker. Where something else is as
+pauses, such as those between words or barks, count as active, so that masks do not flicker. If another sound is as
 loud as the object, nothing changes.
 """
 

@@ -126,8 +126,13 @@ class Record:
         """
         maps = self.probability_maps()
         guided = self.options.get("upsampling") != "bilinear"
-        reader = SoftMaskReader(self.source, self.times, maps, self.size, guided=guided)
+        reader = SoftMaskReader(self.source, self.times, maps, self.size, guided=guided, threshold=self.threshold)
         return Masks(reader, (len(maps), *self.size), np.float32)
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a pixel belongs to a mask."""
+        return float(self.options.get("threshold", 0.5))
 
     def probability_maps(self) -> list[GreyMap]:
         """Return the small probability map of every frame.

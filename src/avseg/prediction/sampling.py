@@ -1,4 +1,4 @@
-"""From a video to the input of a model: moments, frames and log-mel patches.
+"""Convert a video to the input of a model: times, frames and log-mel patches.
 
 The samples are the pictures shown at ``(k + 1/2) / fps`` seconds after the first picture, resized without keeping the
 aspect ratio, each with the 0.96 s of sound centred on the same moment. :func:`avseg.predict` and

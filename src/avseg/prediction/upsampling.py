@@ -4,7 +4,7 @@ The filter is the fast guided filter of He & Sun ("Fast Guided Filter", arXiv 15
 window, the probability is approximated by a linear function of the colour (least squares with a ridge). The
 coefficients are computed at a reduced size and enlarged; the function is evaluated at the size of the guide.
 
-Where colour does not predict the probability, such as between two parts of the same texture, the fit would blur the
+If colour does not predict the probability, such as between two parts of the same texture, the fit would blur the
 contour. There the bilinear value is kept: ``q = p + w (fit - p)``, ``w`` the multiple correlation of the probability
 and the colour in the window.
 """
@@ -61,6 +61,25 @@ def refined(probabilities: Maps, guide: NDArray[np.uint8]) -> Maps:
         for slope, plane in zip(slopes, planes, strict=True):
             row += _resized(slope, size) * plane
     return np.clip(result, 0, 1, out=result)
+
+
+def without_texture(fitted: Maps, plain: Maps, threshold: float) -> Maps:
+    """Return refined probabilities without the texture of the picture inside the object and outside of it.
+
+    The deviation ``d`` from the bilinear value is replaced by ``d² / m``, ``m`` being the distance from that value to
+    the threshold, 0 or 1 in the direction of ``d``. So small deviations nearly vanish, and those that cross the
+    threshold, which move the contour, stay.
+
+    Args:
+        fitted: (H, W) result of :func:`refined`.
+        plain: (H, W) probabilities enlarged bilinearly.
+        threshold: Probability at the contour.
+    """
+    change, inside = fitted - plain, plain > threshold
+    below, above = np.where(inside, threshold, 0), np.where(inside, 1, threshold)
+    room = np.where(change < 0, plain - below, above - plain)
+    share = np.clip(np.abs(change) / np.maximum(room, np.float32(1e-6)), 0, 1)
+    return np.asarray(plain + change * share, np.float32)
 
 
 def _covariance(colours: Maps, means: Maps, window: list[int]) -> Maps:

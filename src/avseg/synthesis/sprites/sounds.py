@@ -1,6 +1,6 @@
 """Synthesise the sounds of the rendered objects: each function returns any number of samples at 16 kHz, peak 1.
 
-Every sound has an event in any 0.9 s, so that a sounding object is audible in each patch.
+Each sound has an event in every 0.9 s, so that a sounding object is audible in each patch.
 """
 
 from collections.abc import Callable, Iterator

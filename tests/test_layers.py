@@ -1,0 +1,84 @@
+"""Imports between the packages of avseg form a tower: none of them needs itself through another one."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+FRONT = "prediction.front"
+"""Modules of ``prediction`` that write outputs: they lie above ``outputs``, the data of a prediction below it."""
+
+
+def modules() -> dict[str, Path]:
+    """Return dotted name → file."""
+    names = {path: ".".join(path.relative_to(SRC).with_suffix("").parts) for path in SRC.rglob("*.py")}
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+def imports(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield the names that are imported with a module; not those in functions or under TYPE_CHECKING."""
+    for node in body:
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            yield from imports(node.body)
+
+
+def graph() -> dict[str, set[str]]:
+    """Return module → modules of avseg that it imports."""
+    found = modules()
+    names = {name: list(imports(ast.parse(path.read_text(encoding="utf-8")).body)) for name, path in found.items()}
+    return {
+        name: {full if full in found else full.rpartition(".")[0] for full in used} & (found.keys() - {name})
+        for name, used in names.items()
+    }
+
+
+def room(module: str, needs: dict[str, set[str]]) -> str:
+    """Return the package or file directly in ``avseg`` that holds a module."""
+    first = ".".join(module.split(".")[1:2])
+    if first != "prediction":
+        return first
+    reached, waiting = set(), [module]
+    while waiting:
+        found = waiting.pop()
+        if found not in reached:
+            reached.add(found)
+            waiting += [other for other in needs[found] if other.startswith(("avseg.prediction", "avseg.outputs"))]
+    return FRONT if "avseg.outputs" in reached else first
+
+
+def check_tower(needs: dict[str, set[str]]) -> None:
+    """Raise CycleError unless modules, and the packages that hold them, form a tower."""
+    tuple(TopologicalSorter(needs).static_order())
+    rooms: dict[str, set[str]] = {}
+    for module, used in needs.items():
+        here = room(module, needs)
+        rooms.setdefault(here, set()).update({room(other, needs) for other in used} - {here})
+    tuple(TopologicalSorter(rooms).static_order())
+
+
+@pytest.fixture(scope="module")
+def needs() -> dict[str, set[str]]:
+    return graph()
+
+
+def test_imports_form_a_tower(needs: dict[str, set[str]]) -> None:
+    assert len(needs) > 150
+    check_tower(needs)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ("avseg.interface", "avseg.models.tpavi"),
+        ("avseg.outputs.json", "avseg.prediction.result"),
+        ("avseg.media.video", "avseg.data"),
+    ],
+)
+def test_an_upward_import_is_found(needs: dict[str, set[str]], lower: str, upper: str) -> None:
+    with pytest.raises(CycleError):
+        check_tower(needs | {lower: needs[lower] | {upper}})
