@@ -1,8 +1,8 @@
 """Make ``docs/images/failures.png``: pictures and sounds for which masks of the bundled model are often wrong.
 
-Run ``python examples/failure_pictures.py docs/images/failures.png`` in the root of the repository. The pictures come from
-the packages scikit-image and matplotlib, the speech from espeak-ng, the other sounds from :mod:`avseg.synthesis`. Each
-cell shows the first second of a still scene, with the predicted mask and, below it, the sound and the correct result.
+Run ``python examples/failure_pictures.py docs/images/failures.png`` in the root of the repository. The pictures come
+from the packages scikit-image and matplotlib, the speech from espeak-ng, the other sounds from :mod:`avseg.synthesis`.
+Each cell shows a still scene with the predicted mask and, below it, the sound and the correct result.
 """
 
 import sys

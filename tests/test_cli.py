@@ -141,7 +141,7 @@ def test_models_prints_no_paper(
 
 LIGHT = [
     "models", "datasets", "recipes", "train --help", "eval --help", "bench --help", "predict --help", "app --help",
-    "profile tpavi --help", "convert --help", "export --help", "data show --help", "data check --help",
+    "live --help", "profile tpavi --help", "convert --help", "export --help", "data show --help", "data check --help",
     "data compose --help", "data prepare --help", "figures trend --help", "figures confidence --help",
     "figures attention --help", "figures panel --help", "train --model cpm --data avss --help",
 ]  # fmt: skip

@@ -133,7 +133,7 @@ class ComposedClips(AVSDataset):
                 raise ConfigError(f"size must be 32 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
-            check_pixels(self.height, self.width, self.frames)
+            check_pixels(*height_width(self.size), self.frames)
             if not 0 <= self.negatives <= 1 or self.seed < 0:
                 raise ConfigError("negatives must lie in 0 … 1 and seed must be 0 or more")
 

@@ -180,7 +180,7 @@ class Synthetic(AVSDataset):
                 raise ConfigError(f"size must be 8 pixels or more, got {self.size}")
             if min(self.frames, self.train, self.val, self.test) < 1:
                 raise ConfigError("frames, train, val and test must be 1 or more")
-            check_pixels(self.height, self.width, self.frames)
+            check_pixels(*height_width(self.size), self.frames)
             if self.seed < 0:
                 raise ConfigError(f"seed must be 0 or more, got {self.seed}")
             if self.ambiguity not in get_args(Ambiguity):
