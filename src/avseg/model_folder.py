@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from avseg.documents import check_fields, is_count, is_list_of, is_text, read_json
+from avseg.documents import check_fields, is_count, is_list_of, is_number, is_text, read_json
 from avseg.errors import CheckpointError
 from avseg.files import replacing, write_text
 
@@ -128,6 +128,10 @@ def _is_object(value: object) -> bool:
     return value is None or isinstance(value, dict)
 
 
+def _is_probability(value: Any) -> bool:
+    return value is None or (is_number(value) and 0 <= value < 1)
+
+
 _CARD_FIELDS = {
     "model": (is_text, "the name of a model"),
     "classes": (lambda value: is_count(value, _MOST_CLASSES), f"a number from 1 to {_MOST_CLASSES}"),
@@ -135,6 +139,7 @@ _CARD_FIELDS = {
     "class_names": (lambda value: value is None or is_list_of(value, is_text), "a list of names, or null"),
     "data": (_is_object, "an object, or null"),
     "metrics": (_is_object, "an object, or null"),
+    "peak_gate": (_is_probability, "a probability from 0 to below 1, or null"),
     "train": (_is_object, "an object, or null"),
 }
 """Fields of a card that avseg reads; all but the first three may be missing."""

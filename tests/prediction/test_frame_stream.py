@@ -10,7 +10,7 @@ from avseg.errors import CheckpointError, ConfigError, MediaError
 from avseg.interface import Prediction
 from avseg.media.rle import area, decode
 from avseg.media.video import Picture
-from avseg.prediction.frame_stream import FrameStream, Options, _gate, sample
+from avseg.prediction.frame_stream import FrameStream, Options, _empty_samples, _peaks, sample
 from avseg.prediction.uncertainty import unpack
 
 
@@ -201,9 +201,27 @@ def test_fps_above_that_of_the_video_is_refused(make_video, make_beep, ear):
     walk(slides, ear)  # one per second is always allowed
 
 
-def test_silence_gate_leaves_the_background_of_several_classes():
+def test_peak_gate_marks_nothing_in_samples_without_a_probable_pixel(make_video, make_beep, doubter):
+    """The model marks the left half of every frame with a probability of sigmoid(8) = 0.99966."""
+    path = make_video("peak.mkv", times=[k / 10 for k in range(10)], size=(16, 16), sound=make_beep(1, 0, 1))
+    assert all(frame.regions for frame in walk(path, doubter))
+    assert all(frame.regions for frame in walk(path, doubter, peak_gate=0.9996))
+    assert not any(frame.regions for frame in walk(path, doubter, peak_gate=0.9997))
+    doubter.card["peak_gate"] = 0.9997
+    assert not any(frame.regions for frame in walk(path, doubter))
+    assert all(frame.regions for frame in walk(path, doubter, peak_gate=0.0))
+
+
+def test_peak_is_that_of_any_sounding_class():
+    one = np.array([[[[0.1, 0.7]]], [[[0.2, 0.3]]]], np.float32)
+    assert _peaks(one).tolist() == pytest.approx([0.7, 0.3])
+    several = np.stack([1 - one[:, 0], one[:, 0] / 2, one[:, 0] / 2], 1)
+    assert _peaks(several).tolist() == pytest.approx([0.7, 0.3])
+
+
+def test_gates_leave_the_background_of_several_classes():
     probabilities = np.full((2, 3, 4, 4), 1 / 3, np.float32)
-    _gate(probabilities, torch.stack([torch.full((100,), 1e-4), torch.full((100,), 1e-2)]), -60.0)
+    _empty_samples(probabilities, np.array([True, False]))
     assert (probabilities[0, 0] == 1).all()
     assert (probabilities[0, 1:] == 0).all()
     np.testing.assert_allclose(probabilities[1], 1 / 3)
@@ -247,6 +265,7 @@ def test_masks_have_the_size_of_the_picture(make_video, make_beep, ear, size):
         ({"threshold": "high"}, "threshold must be a probability above 0 and below 1, got 'high'"),
         ({"upsampling": "guide"}, "Did you mean 'guided'"),
         ({"show": "uncertain"}, "Did you mean 'uncertainty'"),
+        ({"peak_gate": 1.0}, "peak_gate must be a probability from 0 to below 1, or null, got 1.0"),
         ({"silence_gate": float("-inf")}, "silence_gate must be a level in dBFS such as -60, or null, got -inf"),
     ],
 )

@@ -11,6 +11,7 @@
 - Onsets. A frame has an empty mask where the sound is inactive (:mod:`avseg.prediction.activity`), because the window
   of the model reaches 0.48 s beyond an onset or offset.
 - Silence. If the sound around a sample is below ``silence_gate``, the mask is empty.
+- Weak masks. If no pixel of a sample is more probable than ``peak_gate``, the mask is empty.
 - Uncertainty, if requested, is interpolated in the same way and reduced in size
   (:func:`avseg.prediction.uncertainty.pack`).
 - Memory. The frames of one clip, those in between at a reduced size, and about 2 s of sound are held, for a video of
@@ -86,6 +87,9 @@ class Options:
         upsampling: From the size of the model to that of the frame: guided, along the edges of the frame, or bilinear.
         precision: float32, or bf16, which is faster on processors that have it.
         gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
+        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty: fewer masks
+            of objects that make no sound. null (in Python, None) takes the value in the model's card: 0.8 for small,
+            0, which disables the gate, for a card without one.
     """
 
     fps: float = 1.0
@@ -98,11 +102,14 @@ class Options:
     upsampling: Upsampling = "guided"
     precision: Precision = "float32"
     gated: bool = False
+    peak_gate: float | None = None
 
     def __post_init__(self) -> None:
         check_settings(self.fps, self.missing_audio)
         if self.silence_gate is not None and not is_number(self.silence_gate):
             raise ConfigError(f"silence_gate must be a level in dBFS such as -60, or null, got {self.silence_gate!r}")
+        if self.peak_gate is not None and (not is_number(self.peak_gate) or not 0 <= self.peak_gate < 1):
+            raise ConfigError(f"peak_gate must be a probability from 0 to below 1, or null, got {self.peak_gate!r}")
         if not is_number(self.threshold) or not 0 < self.threshold < 1:
             raise ConfigError(f"threshold must be a probability above 0 and below 1, got {self.threshold!r}")
         for name, kind in (
@@ -153,6 +160,7 @@ class Predictor:
         self.frames = frames if isinstance(frames, int) else _USUAL_FRAMES  # AVSBench: a folder
         self.size = data.get("size", USUAL_SIZE)
         self._model, self._options = model, options
+        self._peak = (model.card.get("peak_gate") or 0.0) if options.peak_gate is None else options.peak_gate
         self._device, self._dtype = device_of(model), dtype_of(model)
 
     def predict(self, inputs: Clip, waves: Tensor, times: Sequence[float]) -> list[SamplePrediction]:
@@ -177,7 +185,9 @@ class Predictor:
                 "load other weights, or compute in float32"
             )
         if self._options.silence_gate is not None:
-            _gate(probabilities, waves, self._options.silence_gate)
+            quiet = waves.double().square().mean(1) < 10.0 ** (self._options.silence_gate / 10.0)
+            _empty_samples(probabilities, quiet.numpy())
+        _empty_samples(probabilities, _peaks(probabilities) <= self._peak)
         maps = predicted_maps(prediction, self._model.name) if uncertain else [None] * len(times)
         names = self._model.object_names
         rows = [[]] * len(times) if scores is None else scores[0].cpu().tolist()
@@ -303,12 +313,18 @@ def _foreground(probabilities: Maps, labels: list[int] | None) -> Maps:
     return first if labels is None else np.asarray(1 - first, np.float32)
 
 
-def _gate(probabilities: NDArray[np.float32], waves: Tensor, dbfs: float) -> None:
-    """Empty, in place, the masks of the samples (T, K, h, w) whose sound (T, n) is below a level in dBFS."""
-    quiet = (waves.double().square().mean(1) < 10.0 ** (dbfs / 10.0)).numpy()
-    emptied = probabilities[quiet]
+def _peaks(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the highest probability of any sounding class in each sample of (T, K, h, w)."""
+    several = probabilities.shape[1] > 1
+    found: NDArray[np.float32] = (1 - probabilities[:, 0].min((1, 2))) if several else probabilities.max((1, 2, 3))
+    return found
+
+
+def _empty_samples(probabilities: NDArray[np.float32], chosen: NDArray[np.bool_]) -> None:
+    """Empty, in place, the masks of some samples (T,) of (T, K, h, w)."""
+    emptied = probabilities[chosen]
     _empty(emptied)
-    probabilities[quiet] = emptied
+    probabilities[chosen] = emptied
 
 
 def _empty(probabilities: NDArray[np.float32]) -> None:

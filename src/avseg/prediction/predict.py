@@ -50,6 +50,7 @@ def predict(
     upsampling: Upsampling = "guided",
     precision: Precision = "float32",
     gated: bool = False,
+    peak_gate: float | None = None,
     progress: bool = False,
 ) -> Result:
     """Segment the sounding objects in a video.
@@ -75,6 +76,8 @@ def predict(
         upsampling: Enlarge the probabilities along the edges of the frame (``"guided"``), or ``"bilinear"``.
         precision: ``"float32"``, or ``"bf16"`` for bfloat16, which is faster on processors that have it.
         gated: Compute the finest stage of the decoder at uncertain pixels only, see :func:`avseg.optimize`.
+        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty; None takes
+            the value in the model's card, 0 disables the gate.
         progress: Show a progress bar.
 
     Returns:
@@ -85,7 +88,9 @@ def predict(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
+    options = Options(
+        fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated, peak_gate
+    )
     return _predict(video, model, device, options, progress)
 
 
@@ -165,9 +170,9 @@ def predict_file(path: Path, loaded: Loaded, options: Options, reached: Callable
 
 
 def recorded_options(options: Options, device: str) -> dict[str, Any]:
-    """Return the settings as a result records them: the last three only where they differ from the default."""
+    """Return the settings as a result records them: the last four only where they differ from the default."""
     settings = {**dataclasses.asdict(options), "device": device}
-    for name, default in (("show", "masks"), ("precision", "float32"), ("gated", False)):
+    for name, default in (("show", "masks"), ("precision", "float32"), ("gated", False), ("peak_gate", None)):
         if settings[name] == default:
             del settings[name]
     return settings
@@ -188,6 +193,7 @@ def stream(
     upsampling: Upsampling = "guided",
     precision: Precision = "float32",
     gated: bool = False,
+    peak_gate: float | None = None,
     lookahead: float = 0.0,
     late: Late = "wait",
     context: int = 1,
@@ -213,6 +219,7 @@ def stream(
         upsampling: ``"guided"`` or ``"bilinear"``.
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
+        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty.
         lookahead: Live sources: seconds of sound after a sample in its window of 0.975 s. With 0, the window has past
             sound only; with 0.4875, it is that of a file.
         late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
@@ -228,7 +235,9 @@ def stream(
         ConfigError: When a setting is invalid, or the model does not estimate its uncertainty.
         CheckpointError: When the model cannot be loaded.
     """
-    options = Options(fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated)
+    options = Options(
+        fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated, peak_gate
+    )
     feed = feed_of(video, note if damaged == "skip" else refuse)
     if feed is None:
         if (lookahead, late, context) != (0.0, "wait", 1):
