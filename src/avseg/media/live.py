@@ -224,7 +224,7 @@ def feed_of(source: object, complain: Complain = refuse) -> Feed | None:
         return source
     if isinstance(source, Live):
         return _array_feed(source)
-    if source == STDIN:
+    if isinstance(source, str) and source == STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise MediaError("the standard input is a terminal: pipe a video into it")
         return _pipe_feed("pipe:0", "the standard input", complain)
