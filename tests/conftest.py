@@ -306,9 +306,10 @@ def browser() -> Iterator[Any]:
 
 
 _COMMAND = """
-import multiprocessing, sys
+import multiprocessing, signal, sys
 import torch
 from avseg.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job that a shell runs in the background ignores it
 torch.set_num_threads(1)  # as in this process: another number of threads gives other last bits
 multiprocessing.set_start_method("fork", force=True)
 sys.exit(main({argv!r}))

@@ -98,6 +98,7 @@ def test_muting_silences_the_covered_time(make_clip, tmp_path, make_beep):
     [
         ({"mode": "blurr"}, "Did you mean 'blur'"),
         ({"padding": -1}, "padding must be 0 or more, got -1"),
+        ({"strength": 0}, "strength must be 0.01 or more, got 0"),
         ({"classes": ["dogs"]}, "tiny has no class 'dogs'. Did you mean 'dog'"),
     ],
 )

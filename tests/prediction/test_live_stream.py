@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -300,3 +301,13 @@ def test_bundled_model_with_context_gives_the_masks_of_a_file(tmp_path):
         for one, other in zip(frame.regions, near.regions, strict=True):
             a, b = avseg.media.rle.decode(one.rle), avseg.media.rle.decode(other.rle)
             assert (a & b).sum() / (a | b).sum() > 0.98
+
+
+def test_clock_of_a_source_is_that_of_its_earliest_picture():
+    """The pictures of the first 2 s come together, as from a pipe after FFmpeg has found its streams."""
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    feed = ReceivedFeed(feed_of(Live([(k / 10, pixels) for k in range(21)], None)))
+    feed.start()
+    while feed.newest < 2.0:
+        time.sleep(0.01)
+    assert 2.0 <= feed.now() < 12.0

@@ -162,7 +162,10 @@ class ReceivedFeed(Feed):
             Thread(target=self._receive, args=[origin], name="avseg-live", daemon=True).start()
 
     def now(self) -> float | None:
-        """Return the time on the clock of the source, by the arrival of its first picture; None before that."""
+        """Return the time on the clock of the source, by its earliest picture; None before the first one.
+
+        A pipe delivers its first pictures late and together, because FFmpeg reads ahead to find the streams.
+        """
         return None if self._origin is None else time.perf_counter() - self._origin
 
     def close(self) -> None:
@@ -187,8 +190,9 @@ class ReceivedFeed(Feed):
 
     def _keep(self, item: Item) -> None:
         super()._keep(item)
-        if isinstance(item, Picture) and self._origin is None:
-            self._origin = time.perf_counter() - item.time
+        if isinstance(item, Picture):
+            begin = time.perf_counter() - item.time
+            self._origin = begin if self._origin is None else min(self._origin, begin)
         while self._pictures and self._pictures[-1].time - self._pictures[0].time > _KEPT:
             self._pictures.popleft()
         while self._blocks and (self._blocks[-1].time or 0.0) - (self._blocks[0].time or 0.0) > _KEPT:

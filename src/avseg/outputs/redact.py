@@ -22,6 +22,8 @@ from avseg.outputs._base import OutputFrame
 from avseg.outputs._video import VideoOutput
 from avseg.prediction.record import Record
 
+_LEAST_STRENGTH = 0.01
+"""Smallest setting ``strength``."""
 _CELL = 4
 """Side in pixels of the cells in which covered areas are computed: a cell is covered if any of its pixels is."""
 Cells = NDArray[np.bool_]
@@ -39,7 +41,8 @@ class Redact(VideoOutput):
             keep: Cover everything but the sounding objects, instead of them.
             dilation: Enlargement of the covered area on every side, relative to the longer side of the frame.
             padding: Seconds by which the covered area is extended before and after each frame.
-            strength: Side of a cell of blur or pixelate, relative to the longer side of the frame.
+            strength: Side of a cell of blur or pixelate, relative to the longer side of the frame; 0.01 or more, since
+                smaller cells leave faces recognisable.
             mute: Silence while an object is covered; with ``keep``, while none is shown.
             classes: Names of the classes to cover, or to keep; null for all.
         """
@@ -53,9 +56,9 @@ class Redact(VideoOutput):
         classes: list[str] | None = None
 
         def __post_init__(self) -> None:
-            for name in ("dilation", "padding", "strength"):
-                if not getattr(self, name) >= 0:
-                    raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+            for name, least in (("dilation", 0), ("padding", 0), ("strength", _LEAST_STRENGTH)):
+                if not getattr(self, name) >= least:
+                    raise ConfigError(f"{name} must be {least} or more, got {getattr(self, name)}")
 
     files = ("redact.mp4", "redact.json")
 

@@ -24,7 +24,7 @@ from avseg.outputs.json import FILE, load_with_files
 from avseg.prediction.batch_page import MARK, page
 from avseg.prediction.frame_stream import Options
 from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
-from avseg.prediction.record import Interval, captioned
+from avseg.prediction.record import Interval
 from avseg.prediction.result import Result
 from avseg.prediction.video_list import find_videos, names_many
 from avseg.progress import VideosBar, videos_bar
@@ -43,6 +43,7 @@ class Outcome(NamedTuple):
         message: Reason of a failure, in one line; else empty.
         intervals: Intervals of the result; none after a failure.
         to_open: File of the result to look at first; None after a failure.
+        captions: Name of the object or class of each interval.
     """
 
     video: Path
@@ -51,6 +52,7 @@ class Outcome(NamedTuple):
     message: str = ""
     intervals: Sequence[Interval] = ()
     to_open: Path | None = None
+    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ def _one(job: _Job, video: Path, folders: Sequence[Path], bar: VideosBar, stop: 
                 show(what, time)
 
             result = _predict(job, video, folder, reached)
-        return Outcome(video, folder, "done", "", captioned(result), file_to_open(folder, job.outputs))
+        return Outcome(video, folder, "done", "", result.intervals, file_to_open(folder, job.outputs), result.captions)
     except _StopError:
         return Outcome(video, folder, "failed", "interrupted")
     except Exception as error:  # an error in one video must not end the batch
@@ -285,5 +287,7 @@ def _find_done(job: _Job, video: Path, folders: Sequence[Path]) -> Outcome | Non
         wanted = (job.loaded.name, job.loaded.weights_sha256, recorded_options(job.options, job.loaded.device))
         same = made_by == wanted and settings_of(job.outputs).items() <= settings.items()
         if same and set(job.outputs) <= set(written) and result.source.resolve() == video.resolve():
-            return Outcome(video, folder, "skipped", "", captioned(result), file_to_open(folder, job.outputs))
+            return Outcome(
+                video, folder, "skipped", "", result.intervals, file_to_open(folder, job.outputs), result.captions
+            )
     return None

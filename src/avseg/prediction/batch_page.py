@@ -63,7 +63,8 @@ def _row(outcome: Outcome, folder: Path) -> str:
     name = escape(str(outcome.video))
     if outcome.to_open is None:
         return f'<tr><td>{name}</td><td class="failed" colspan="2">failed: {escape(outcome.message)}</td></tr>'
-    spans = [f"{start:.2f} to {end:.2f} s {name}" for start, end, name in outcome.intervals]
+    named = zip(outcome.intervals, outcome.captions, strict=True)
+    spans = [f"{start:.2f} to {end:.2f} s {caption}" for (start, end, _), caption in named]
     more = len(spans) - _MOST_INTERVALS
     shown = spans[:_MOST_INTERVALS] + ([f"and {more} more"] if more > 0 else [])
     listed = "<br>".join(map(escape, shown)) or "no sounding object"

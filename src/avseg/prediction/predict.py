@@ -275,8 +275,9 @@ def predict_command(
         model: Bundled name, folder or Hub id of the model, or a file *.onnx of avseg export.
         device: Device of the model: cpu, cuda, mps, or auto for the fastest one.
         options: Settings of the prediction.
-        save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, or outputs of other
-            installed packages; null for the first four, and uncertainty if it is shown.
+        save: Comma-separated outputs to write: overlay, masks, summary, json, uncertainty, page, alpha, matte,
+            cutout, redact, frames, coco, labelme, csv, srt, edl, npz, or outputs of other installed packages; null for
+            the first four, and uncertainty if it is shown.
         overwrite: Replace an earlier result in the output folder.
         settings: Output → its settings.
 
