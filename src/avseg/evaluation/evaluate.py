@@ -81,14 +81,10 @@ def evaluate(
         raise ConfigError(f"batch_size must be 1 or more and workers must be 0 or more, got {batch_size} and {workers}")
     if len(dataset) < 1 + negatives:
         raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
+    samples = NegativeAudioDataset(dataset, negatives=negatives)
     # The loader's own generator leaves the global random state as it was.
-    loader = DataLoader(
-        NegativeAudioDataset(dataset, negatives=negatives),
-        batch_size,
-        num_workers=workers,
-        collate_fn=collate_negatives,
-        generator=torch.Generator(),
-    )
+    generator = torch.Generator()
+    loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=collate_negatives, generator=generator)
     tallies: dict[str, _Tally] = {}
     check_computes(device)
     device = find_device(device)

@@ -239,14 +239,14 @@ def stream(
         fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated, peak_gate
     )
     feed = feed_of(video, note if damaged == "skip" else refuse)
-    if feed is None:
-        if (lookahead, late, context) != (0.0, "wait", 1):
-            raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
-        return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
-    check_live(lookahead, late, context)
-    network = ready(model, device, options.modes).network
-    found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
-    return (prediction.frame for prediction in found)
+    if feed is not None:
+        check_live(lookahead, late, context)
+        network = ready(model, device, options.modes).network
+        found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
+        return (prediction.frame for prediction in found)
+    if (lookahead, late, context) != (0.0, "wait", 1):
+        raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
+    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:
