@@ -237,9 +237,9 @@ def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, A
 
 
 def _calibration(found: Calibration) -> dict[str, float | None]:
-    values = {"ece": found.reliability.ece, "auroc_confidence": found.doubt.auroc}
-    if found.uncertain.counts.any():
-        values["auroc_uncertainty"] = found.uncertainty.auroc
+    values = {"ece": found.probability_bins.ece, "auroc_confidence": found.confidence_ranking.auroc}
+    if found.uncertainty_bins.counts.any():
+        values["auroc_uncertainty"] = found.uncertainty_ranking.auroc
     return {name: None if isnan(value) else value for name, value in values.items()}
 
 

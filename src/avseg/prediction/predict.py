@@ -220,8 +220,8 @@ def stream(
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
         peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty.
-        lookahead: Live sources: seconds of sound after a sample in its window of 0.975 s. With 0, the window has past
-            sound only; with 0.4875, it is that of a file.
+        lookahead: Live sources: seconds of sound after a sample in its window. With 0, the window has past sound only;
+            with 0.4875, it is that of a file.
         late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
             (``"drop"``), which bounds the latency.
         context: Live sources: samples in a clip, the new one and those before it.
