@@ -9,9 +9,7 @@ import pickle
 import pkgutil
 import random
 import signal
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,6 +21,7 @@ import torch
 import yaml
 from PIL import Image
 
+from _attack_kills import killed_and_repeated
 from _attack_media import SIZE, sound, videos
 from _attack_model import Loudness
 from _attack_mutations import HOSTILE, mutated_bytes, mutated_tree
@@ -444,38 +443,13 @@ def _kills() -> Make:
             _write_all(folder / "model", model)
 
         return Case(
-            "kills", number, prepare, partial(_killed, [*words, "-o", "out", "--overwrite", "true"], delay, blow)
+            "kills",
+            number,
+            prepare,
+            partial(killed_and_repeated, [*words, "-o", "out", "--overwrite", "true"], delay, blow),
         )
 
     return make
-
-
-def _killed(words: list[str], delay: float, blow: signal.Signals, folder: Path) -> int:
-    """Kill a command that replaces a result; the old or the new result must be there, and the next run must work."""
-    os.waitpid(_started(words), 0)
-    child = _started(words)
-    time.sleep(delay)
-    os.kill(child, blow)
-    os.waitpid(child, 0)
-    _, status = os.waitpid(_started(words), 0)  # recovers what the killed process left
-    complete = len(list((folder / "out/masks").iterdir())) == len(Result.load(folder / "out").frames)
-    left = sorted({path.name for path in folder.iterdir()} - {"v.mkv", "model", "out"})
-    if status or not complete or left:
-        sys.stderr.write(f"status {status}, complete {complete}, left {left}\n")
-    return 3 if status or not complete or left else 0
-
-
-def _started(words: list[str]) -> int:
-    """Fork a process that runs a command; return its id."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            code = main(words)
-        finally:
-            os._exit(code)
-    return child
 
 
 def _counts() -> str:

@@ -1,18 +1,26 @@
-"""Clips of one photograph and one recording of its class, from the parts of a stock that are never trained on."""
+"""Clips of one photograph and one recording of its class, from the parts of a stock that are never trained on.
 
-from collections.abc import Sequence
+Scripts that measure a model on these clips share a command line, :func:`measure_photo_clips`.
+"""
+
+import shlex
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import avseg
+from _common import mistakes_in_a_line
 from avseg.interface import AVSModel, Clip
 from avseg.media.images import normalise
 from avseg.mel import SAMPLE_RATE, log_mel_at
+from avseg.provenance import provenance, write_result
 from avseg.synthesis.stock import Photo, Stock, open_stock
 
 PARTS = ("research", "test")
@@ -80,3 +88,34 @@ def sounding(wave: NDArray[np.float32]) -> NDArray[np.bool_]:
     seconds = np.resize(wave, (FRAMES, SAMPLE_RATE)).astype(np.float64)
     power = (seconds**2).mean(1)
     return np.asarray(power >= 0.01 * power.max())
+
+
+def measure_photo_clips(
+    script: str,
+    description: str | None,
+    measure: Callable[[AVSModel, Path, int], dict[str, Any]],
+    argv: Sequence[str],
+) -> tuple[dict[str, Any], Path]:
+    """Run a script with the command line ``STOCK OUT.json``.
+
+    Args:
+        script: Name of the script without its suffix.
+        description: Help text.
+        measure: Function of model, stock and largest number of clips of a class.
+        argv: Arguments of the script.
+
+    Returns:
+        The numbers that were measured, and the JSON file that was written.
+    """
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("stock", type=Path, help="folder made by collect_material.py")
+    parser.add_argument("out", type=Path, help="JSON file to write")
+    parser.add_argument("--model", default="small", help="model of one class")
+    parser.add_argument("--most", type=int, default=20, help="largest number of clips of a class")
+    words = parser.parse_args(argv)
+    with mistakes_in_a_line():
+        numbers = measure(avseg.load(words.model), words.stock, words.most)
+        command = shlex.join(["python", f"benchmarks/{script}.py", "STOCK", str(words.out)])
+        config = {"model": words.model, "parts": list(PARTS), "most": words.most}
+        write_result(words.out, {**provenance(command), "config": config, "numbers": numbers})
+    return numbers, words.out

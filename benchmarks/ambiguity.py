@@ -48,7 +48,7 @@ from avseg.figures.reliability import reliability
 from avseg.files import write_text
 from avseg.interface import AVSModel, make_config
 from avseg.metrics import decide
-from avseg.metrics.calibration import Calibration, Reliability
+from avseg.metrics.calibration import BinnedCalibration, Calibration
 from avseg.metrics.functional import class_areas, frame_iou
 from avseg.prediction.uncertainty import MAP
 from avseg.provenance import provenance, write_result
@@ -57,7 +57,7 @@ from avseg.synthesis.script import Ambiguity
 
 Numbers = dict[str, float | None]
 """Name → value of one run; None where it is not defined."""
-Diagrams = Mapping[str, Mapping[str, Reliability]]
+Diagrams = Mapping[str, Mapping[str, BinnedCalibration]]
 """Label → group of frames → counts."""
 AROUND, OTHERS = "around a change", "other frames"
 SPATIAL = {
@@ -167,10 +167,10 @@ class Group:
         """Return the numbers over all frames."""
         found = self.calibration
         values = {
-            "ece": found.reliability.ece,
-            "auroc/doubt": found.doubt.auroc,
-            "auroc/uncertainty": found.uncertainty.auroc,
-            "uncertainty": found.uncertain.average,
+            "ece": found.probability_bins.ece,
+            "auroc/doubt": found.confidence_ranking.auroc,
+            "auroc/uncertainty": found.uncertainty_ranking.auroc,
+            "uncertainty": found.uncertainty_bins.average,
         }
         return {
             "frames": len(self.j),
@@ -240,7 +240,7 @@ def clips_of(settings: Synthetic.Config, ambiguity: Ambiguity, clips: int) -> Sy
     return Synthetic(dataclasses.replace(settings, ambiguity=ambiguity, test=clips), "test")
 
 
-def together(counted: Iterable[Reliability]) -> Reliability:
+def together(counted: Iterable[BinnedCalibration]) -> BinnedCalibration:
     """Add the counts of all seeds."""
     return reduce(operator.add, counted)
 
@@ -284,12 +284,12 @@ def compare(runs: Path, labels: Sequence[str], clips: int) -> tuple[Synthetic, d
     measure(models, clips_of(settings, "spatial", clips), spatial)
     measure(models, switching, temporal)
     numbers: dict[str, Any] = {}
-    probable: dict[str, dict[str, Reliability]] = {}
-    uncertain: dict[str, dict[str, Reliability]] = {}
+    probable: dict[str, dict[str, BinnedCalibration]] = {}
+    uncertain: dict[str, dict[str, BinnedCalibration]] = {}
     for label, paths in weights.items():
         counted = {group: [temporal[path].groups[group] for path in paths] for group in (AROUND, OTHERS)}
-        probable[label] = {k: together(g.calibration.reliability for g in parts) for k, parts in counted.items()}
-        uncertain[label] = {k: together(g.calibration.uncertain for g in parts) for k, parts in counted.items()}
+        probable[label] = {k: together(g.calibration.probability_bins for g in parts) for k, parts in counted.items()}
+        uncertain[label] = {k: together(g.calibration.uncertainty_bins for g in parts) for k, parts in counted.items()}
         numbers[label] = {
             "spatial": of_all([spatial[path].numbers() for path in paths]),
             "temporal": {k: of_all([g.numbers() for g in parts]) for k, parts in counted.items()},

@@ -27,7 +27,7 @@ from avseg.errors import ConfigError
 from avseg.evaluation.evaluate import data_settings, evaluating
 from avseg.files import write_text
 from avseg.interface import IGNORE, AVSModel, Clip
-from avseg.metrics.calibration import Ranking
+from avseg.metrics.calibration import BinnedAUROC
 from avseg.provenance import provenance, write_result
 
 PREFIX = "attention/ama"
@@ -43,7 +43,7 @@ def responses(model: AVSModel, clip: Clip) -> dict[str, Tensor]:
     return {name.removeprefix(PREFIX): x[0, :, 0] for name, x in maps.items() if name.startswith(PREFIX)}
 
 
-def count(ranking: Ranking, response: Tensor, sample: Sample) -> None:
+def count(ranking: BinnedAUROC, response: Tensor, sample: Sample) -> None:
     """Count the tokens of labelled frames; the label of a token is that of the nearest pixel."""
     masks = sample.target.masks[0].unsqueeze(1).float()
     labels = interpolate(masks, response.shape[-2:], mode="nearest-exact")[:, 0]
@@ -55,7 +55,7 @@ def measure(run: Path, clips: int) -> dict[str, dict[str, float]]:
     """Return stage → source of the audio → area under the curve."""
     model = avseg.load(run / "last")
     data = build_dataset(split="test", **data_settings(model.card, {}, str(run)))
-    found: dict[str, dict[str, Ranking]] = {}
+    found: dict[str, dict[str, BinnedAUROC]] = {}
     samples = (
         data[i % len(data)] for i in track(range(min(clips, len(data)) + 1), str(run), console=Console(stderr=True))
     )
@@ -63,7 +63,7 @@ def measure(run: Path, clips: int) -> dict[str, dict[str, float]]:
         swapped = Clip(sample.clip.frames, after.clip.audio, sample.clip.valid)
         for source, clip in zip(SOUNDS, (sample.clip, swapped), strict=True):
             for stage, response in responses(model, clip).items():
-                ranking = found.setdefault(stage, {}).setdefault(source, Ranking())
+                ranking = found.setdefault(stage, {}).setdefault(source, BinnedAUROC())
                 count(ranking, response, sample)
     if not found:
         raise ConfigError(f"{run} holds a model without audio responses: choose another label")

@@ -100,7 +100,7 @@ def side_accuracy(model: AVSModel, data: ComposedClips) -> dict[str, float]:
         shares = [marked[np.isin(scene.objects[0], numbers)] for numbers in (sounding, silent)]
         if all(len(share) for share in shares):
             right.append(bool(shares[0].mean() > shares[1].mean()))
-    return {"frames": len(right), "right": float(np.mean(right)), "ece": calibration.reliability.ece}
+    return {"frames": len(right), "right": float(np.mean(right)), "ece": calibration.probability_bins.ece}
 
 
 def measure(name: str, work: Path) -> dict[str, Any]:

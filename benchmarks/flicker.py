@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from _video import write_video
 from avseg.checkpoints.store import load
 from avseg.flags import read_yaml
 from avseg.interface import AVSModel
@@ -61,27 +62,17 @@ def clips(stock: Path, folder: Path, count: int) -> Iterator[tuple[Path, NDArray
         labels = Image.fromarray(read_labels(photo.with_suffix(".png"))).resize(wide, Image.Resampling.NEAREST)
         wave = read_sound(sounds[int(rng.integers(len(sounds)))])
         path = folder / f"{number}.mkv"
-        _write(path, picture, np.resize(wave, SECONDS * SAMPLE_RATE).astype(np.float32), rng)
+        sound = np.resize(wave, SECONDS * SAMPLE_RATE).astype(np.float32)
+        write_video(path, _noisy_views(picture, rng), sound, rate=RATE, size=SIZE, codec="ffv1", pix_fmt="bgr0")
         yield path, np.asarray(labels) == row["number"]
 
 
-def _write(path: Path, picture: Maps, wave: Maps, rng: np.random.Generator) -> None:
-    with av.open(str(path), "w") as out:
-        video, sound = out.add_stream("ffv1", RATE), out.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        video.height, video.width = SIZE
-        video.pix_fmt = "bgr0"
-        for index in range(round(SECONDS * RATE)):
-            view = picture[:, STEP * index : STEP * index + SIZE[1]]
-            noisy = np.clip(view + NOISE * rng.standard_normal(view.shape, np.float32), 0, 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(noisy, format="rgb24")
-            frame.pts, frame.time_base = index, 1 / RATE
-            out.mux(video.encode(frame))
-        for first in range(0, len(wave), 1024):
-            block = av.AudioFrame.from_ndarray(wave[None, first : first + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
-            out.mux(sound.encode(block))
-        out.mux(video.encode(None))
-        out.mux(sound.encode(None))
+def _noisy_views(picture: Maps, rng: np.random.Generator) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a camera that moves over a picture, with noise."""
+    for index in range(round(SECONDS * RATE)):
+        view = picture[:, STEP * index : STEP * index + SIZE[1]]
+        noisy = np.clip(view + NOISE * rng.standard_normal(view.shape, np.float32), 0, 255).astype(np.uint8)
+        yield av.VideoFrame.from_ndarray(noisy, format="rgb24")
 
 
 def predicted(path: Path, model: AVSModel, fps: float) -> tuple[Maps, list[int]]:

@@ -6,9 +6,7 @@ paired by class: a clip is five frames of one photograph with five seconds of on
 for the class of the photograph. Instruments are left out, since most of their recordings are rendered.
 """
 
-import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-import avseg
-from _common import mistakes_in_a_line
-from _photo_clips import PARTS, PhotoClip, photo_clips, still_clip
+from _photo_clips import PhotoClip, measure_photo_clips, photo_clips, still_clip
 from avseg.interface import AVSModel
 from avseg.prediction import objects
 from avseg.prediction.objects import NamedObject, highest
-from avseg.provenance import provenance, write_result
 
 RIGHT = {
     "airplane": {"airplane"},
@@ -85,17 +80,7 @@ def measure(model: AVSModel, stock: Path, most: int) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     """Measure and write."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("stock", type=Path, help="folder made by collect_material.py")
-    parser.add_argument("out", type=Path, help="JSON file to write")
-    parser.add_argument("--model", default="small", help="model with object scores")
-    parser.add_argument("--most", type=int, default=20, help="largest number of clips of a class")
-    words = parser.parse_args(argv)
-    with mistakes_in_a_line():
-        numbers = measure(avseg.load(words.model), words.stock, words.most)
-        command = shlex.join(["python", "benchmarks/object_names.py", "STOCK", str(words.out)])
-        config = {"model": words.model, "parts": list(PARTS), "most": words.most}
-        write_result(words.out, {**provenance(command), "config": config, "numbers": numbers})
+    numbers, _ = measure_photo_clips("object_names", __doc__, measure, argv)
     every, some = (
         f"{numbers['right']:.3f} of {numbers['marked']}",
         f"{numbers['named_right']:.3f} of {numbers['named']}",

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from _video import write_video
 from avseg.checkpoints.store import load
 from avseg.interface import AVSModel
 from avseg.media.sound import sound_until
@@ -63,25 +63,14 @@ def clips(folder: Path, count: int, noise: bool) -> Iterator[Placed]:
         level = float(np.sqrt(np.mean(wave**2))) * 10 ** (_NOISE_DB / 20)
         track += (level if noise else 1e-5) * rng.standard_normal(len(track)).astype(np.float32)
         path = folder / f"{'noisy' if noise else 'clean'}{number}.mkv"
-        _write(path, track)
+        write_video(path, _frames(), track, rate=_RATE, size=_SIZE, codec="libx264", pix_fmt="yuv420p")
         yield Placed(path, first / SAMPLE_RATE, (first + len(wave)) / SAMPLE_RATE)
 
 
-def _write(path: Path, track: NDArray[np.float32]) -> None:
-    with av.open(str(path), "w") as out:
-        video, sound = out.add_stream("libx264", _RATE), out.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        video.height, video.width = _SIZE
-        video.pix_fmt = "yuv420p"
-        for index, picture in zip(range(round(_SECONDS * _RATE)), pictures(EXAMPLE), strict=False):
-            frame = picture.frame.reformat(_SIZE[1], _SIZE[0], "yuv420p")
-            frame.pts, frame.time_base = index, Fraction(1, _RATE)
-            out.mux(video.encode(frame))
-        for first in range(0, len(track), 1024):
-            block = av.AudioFrame.from_ndarray(track[None, first : first + 1024], format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
-            out.mux(sound.encode(block))
-        out.mux(video.encode(None))
-        out.mux(sound.encode(None))
+def _frames() -> Iterator[av.VideoFrame]:
+    """Yield the first frames of the example."""
+    for _, picture in zip(range(round(_SECONDS * _RATE)), pictures(EXAMPLE), strict=False):
+        yield picture.frame.reformat(_SIZE[1], _SIZE[0], "yuv420p")
 
 
 def errors(found: list[Placed], model: AVSModel, fps: float, timing: Timing) -> dict[str, object]:

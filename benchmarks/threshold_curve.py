@@ -12,9 +12,7 @@ The same numbers are given at the default threshold for values of ``peak_gate``:
 mask. Writes OUT.json and a chart, OUT.png. The photographs are not moving pictures, and most show one object.
 """
 
-import shlex
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +25,9 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-import avseg
 from _common import mistakes_in_a_line
-from _photo_clips import PARTS, PhotoClip, photo_clips, recordings, sounding, still_clip
+from _photo_clips import PARTS, PhotoClip, measure_photo_clips, photo_clips, recordings, sounding, still_clip
 from avseg.interface import IGNORE, AVSModel
-from avseg.provenance import provenance, write_result
 from avseg.synthesis.stock import open_stock
 from object_names import RIGHT
 
@@ -125,18 +121,9 @@ def draw(numbers: dict[str, Any], out: Path) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measure, write and draw."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("stock", type=Path, help="folder made by collect_material.py")
-    parser.add_argument("out", type=Path, help="JSON file to write")
-    parser.add_argument("--model", default="small", help="model of one class")
-    parser.add_argument("--most", type=int, default=20, help="largest number of clips of a class")
-    words = parser.parse_args(argv)
+    numbers, out = measure_photo_clips("threshold_curve", __doc__, measure, argv)
     with mistakes_in_a_line():
-        numbers = measure(avseg.load(words.model), words.stock, words.most)
-        command = shlex.join(["python", "benchmarks/threshold_curve.py", "STOCK", str(words.out)])
-        config = {"model": words.model, "parts": list(PARTS), "most": words.most}
-        write_result(words.out, {**provenance(command), "config": config, "numbers": numbers})
-        draw(numbers, words.out.with_suffix(".png"))
+        draw(numbers, out.with_suffix(".png"))
     Console().print(f"IoU {numbers['gates']['iou'][PEAKS.index(PEAK)]:.3f} over {numbers['clips']} clips")
 
 

@@ -172,9 +172,9 @@ def test_audio_response_ranking_by_hand() -> None:
     response = torch.full((T, SIDE, SIDE), 0.2)
     response[:, :, 0] = 0.8
     response[1, :, 0] = 0.1
-    ranking = audio_response.Ranking()
+    ranking = audio_response.BinnedAUROC()
     audio_response.count(ranking, response, given)
-    assert (int(ranking.wrong.sum()), int(ranking.right.sum())) == (11, 36)
+    assert (int(ranking.positives.sum()), int(ranking.negatives.sum())) == (11, 36)
     assert ranking.auroc == pytest.approx(7 / 11)
 
 

@@ -11,6 +11,7 @@ import pytest
 import avseg
 from avseg import cli
 from avseg.cli import VERBS, main
+from avseg.commands import lists
 from avseg.model_folder import save
 from avseg.models import list_models, model_class
 
@@ -134,7 +135,7 @@ def test_models_lists_paper_and_summary_of_each_class(capsys: pytest.CaptureFixt
 def test_models_prints_no_paper(
     paper: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_described", lambda name: (paper, "A model."))
+    monkeypatch.setattr(lists, "_described", lambda name: (paper, "A model."))
     assert main(["models"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split(maxsplit=1)[1] == "no paper          A model."
 
@@ -236,6 +237,7 @@ def test_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 OPENS_FILES = """
 import os, sys
 from avseg import cli
+from avseg.commands import lists
 
 def say(words):
     files = [open(words[0] + str(k), "w") for k in range(3)]

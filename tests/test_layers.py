@@ -18,6 +18,17 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): path for path, name in names.items()}
 
 
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Yield the functions and methods of a module."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def body_lines(function: ast.FunctionDef) -> int:
+    """Return the number of lines of a function without its signature and its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
 def imports(body: list[ast.stmt]) -> Iterator[str]:
     """Yield the names that are imported with a module; not those in functions or under TYPE_CHECKING."""
     for node in body:
@@ -69,6 +80,15 @@ def needs() -> dict[str, set[str]]:
 def test_imports_form_a_tower(needs: dict[str, set[str]]) -> None:
     assert len(needs) > 150
     check_tower(needs)
+
+
+@pytest.mark.parametrize("folder", ["src", "benchmarks"])
+def test_files_and_functions_are_short(folder: str) -> None:
+    for path in (SRC.parent / folder).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 500, path
+        for function in functions(ast.parse(text)):
+            assert body_lines(function) <= 50, (path, function.name)
 
 
 @pytest.mark.parametrize(

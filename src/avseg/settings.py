@@ -5,10 +5,27 @@ import numbers
 import os
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from avseg.errors import ConfigError, did_you_mean
 
 LARGEST = 2**31 - 1
 """Largest absolute value of an integer setting: libraries do not take larger ones everywhere."""
+
+
+def check_choices(config: Any) -> None:
+    """Raise ConfigError unless every field of a dataclass with a ``Literal`` type has one of its values."""
+    for name, hint in get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise ConfigError(f"{name} = {value!r}. {did_you_mean(str(value), choices)}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Raise ConfigError unless the named fields are 1 or more."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be 1 or more, got {getattr(config, name)}")
 
 
 def fits(value: Any, hint: Any) -> bool:

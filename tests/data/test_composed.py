@@ -173,7 +173,7 @@ def test_only_the_twin_that_moves_sounds(stock):
         still = dict.fromkeys(range(1, len(scene.classes) + 1), (False,) * 4)
         layers = [layer._replace(drift=(0.0, 0.0, 0.0, 0.0)) for layer in scene.layers]
         scene.layers[:] = layers
-        objects = data._composer.shoot(np.random.default_rng(1), scene, {**still, one: (True,) * 4}, 4)[1]
+        objects = data._composer.render(np.random.default_rng(1), scene, {**still, one: (True,) * 4}, 4)[1]
         boxes = [
             {n: np.argwhere(frame == n).mean(0) if (frame == n).any() else None for n in (one, other)}
             for frame in objects
@@ -250,7 +250,7 @@ def test_class_without_sounds_or_pictures_warns(tmp_path):
         path.unlink()
     with (
         pytest.warns(UserWarning, match="class dog has pictures, but no recordings of bark; class car has recordings"),
-        pytest.raises(DataError, match="no class with pictures and recordings in part train"),
+        pytest.raises(DataError, match="has no class with both pictures and recordings"),
     ):
         composed(root)
 
@@ -293,7 +293,7 @@ def test_mask_value_without_class_raises(tmp_path):
         ({"frames": 0}, "frames, train, val and test must be 1 or more"),
         ({"negatives": 1.5}, "negatives must lie in 0 … 1"),
         ({"kind": "collage"}, "kind must be one of all, photo, pair, mosaic, paste, got 'collage'"),
-        ({"class_weights": {"wolf": 2.0}}, "class_weights names 'wolf'"),
+        ({"class_weights": {"wolf": 2.0}}, "unknown class 'wolf' in data.class_weights"),
     ],
 )
 def test_wrong_settings_raise(stock, settings, message):

@@ -7,7 +7,7 @@ import torch
 
 from avseg.errors import ConfigError
 from avseg.figures.reliability import reliability
-from avseg.metrics.calibration import Reliability
+from avseg.metrics.calibration import BinnedCalibration
 
 BLUE, VERMILION = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in ("#0072B2", "#D55E00"))
 
@@ -15,7 +15,7 @@ BLUE, VERMILION = (np.array(matplotlib.colors.to_rgb(c)) * 255 for c in ("#0072B
 def counted(share=0.5, count=400, bins=10):
     """Count numbers all over 0..1 with this observed share in every bin."""
     numbers = (torch.arange(bins * count) + 0.5) / (bins * count)
-    ours = Reliability(bins)
+    ours = BinnedCalibration(bins)
     ours.update(numbers, torch.arange(bins * count) % count < share * count)
     return ours
 
@@ -40,7 +40,7 @@ def test_bar_height_is_observed_share(tmp_path, pixels):
 
 
 def test_dots_of_calibrated_model_lie_on_diagonal(tmp_path, pixels):
-    ours = Reliability(10)
+    ours = BinnedCalibration(10)
     for k in range(10):
         ours.update(torch.full((100,), (k + 0.5) / 10), torch.arange(100) < 10 * k + 5)
     assert ours.ece == pytest.approx(0.0, abs=1e-6)
@@ -66,7 +66,7 @@ def test_groups_have_colours_and_labels_columns(tmp_path, pixels):
 
 
 def test_rare_bins_are_drawn_and_empty_bins_are_not(tmp_path, pixels):
-    ours = Reliability(10)
+    ours = BinnedCalibration(10)
     ours.update(torch.tensor([0.05] * 9999 + [0.95]), torch.zeros(10_000).bool())
     picture = pixels(reliability({"a": {"g": ours}}, tmp_path / "x.png", dpi=150))
     lower = picture[int(picture.shape[0] * 0.7) :]
@@ -76,7 +76,7 @@ def test_rare_bins_are_drawn_and_empty_bins_are_not(tmp_path, pixels):
 
 
 def test_no_counts_give_empty_diagram(tmp_path, pixels):
-    diagrams = {"a": {"g": counted()}, "b": {"g": Reliability(10)}}
+    diagrams = {"a": {"g": counted()}, "b": {"g": BinnedCalibration(10)}}
     picture = pixels(reliability(diagrams, tmp_path / "x.png", dpi=72))
     third = picture.shape[1] // 3
     assert pixels_of(picture[30:, :-third], faint(BLUE)) > 1000
@@ -88,8 +88,12 @@ def test_no_counts_give_empty_diagram(tmp_path, pixels):
     [
         ({}, "x.png", "need labels with the same groups each, got {}"),
         ({"a": {}}, "x.png", r"got {'a': \[\]}"),
-        ({"a": {"g": Reliability()}, "b": {"h": Reliability()}}, "x.png", r"got {'a': \['g'\], 'b': \['h'\]}"),
-        ({"a": {"g": Reliability()}}, "x.bmp", "give a .png"),
+        (
+            {"a": {"g": BinnedCalibration()}, "b": {"h": BinnedCalibration()}},
+            "x.png",
+            r"got {'a': \['g'\], 'b': \['h'\]}",
+        ),
+        ({"a": {"g": BinnedCalibration()}}, "x.bmp", "give a .png"),
     ],
 )
 def test_wrong_arguments_raise(diagrams, out, hint, tmp_path):

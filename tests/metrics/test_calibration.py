@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryAUROC, BinaryCalibrationError
 
-from avseg.metrics.calibration import BINS, Calibration, Ranking, Reliability
+from avseg.metrics.calibration import BINS, BinnedAUROC, BinnedCalibration, Calibration
 
 
 def slow_reliability(numbers, happened, bins):
@@ -34,7 +34,7 @@ def test_reliability_equals_loops():
     generator = torch.Generator().manual_seed(0)
     numbers = torch.rand(5, 7, 9, generator=generator, dtype=torch.float64) ** 3
     happened = torch.rand(5, 7, 9, generator=generator) < 0.4
-    ours = Reliability(10)
+    ours = BinnedCalibration(10)
     ours.update(numbers, happened)
     rows, ece = slow_reliability(numbers.flatten().tolist(), happened.flatten().tolist(), 10)
     for k, row in enumerate(rows):
@@ -47,9 +47,9 @@ def test_reliability_equals_loops():
 
 
 def test_ece_equals_torchmetrics():
-    """BinaryCalibrationError keeps every pixel in memory, so that it cannot replace Reliability on a test set."""
+    """BinaryCalibrationError keeps every pixel in memory, so that it cannot replace BinnedCalibration on a test set."""
     numbers, happened = torch.rand(3, 500) ** 2, torch.rand(3, 500) < 0.4
-    ours, theirs = Reliability(15), BinaryCalibrationError(n_bins=15, norm="l1")
+    ours, theirs = BinnedCalibration(15), BinaryCalibrationError(n_bins=15, norm="l1")
     for row in range(3):
         ours.update(numbers[row], happened[row])
         theirs.update(numbers[row], happened[row].long())
@@ -60,14 +60,14 @@ def test_auroc_equals_torchmetrics():
     """BinaryAUROC with 4096 thresholds takes 250 times as long per frame."""
     uncertainty = torch.rand(5000) ** 6
     wrong = torch.rand(5000) < 0.3 * uncertainty + 0.02
-    ours, theirs = Ranking(), BinaryAUROC(thresholds=None)
+    ours, theirs = BinnedAUROC(), BinaryAUROC(thresholds=None)
     ours.update(uncertainty, wrong)
     theirs.update(uncertainty, wrong.long())
     assert ours.auroc == pytest.approx(theirs.compute().item(), abs=1e-3)
 
 
 def test_reliability_by_hand():
-    ours = Reliability(4)
+    ours = BinnedCalibration(4)
     ours.update(torch.tensor([0.1, 0.2, 0.25, 1.0, 0.9, 0.8]), torch.tensor([0, 1, 0, 1, 1, 0]).bool())
     assert ours.counts.tolist() == [2, 1, 0, 3]  # 0.25 begins the second, 1 ends the last
     assert ours.share.tolist()[:2] == [0.5, 0.0]
@@ -81,7 +81,7 @@ def test_reliability_by_hand():
 
 
 def test_correct_half_of_the_time_at_one_half_is_calibrated():
-    ours = Reliability()
+    ours = BinnedCalibration()
     ours.update(torch.full((10, 10), 0.5), torch.arange(100).view(10, 10) % 2 == 0)
     assert ours.ece == 0.0
     ours.update(torch.ones(100), torch.zeros(100).bool())
@@ -90,14 +90,14 @@ def test_correct_half_of_the_time_at_one_half_is_calibrated():
 
 def test_sum_of_parts_equals_the_whole():
     numbers, happened = torch.rand(4, 50), torch.rand(4, 50) < 0.5
-    whole, streamed, first, second = Reliability(), Reliability(), Reliability(), Reliability()
+    whole, streamed, first, second = BinnedCalibration(), BinnedCalibration(), BinnedCalibration(), BinnedCalibration()
     whole.update(numbers, happened)
     for row in range(4):
         streamed.update(numbers[row], happened[row])
         (first if row < 1 else second).update(numbers[row], happened[row])
     for other in (streamed, first + second):
         assert (other.counts == whole.counts).all()
-        assert (other.happened == whole.happened).all()
+        assert (other.positives == whole.positives).all()
         assert other.sums.tolist() == pytest.approx(whole.sums.tolist())
     assert first.counts.sum() == 50  # adding leaves the parts as they are
 
@@ -108,7 +108,7 @@ def test_ranking_equals_loops():
     uncertainty = torch.tensor([1e-7, 1e-5, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999, 0.99999])
     uncertainty = uncertainty[torch.randint(9, (120,), generator=generator)]
     wrong = torch.rand(120, generator=generator) < uncertainty.clamp(0.1, 0.8)
-    ours = Ranking()
+    ours = BinnedAUROC()
     for part in range(0, 120, 40):
         ours.update(uncertainty[part : part + 40], wrong[part : part + 40])
     assert ours.auroc == pytest.approx(slow_auroc(uncertainty.tolist(), wrong.tolist()))
@@ -117,7 +117,7 @@ def test_ranking_equals_loops():
 def test_ranking_of_known_distributions():
     # P(wrong > right) for densities 2u and 1 on 0..1 is the integral of 2u * u = 2/3.
     steps = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
-    ours = Ranking()
+    ours = BinnedAUROC()
     ours.update(steps, torch.zeros(2000).bool())
     ours.update(steps.sqrt(), torch.ones(2000).bool())
     assert ours.auroc == pytest.approx(2 / 3, abs=2e-3)
@@ -126,15 +126,15 @@ def test_ranking_of_known_distributions():
 @pytest.mark.parametrize(("flip", "area"), [(False, 1.0), (True, 0.0)])
 def test_ranking_is_1_for_perfect_and_0_for_inverted(flip, area):
     wrong = torch.arange(20) % 3 == 0
-    ours = Ranking()
+    ours = BinnedAUROC()
     ours.update(torch.where(wrong != flip, 0.6, 0.4), wrong)
     assert ours.auroc == area
 
 
 def test_empty_calibration_is_nan():
-    assert math.isnan(Reliability().ece)
-    assert math.isnan(Reliability().average)
-    ours = Ranking()
+    assert math.isnan(BinnedCalibration().ece)
+    assert math.isnan(BinnedCalibration().average)
+    ours = BinnedAUROC()
     assert math.isnan(ours.auroc)
     ours.update(torch.rand(9), torch.zeros(9).bool())
     assert math.isnan(ours.auroc)
@@ -145,13 +145,13 @@ def test_one_class_uses_the_foreground_probability():
     labels = torch.tensor([[3, 0, 0, 1], [255, 0, 1, 1]])[:, None]  # 3: any category sounds
     ours = Calibration(1, bins=10)
     ours.update(probability, labels)
-    assert ours.reliability.counts.tolist() == [0, 1, 1, 1, 0, 1, 0, 1, 1, 1]
-    assert ours.reliability.share[[1, 2, 3, 5, 7, 8, 9]].tolist() == [0, 1, 0, 1, 1, 0, 1]
+    assert ours.probability_bins.counts.tolist() == [0, 1, 1, 1, 0, 1, 0, 1, 1, 1]
+    assert ours.probability_bins.share[[1, 2, 3, 5, 7, 8, 9]].tolist() == [0, 1, 0, 1, 1, 0, 1]
     # 0.8 on silence, 0.2 and 0.5 (which marks nothing) on sound are wrong
     wrong, doubt = [0, 1, 0, 1, 0, 0, 1], [0.1, 0.2, 0.3, 0.2, 0.1, 0.3, 0.5]
-    assert ours.doubt.auroc == pytest.approx(slow_auroc(doubt, wrong))
-    assert ours.uncertain.counts.sum() == 0
-    assert math.isnan(ours.uncertainty.auroc)
+    assert ours.confidence_ranking.auroc == pytest.approx(slow_auroc(doubt, wrong))
+    assert ours.uncertainty_bins.counts.sum() == 0
+    assert math.isnan(ours.uncertainty_ranking.auroc)
 
 
 def test_several_classes_use_the_confidence_of_the_predicted_label():
@@ -170,10 +170,10 @@ def test_several_classes_use_the_confidence_of_the_predicted_label():
                 confidence.append(max(pixel))
                 right.append(pixel.index(max(pixel)) == labels[n, y, x])
     rows, ece = slow_reliability(confidence, right, BINS)
-    assert ours.reliability.counts.tolist() == [row[0] if row else 0 for row in rows]
-    assert ours.reliability.ece == pytest.approx(ece)
+    assert ours.probability_bins.counts.tolist() == [row[0] if row else 0 for row in rows]
+    assert ours.probability_bins.ece == pytest.approx(ece)
     doubt = [1 - c for c in confidence]
-    assert ours.doubt.auroc == pytest.approx(slow_auroc(doubt, [not r for r in right]), abs=2e-3)
+    assert ours.confidence_ranking.auroc == pytest.approx(slow_auroc(doubt, [not r for r in right]), abs=2e-3)
 
 
 def test_uncertainty_is_compared_with_errors():
@@ -182,18 +182,18 @@ def test_uncertainty_is_compared_with_errors():
     uncertainty = torch.tensor([0.25, 0.75, 0.3, 0.9]).view(1, 1, 4)
     ours = Calibration(1, bins=2)
     ours.update(probability, labels, uncertainty)
-    assert ours.uncertain.counts.tolist() == [2, 1]
-    assert ours.uncertain.share.tolist() == [0.0, 1.0]  # the error rate
-    assert ours.uncertain.average == pytest.approx(1.3 / 3)
-    assert ours.uncertainty.auroc == 1.0
-    assert ours.doubt.auroc == 0.5  # 0.9 and 0.9, one of them wrong: the probability does not tell
+    assert ours.uncertainty_bins.counts.tolist() == [2, 1]
+    assert ours.uncertainty_bins.share.tolist() == [0.0, 1.0]  # the error rate
+    assert ours.uncertainty_bins.average == pytest.approx(1.3 / 3)
+    assert ours.uncertainty_ranking.auroc == 1.0
+    assert ours.confidence_ranking.auroc == 0.5  # 0.9 and 0.9, one of them wrong: the probability cannot separate them
 
 
 def test_almost_certain_pixels_are_still_ranked():
     probability = torch.tensor([1e-6, 1e-5, 1e-4], dtype=torch.float32).view(1, 1, 1, 3)
     ours = Calibration(1)
     ours.update(probability, torch.tensor([0, 0, 1]).view(1, 1, 3))
-    assert ours.doubt.auroc == 1.0
+    assert ours.confidence_ranking.auroc == 1.0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
-from avseg.errors import ConfigError, DataError
+from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import normalise
 from avseg.mel import SAMPLE_RATE, log_mel_at
@@ -144,7 +144,7 @@ class ComposedClips(AVSDataset):
         names = [self.stock.classes[n].name for n in sorted(self.stock.classes)]
         unknown = sorted(set(config.class_weights) - set(names))
         if unknown:
-            raise ConfigError(f"class_weights names {unknown[0]!r}, which is not a class of the stock")
+            raise ConfigError(f"unknown class {unknown[0]!r} in data.class_weights. {did_you_mean(unknown[0], names)}")
         self._names = ("background", *names)
         self.class_names = self._names if config.task == "semantic" else ("background", "sounding")
         height, width = height_width(config.size)
@@ -152,7 +152,10 @@ class ComposedClips(AVSDataset):
         if gaps := self.stock.gaps():
             warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
         if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):
-            raise DataError(f"{config.root} has no class with pictures and recordings in part {config.part or split}")
+            raise DataError(
+                f"part {config.part or split} of {config.root} has no class with both pictures and recordings: "
+                "add recordings of a class that has pictures, or choose another part with data.part"
+            )
 
     @property
     def category_names(self) -> tuple[str, ...]:
@@ -164,15 +167,15 @@ class ComposedClips(AVSDataset):
 
     def __getitem__(self, index: int) -> Sample:
         scene = self.compose(index)
-        named = self.config.categories or self.config.task == "semantic"
-        labels = torch.from_numpy(scene.labels(categories=named))
+        with_categories = self.config.categories or self.config.task == "semantic"
+        labels = torch.from_numpy(scene.labels(categories=with_categories))
         times = torch.arange(len(labels)) + self.phase
         audio = log_mel_at(torch.from_numpy(scene.waveform), times)
         clip = Clip(normalise(torch.from_numpy(scene.frames))[None], audio[None])
         target = Target(labels[None], torch.ones(1, len(labels), dtype=torch.bool))
-        return Sample(clip, target, [f"{self._sounding(scene)}/{self.split}-{index:06d}"])
+        return Sample(clip, target, [f"{self._sounding_class(scene)}/{self.split}-{index:06d}"])
 
-    def _sounding(self, scene: Composed) -> str:
+    def _sounding_class(self, scene: Composed) -> str:
         """Return the class of the sounding object of a clip, ``"several"`` or ``"nothing"``."""
         states = scene.states == soundtrack.SOUNDING
         found = {c for c, row in zip(scene.classes, states, strict=True) if row.any()}
@@ -189,50 +192,50 @@ class ComposedClips(AVSDataset):
         rng = np.random.default_rng([self.config.seed, _SPLITS[self.split], index])
         kind: Kind = _choice(rng, _KINDS) if self.config.kind == "all" else self.config.kind
         scene = self._composer.compose(rng, kind)
-        events, noise, files = self._sounds(rng, scene)
+        events, noise, files = self._soundtrack(rng, scene)
         count = self.config.frames * SAMPLE_RATE
         waveform = np.sum([e.wave for e in events], 0, dtype=np.float32) + noise if events else noise
         if rng.random() < 0.15:
             waveform = soundtrack.limited(rng, waveform)
         waveform /= max(1.0, float(np.abs(waveform).max(initial=0.0)))
         times = np.arange(self.config.frames, dtype=np.float64) + self.phase
-        found = soundtrack.states(events, waveform[:count], times)
+        event_states = soundtrack.states(events, waveform[:count], times)
         states = np.zeros((len(scene.classes), self.config.frames), np.uint8)
-        for event, row in zip(events, found, strict=True):
+        for event, row in zip(events, event_states, strict=True):
             if event.number:
                 states[event.number - 1] = row
         sounding = {k + 1: (row == soundtrack.SOUNDING).tolist() for k, row in enumerate(states)}
-        frames, objects = self._composer.shoot(rng, scene, sounding, self.config.frames)
+        frames, objects = self._composer.render(rng, scene, sounding, self.config.frames)
         return Composed(frames, waveform, objects, scene.classes, states, [*scene.files, *files])
 
-    def _sounds(
+    def _soundtrack(
         self, rng: np.random.Generator, scene: Composition
     ) -> tuple[list[Event], NDArray[np.float32], list[str]]:
         """Return the events of a clip, its noise (n,) float32, and the recordings used."""
         files: list[str] = []
         count = self.config.frames * SAMPLE_RATE
-        able = [k + 1 for k, c in enumerate(scene.classes) if self.stock.sounds_of(c)]
-        floor = float(rng.uniform(-85, -48))
-        noise = soundtrack.coloured_noise(rng, count, floor)
-        if not able or rng.random() < self.config.negatives:
-            return self._negative(rng, scene, noise, files)
-        chosen = rng.permutation(able)[: 1 if rng.random() < 0.75 else 2].tolist()
-        if scene.moving and set(chosen) & scene.moving:
-            chosen = [*[n for n in chosen if n not in scene.moving][:1], int(rng.choice(sorted(scene.moving)))]
+        audible = [k + 1 for k, c in enumerate(scene.classes) if self.stock.sounds_of(c)]
+        floor_level = float(rng.uniform(-85, -48))
+        noise = soundtrack.coloured_noise(rng, count, floor_level)
+        if not audible or rng.random() < self.config.negatives:
+            return self._negative_soundtrack(rng, scene, noise, files)
+        sounding = rng.permutation(audible)[: 1 if rng.random() < 0.75 else 2].tolist()
+        if scene.moving and set(sounding) & scene.moving:
+            sounding = [*[n for n in sounding if n not in scene.moving][:1], int(rng.choice(sorted(scene.moving)))]
         level = float(rng.uniform(-34, -10))
         events = [
             self._event(rng, self._own_sounds(scene, n), n, level - float(rng.uniform(0, 8)) * (k > 0), files)
-            for k, n in enumerate(dict.fromkeys(chosen))
+            for k, n in enumerate(dict.fromkeys(sounding))
         ]
         if rng.random() < 0.25:
-            kind = self._off_screen(rng, scene, background=rng.random() < 0.5)
-            if kind is not None:
-                events.append(self._event(rng, [kind], 0, level - float(rng.uniform(4, 22)), files))
+            sound_class = self._off_screen(rng, scene, background=rng.random() < 0.5)
+            if sound_class is not None:
+                events.append(self._event(rng, [sound_class], 0, level - float(rng.uniform(4, 22)), files))
         elif rng.random() < 0.2:
             noise = noise + soundtrack.coloured_noise(rng, count, level - float(rng.uniform(10, 30)))
         return events, noise, files
 
-    def _negative(
+    def _negative_soundtrack(
         self, rng: np.random.Generator, scene: Composition, noise: NDArray[np.float32], files: list[str]
     ) -> tuple[list[Event], NDArray[np.float32], list[str]]:
         """Return the sounds of a clip in which nothing visible sounds."""
@@ -244,17 +247,18 @@ class ComposedClips(AVSDataset):
             return [], noise + soundtrack.coloured_noise(rng, count, float(rng.uniform(-60, -15))), files
         if kind == "hum":
             return [], noise + soundtrack.hum(rng, count, float(rng.uniform(-60, -25))), files
-        sound = self._off_screen(rng, scene, background=kind == "background")
-        if sound is None:
+        sound_class = self._off_screen(rng, scene, background=kind == "background")
+        if sound_class is None:
             return [], noise, files
-        return [self._event(rng, [sound], 0, float(rng.uniform(-40, -10)), files)], noise, files
+        return [self._event(rng, [sound_class], 0, float(rng.uniform(-40, -10)), files)], noise, files
 
     def _event(
-        self, rng: np.random.Generator, kinds: Sequence[str], number: int, level: float, files: list[str]
+        self, rng: np.random.Generator, sound_classes: Sequence[str], number: int, level: float, files: list[str]
     ) -> Event:
         """Return one source at a level in dBFS, made of recordings of one of these sound classes."""
-        weights = np.array([len(self.stock.recordings[k]) ** 0.5 for k in kinds])
-        recordings = self.stock.recordings[kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]]
+        weights = np.array([len(self.stock.recordings[name]) ** 0.5 for name in sound_classes])
+        chosen = int(rng.choice(len(sound_classes), p=weights / weights.sum()))
+        recordings = self.stock.recordings[sound_classes[chosen]]
         picked = [recordings[int(i)] for i in rng.integers(len(recordings), size=1 + int(rng.random() < 0.3))]
         files += [p.file for p in picked]
         count = self.config.frames * SAMPLE_RATE
@@ -274,11 +278,11 @@ class ComposedClips(AVSDataset):
     def _off_screen(self, rng: np.random.Generator, scene: Composition, *, background: bool) -> str | None:
         """Return a sound class that no visible class makes; None if there is none."""
         visible = set(scene.classes)
-        made = {name for c in visible for name in self.stock.classes[c].sounds}
+        visible_sounds = {name for c in visible for name in self.stock.classes[c].sounds}
         possible = [
             name
             for name in self.stock.recordings
-            if name not in made
+            if name not in visible_sounds
             and not visible & set(self.stock.background_sounds.get(name, ()))
             and (name in self.stock.background_sounds) == background
         ]

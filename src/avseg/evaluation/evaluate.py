@@ -81,14 +81,10 @@ def evaluate(
         raise ConfigError(f"batch_size must be 1 or more and workers must be 0 or more, got {batch_size} and {workers}")
     if len(dataset) < 1 + negatives:
         raise DataError(f"scores need 1 clip, audio of another clip needs 2, the data set has {len(dataset)}")
+    samples = NegativeAudioDataset(dataset, negatives=negatives)
     # The loader's own generator leaves the global random state as it was.
-    loader = DataLoader(
-        NegativeAudioDataset(dataset, negatives=negatives),
-        batch_size,
-        num_workers=workers,
-        collate_fn=collate_negatives,
-        generator=torch.Generator(),
-    )
+    generator = torch.Generator()
+    loader = DataLoader(samples, batch_size, num_workers=workers, collate_fn=collate_negatives, generator=generator)
     tallies: dict[str, _Tally] = {}
     check_computes(device)
     device = find_device(device)
@@ -241,9 +237,9 @@ def _report(dataset: AVSDataset, tallies: "Mapping[str, _Tally]") -> dict[str, A
 
 
 def _calibration(found: Calibration) -> dict[str, float | None]:
-    values = {"ece": found.reliability.ece, "auroc_confidence": found.doubt.auroc}
-    if found.uncertain.counts.any():
-        values["auroc_uncertainty"] = found.uncertainty.auroc
+    values = {"ece": found.probability_bins.ece, "auroc_confidence": found.confidence_ranking.auroc}
+    if found.uncertainty_bins.counts.any():
+        values["auroc_uncertainty"] = found.uncertainty_ranking.auroc
     return {name: None if isnan(value) else value for name, value in values.items()}
 
 

@@ -17,7 +17,7 @@ from avseg.errors import ConfigError
 from avseg.figures.files import check_figure, styled, write_figure
 from avseg.figures.page import LETTER, LINE, SPACE, WIDTH, shortened
 from avseg.figures.trend import line_styles
-from avseg.metrics.calibration import Reliability
+from avseg.metrics.calibration import BinnedCalibration
 
 _ABREAST = 4
 """Diagrams per row."""
@@ -32,7 +32,7 @@ _RAREST = 1e-5
 
 
 def reliability(
-    diagrams: Mapping[str, Mapping[str, Reliability]],
+    diagrams: Mapping[str, Mapping[str, BinnedCalibration]],
     out: Path,
     *,
     number: str = "probability",
@@ -66,7 +66,9 @@ def reliability(
     return write_figure(figure, out, dpi)
 
 
-def _draw(diagrams: Mapping[str, Mapping[str, Reliability]], groups: Sequence[str], number: str, share: str) -> Figure:
+def _draw(
+    diagrams: Mapping[str, Mapping[str, BinnedCalibration]], groups: Sequence[str], number: str, share: str
+) -> Figure:
     """Plot labels as columns, in bands, groups as rows of a band, and one legend at the top."""
     columns = min(len(diagrams), _ABREAST)
     side = min(_WIDEST, (WIDTH - _LEFT) / columns)
@@ -93,11 +95,11 @@ def _draw(diagrams: Mapping[str, Mapping[str, Reliability]], groups: Sequence[st
     return figure
 
 
-def _error(counted: Reliability) -> str:
+def _error(counted: BinnedCalibration) -> str:
     return "nothing counted" if math.isnan(counted.ece) else f"ECE {100 * counted.ece:.1f} %"
 
 
-def _draw_bins(axes: Axes, counted: Reliability, colour: str) -> None:
+def _draw_bins(axes: Axes, counted: BinnedCalibration, colour: str) -> None:
     axes.plot((0, 1), (0, 1), "--", color="0.4", linewidth=0.6)
     _draw_bars(axes, counted, counted.share, colour, 0.3)
     axes.plot(counted.mean.numpy(), counted.share.numpy(), "o", color=colour, markersize=3, clip_on=False)
@@ -107,14 +109,14 @@ def _draw_bins(axes: Axes, counted: Reliability, colour: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _draw_counts(axes: Axes, counted: Reliability, colour: str) -> None:
+def _draw_counts(axes: Axes, counted: BinnedCalibration, colour: str) -> None:
     axes.set(yscale="log", ylim=(_RAREST, 1))
     axes.set_yticks([1e-4, 1e-2, 1], ["0.01%", "1%", "100%"])
     axes.set_yticks([], minor=True)
     _draw_bars(axes, counted, counted.counts / counted.counts.sum(), colour, 1.0)
 
 
-def _draw_bars(axes: Axes, counted: Reliability, heights: Tensor, colour: str, alpha: float) -> None:
+def _draw_bars(axes: Axes, counted: BinnedCalibration, heights: Tensor, colour: str, alpha: float) -> None:
     """Plot one bar for each bin that is not empty."""
     width = 1 / len(heights)
     (filled,) = counted.counts.nonzero(as_tuple=True)

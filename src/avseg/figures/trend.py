@@ -119,14 +119,16 @@ def read_curves(run: Path) -> dict[str, Curve]:
     points: dict[str, list[tuple[int, float]]] = {}
     # The file of a running or killed run may end in half a line.
     _, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""])
+    number = 1
     try:
-        for step, name, value in rows:
+        for number, row in enumerate(rows, 2):  # noqa: B007 - for the error
+            step, name, value = row
             points.setdefault(name, []).append((int(step), float(value)))
-    except ValueError as error:
-        raise DataError(f"{path} has lines that are not step, name and value ({error}): restore it") from None
+    except ValueError:
+        raise DataError(f"line {number} of {path} is not step,name,value: repair or remove it") from None
     curves = {name: _curve(pairs) for name, pairs in points.items()}
     if not any(len(curve.steps) for curve in curves.values()):
-        raise DataError(f"{path} holds no numbers yet: let the run train first")
+        raise DataError(f"{path} holds no finite number yet: wait until the run has logged one, or name another run")
     return {name: curve for name, curve in curves.items() if len(curve.steps)}
 
 

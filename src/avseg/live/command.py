@@ -83,26 +83,24 @@ def live_command(
     Raises:
         AvsegError: When the source, the model or a setting cannot be used.
     """
-    if display not in (choices := get_args(Display)):
-        raise ConfigError(f"unknown display {display!r}. {did_you_mean(display, choices)}")
-    if seconds is not None and (not is_number(seconds) or seconds <= 0):
-        raise ConfigError(f"seconds must be a number above 0, or null, got {seconds!r}")
+    _check(display, seconds)
     check_live(lookahead, "drop", context)
     options = Options(
-        fps,
-        missing_audio,
-        damaged,
-        silence_gate=silence_gate,
-        threshold=threshold,
-        upsampling=upsampling,
-        precision=precision,
-        gated=gated,
+        fps, missing_audio, damaged, "masks", silence_gate, "refined", threshold, upsampling, precision, gated
     )
     network = ready(model, device, options.modes).network
     feed = open_source(source, camera, microphone, _note if damaged == "skip" else refuse)
     stream = LiveStream(feed, network, options, _note, lookahead=lookahead, late="drop", context=context)
     with _display(display, port, open_browser, class_names(network)) as show:
         _run(stream, show, seconds)
+
+
+def _check(display: Display, seconds: float | None) -> None:
+    """Raise ConfigError unless the settings of the command itself are valid."""
+    if display not in (choices := get_args(Display)):
+        raise ConfigError(f"unknown display {display!r}. {did_you_mean(display, choices)}")
+    if seconds is not None and (not is_number(seconds) or seconds <= 0):
+        raise ConfigError(f"seconds must be a number above 0, or null, got {seconds!r}")
 
 
 def open_source(source: str | None, camera: str | None, microphone: str | None, complain: Complain) -> ReceivedFeed:

@@ -95,7 +95,7 @@ class Sound:
         return log_mel_at(self.waveform_at(time), tensor([PATCH_SAMPLES // 2 / SAMPLE_RATE]))[0]
 
     def waveform_at(self, time: float) -> Tensor:
-        """Return the 0.975 s centred on a time: (15600,) float32 at 16 kHz."""
+        """Return the samples of the patch centred on a time: (15600,) float32 at 16 kHz, 0.975 s."""
         step = gcd(self._rate, SAMPLE_RATE)
         up, down = SAMPLE_RATE // step, self._rate // step
         start = round((time - self._origin) * SAMPLE_RATE) - PATCH_SAMPLES // 2

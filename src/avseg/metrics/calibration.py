@@ -1,6 +1,6 @@
 """Per-pixel calibration of probabilities, and detection of errors by uncertainty.
 
-*Reliability*: pixels are binned by probability, and the mean probability of a bin is compared with the share of
+*Calibration*: pixels are binned by probability, and the mean probability of a bin is compared with the share of
 positive pixels. The expected calibration error (Guo et al., arXiv 1706.04599) is the mean over pixels of the difference
 in their bin. With one class the probability is that of the foreground and positives are sounding pixels; with several
 classes it is that of the predicted label and positives are correct pixels.
@@ -22,47 +22,47 @@ from avseg.interface import IGNORE
 
 BINS = 15
 """Default number of bins of probability, as in most papers."""
-_STEEPEST = 16.0
-"""Bound of the logit of uncertainties; those beyond it are ties."""
+_LARGEST_LOGIT = 16.0
+"""Bound of the logit of scores; those beyond it are ties."""
 _STEPS = 4096
-"""Number of distinct uncertainties, evenly spaced in their logit."""
+"""Number of distinct scores, evenly spaced in their logit."""
 
 
-class Reliability:
-    """Histogram of numbers in 0..1 in bins of equal width, with the share of positives in each bin.
+class BinnedCalibration:
+    """Histogram of values in 0..1 in bins of equal width, with the share of positives in each bin.
 
     Args:
         bins: Number of bins.
 
     Attributes:
-        counts: (bins,) int64, numbers in each bin.
-        sums: (bins,) float64, sum of the numbers in each bin.
-        happened: (bins,) int64, positives in each bin.
+        counts: (bins,) int64, values in each bin.
+        sums: (bins,) float64, sum of the values in each bin.
+        positives: (bins,) int64, positives in each bin.
     """
 
     def __init__(self, bins: int = BINS) -> None:
         self.counts = torch.zeros(bins, dtype=torch.int64)
         self.sums = torch.zeros(bins, dtype=torch.float64)
-        self.happened = torch.zeros(bins, dtype=torch.int64)
+        self.positives = torch.zeros(bins, dtype=torch.int64)
 
-    def update(self, numbers: Tensor, happened: Tensor) -> None:
-        """Count numbers.
+    def update(self, values: Tensor, positive: Tensor) -> None:
+        """Count values in their bins.
 
         Args:
-            numbers: Numbers in 0..1, of any shape.
-            happened: bool of the same shape, True for positives.
+            values: Values in 0..1, of any shape.
+            positive: bool of the same shape.
         """
         bins = len(self.counts)
-        place = (numbers * bins).long().clamp(0, bins - 1).flatten()
+        place = (values * bins).long().clamp(0, bins - 1).flatten()
         self.counts += torch.bincount(place, minlength=bins).cpu()
-        self.sums += torch.bincount(place, numbers.flatten().double(), minlength=bins).cpu()
-        self.happened += torch.bincount(place[happened.flatten()], minlength=bins).cpu()
+        self.sums += torch.bincount(place, values.flatten().double(), minlength=bins).cpu()
+        self.positives += torch.bincount(place[positive.flatten()], minlength=bins).cpu()
 
-    def __add__(self, other: "Reliability") -> "Reliability":
+    def __add__(self, other: "BinnedCalibration") -> "BinnedCalibration":
         """Return the sum of two histograms with the same bins."""
-        both = Reliability(len(self.counts))
+        both = BinnedCalibration(len(self.counts))
         both.counts, both.sums = self.counts + other.counts, self.sums + other.sums
-        both.happened = self.happened + other.happened
+        both.positives = self.positives + other.positives
         return both
 
     @property
@@ -73,17 +73,17 @@ class Reliability:
     @property
     def share(self) -> Tensor:
         """(bins,) float64, share of positives in each bin; NaN for empty bins."""
-        return self.happened / self.counts.double()
+        return self.positives / self.counts.double()
 
     @property
     def average(self) -> float:
-        """Mean of all numbers; NaN if there is none."""
+        """Mean of all values; NaN if there is none."""
         return float(self.sums.sum() / self.counts.sum())
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |mean - share| averaged over all numbers; NaN if there is none."""
-        return float((self.sums - self.happened).abs().sum() / self.counts.sum())
+        """Expected calibration error: |mean - share| averaged over all values; NaN if there is none."""
+        return float((self.sums - self.positives).abs().sum() / self.counts.sum())
 
     def as_dict(self) -> dict[str, list[float | None]]:
         """Return counts, means and shares as lists for JSON, None for empty bins."""
@@ -91,61 +91,62 @@ class Reliability:
         return {name: [None if isnan(v) else v for v in column.tolist()] for name, column in columns.items()}
 
 
-class Ranking:
-    """Area under the ROC curve of an uncertainty as a detector of errors.
+class BinnedAUROC:
+    """Area under the ROC curve (AUROC) of scores in 0..1 that detect positives, such as wrong pixels.
 
-    Uncertainties are rounded to steps of their logit, which is fine at both ends; ties count half.
+    Scores are rounded to steps of their logit, which are small at both ends; ties count half.
 
     Attributes:
-        right: (steps,) int64, correct pixels at each step of uncertainty.
-        wrong: (steps,) int64, wrong pixels at each step of uncertainty.
+        negatives: (steps,) int64, negatives at each step of the score.
+        positives: (steps,) int64, positives at each step of the score.
     """
 
     def __init__(self) -> None:
-        self.right = torch.zeros(_STEPS, dtype=torch.int64)
-        self.wrong = torch.zeros(_STEPS, dtype=torch.int64)
+        self.negatives = torch.zeros(_STEPS, dtype=torch.int64)
+        self.positives = torch.zeros(_STEPS, dtype=torch.int64)
 
-    def update(self, uncertainty: Tensor, wrong: Tensor) -> None:
-        """Count pixels.
+    def update(self, scores: Tensor, positive: Tensor) -> None:
+        """Count scores.
 
         Args:
-            uncertainty: Uncertainty in 0..1, of any shape.
-            wrong: bool of the same shape, True for wrong pixels.
+            scores: Scores in 0..1, of any shape.
+            positive: bool of the same shape.
         """
-        steep = uncertainty.double().logit().clamp(-_STEEPEST, _STEEPEST).flatten()
-        step = ((steep / _STEEPEST + 1) / 2 * (_STEPS - 1)).round().long()
-        self.right += torch.bincount(step[~wrong.flatten()], minlength=_STEPS).cpu()
-        self.wrong += torch.bincount(step[wrong.flatten()], minlength=_STEPS).cpu()
+        logits = scores.double().logit().clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).flatten()
+        step = ((logits / _LARGEST_LOGIT + 1) / 2 * (_STEPS - 1)).round().long()
+        self.negatives += torch.bincount(step[~positive.flatten()], minlength=_STEPS).cpu()
+        self.positives += torch.bincount(step[positive.flatten()], minlength=_STEPS).cpu()
 
     @property
     def auroc(self) -> float:
-        """AUROC: 0.5 at chance, 1 for a perfect detector; NaN without both wrong and correct pixels."""
-        right, wrong = self.right.double(), self.wrong.double()
-        won = (wrong * (right.cumsum(0) - right / 2)).sum()
-        return float(won / (right.sum() * wrong.sum()))
+        """AUROC: 0.5 at chance, 1 for a perfect detector; NaN without both positives and negatives."""
+        negatives, positives = self.negatives.double(), self.positives.double()
+        ordered = (positives * (negatives.cumsum(0) - negatives / 2)).sum()
+        return float(ordered / (negatives.sum() * positives.sum()))
 
 
 class Calibration:
-    """Reliability of probabilities, and detection of errors by uncertainty, over a group of frames.
+    """Calibration of probabilities, and detection of errors by uncertainty, over a group of frames.
 
     Args:
         classes: K of the model: 1, or background and classes.
         bins: Bins of probability and of uncertainty.
 
     Attributes:
-        reliability: K = 1: foreground probability → share of sounding pixels. K > 1: confidence → share of correct
+        probability_bins: K = 1: foreground probability → share of sounding pixels. K > 1: confidence → share of correct
             pixels.
-        doubt: Ranking of wrong pixels by 1 - confidence.
-        uncertain: Uncertainty of the model → share of wrong pixels; empty for a model without uncertainty.
-        uncertainty: Ranking of wrong pixels by the uncertainty of the model; empty for a model without uncertainty.
+        confidence_ranking: AUROC of 1 - confidence for wrong pixels.
+        uncertainty_bins: Uncertainty of the model → share of wrong pixels; empty for a model without uncertainty.
+        uncertainty_ranking: AUROC of the uncertainty of the model for wrong pixels; empty for a model without
+            uncertainty.
     """
 
     def __init__(self, classes: int, bins: int = BINS) -> None:
         self.classes = classes
-        self.reliability = Reliability(bins)
-        self.doubt = Ranking()
-        self.uncertain = Reliability(bins)
-        self.uncertainty = Ranking()
+        self.probability_bins = BinnedCalibration(bins)
+        self.confidence_ranking = BinnedAUROC()
+        self.uncertainty_bins = BinnedCalibration(bins)
+        self.uncertainty_ranking = BinnedAUROC()
 
     def update(self, probabilities: Tensor, labels: Tensor, uncertainty: Tensor | None = None) -> None:
         """Count frames; pixels labelled 255 are ignored.
@@ -170,13 +171,13 @@ class Calibration:
         if self.classes == 1:
             sounds = labels[scored] != 0
             wrong = (top > 0.5) != sounds
-            self.reliability.update(top, sounds)
+            self.probability_bins.update(top, sounds)
             # Smaller than 1 - p for p < 0.5, without the rounding error of 1 - (1 - p).
-            self.doubt.update(torch.minimum(top, 1 - top), wrong)
+            self.confidence_ranking.update(torch.minimum(top, 1 - top), wrong)
         else:
             wrong = chosen != labels[scored]
-            self.reliability.update(top, ~wrong)
-            self.doubt.update(1 - top, wrong)
+            self.probability_bins.update(top, ~wrong)
+            self.confidence_ranking.update(1 - top, wrong)
         if uncertainty is not None:
-            self.uncertain.update(uncertainty[scored], wrong)
-            self.uncertainty.update(uncertainty[scored], wrong)
+            self.uncertainty_bins.update(uncertainty[scored], wrong)
+            self.uncertainty_ranking.update(uncertainty[scored], wrong)

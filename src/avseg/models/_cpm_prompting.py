@@ -15,7 +15,7 @@ from avseg.interface import IGNORE
 from avseg.losses import info_nce
 from avseg.mel import OFFSET, PATCH_SAMPLES, SAMPLE_RATE, log_mel_at
 from avseg.nn.mask2former import QueryOutputs
-from avseg.nn.matching import present
+from avseg.nn.matching import Matches, present
 
 
 class Prompts(NamedTuple):
@@ -75,6 +75,26 @@ def prompts_for(labels: Tensor, available: Tensor) -> Prompts:
     # Classes are sorted, so the categories are the last `count` real classes of a row, after the background if any.
     first = real[frames].long().argmax(1) if len(frames) else count
     return Prompts(frames, classes[frames].gather(1, first[:, None] + order % count[:, None]), order < count[:, None])
+
+
+def mixture_samples(embeddings: Tensor, matches: Matches, no_object: int) -> tuple[Tensor, Tensor]:
+    """Return the vectors that the mixtures are fitted to: those of matched queries, and of as many unmatched ones.
+
+    Args:
+        embeddings: (n, N, d) of all queries.
+        matches: Matches of queries and classes.
+        no_object: Class of the unmatched queries.
+
+    Returns:
+        The vectors (m, d) and their classes (m,).
+    """
+    free = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
+    free[matches.frames, matches.queries] = False
+    unmatched = embeddings[free]
+    count = min(len(unmatched), len(matches.classes))
+    spread = torch.linspace(0, max(len(unmatched) - 1, 0), count, device=free.device).round().long()
+    vectors = torch.cat([embeddings[matches.frames, matches.queries], unmatched[spread]])
+    return vectors, torch.cat([matches.classes, torch.full((count,), no_object, device=free.device)])
 
 
 def mix(audio: Tensor, labels: Tensor, clips: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,13 +41,13 @@ Differs from the paper, or from the known part of it:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm, normalize, one_hot, scaled_dot_product_attention
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import ConfigError
 from avseg.interface import IGNORE, AVSModel, Clip, Prediction, Target
 from avseg.losses import bce, dice_loss, info_nce, iou_loss, labelled, semantic_ce
 from avseg.nn.audio import AudioName
@@ -56,6 +56,7 @@ from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.evidence import Activation, DataTerm, concentration, down_weighted, evidential_loss, vacuity
 from avseg.nn.functional import full_precision, real_frames, with_padding
 from avseg.nn.visual import VisualName
+from avseg.settings import check_positive
 
 STAGES = (1, 2, 3, 4)
 Merging = Literal["audio", "mean"]
@@ -292,29 +293,10 @@ class AMAUE(AVSModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, choices in (
-                ("merging", get_args(Merging)),
-                ("correlation", get_args(Correlation)),
-                ("positives", get_args(Positives)),
-                ("supervise_logits", get_args(Supervise)),
-                ("activation", get_args(Activation)),
-                ("data_term", get_args(DataTerm)),
-            ):
-                if getattr(self, name) not in choices:
-                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             if len({*self.stages}) < len(self.stages) or not {*self.stages} <= {*STAGES}:
                 raise ConfigError(f"stages must be different numbers out of {STAGES}, got {tuple(self.stages)}")
-            for name in (
-                "channels",
-                "heads",
-                "groups",
-                "neighbours",
-                "cluster_grid",
-                "refine_layers",
-                "kl_anneal_steps",
-            ):
-                if getattr(self, name) < 1:
-                    raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            check_positive(self, "channels", "heads", "groups", "neighbours", "cluster_grid", "refine_layers")
+            check_positive(self, "kl_anneal_steps")
             if self.channels % self.heads:
                 raise ConfigError(f"channels must be a multiple of heads = {self.heads}, got {self.channels}")
             for name in ("ce", "dice", "iou", "contrast_weight", "evidence_weight", "kl_weight"):

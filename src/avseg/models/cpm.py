@@ -40,15 +40,24 @@ Differs from the paper, or from the known part of it:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, layer_norm
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import ConfigError
 from avseg.interface import IGNORE, TRAINING, AVSModel, Clip, Prediction, Target
-from avseg.models._cpm_prompting import Prompted, Prompts, contrast, mix, prompts_for, ratio_loss, ratio_mask
+from avseg.models._cpm_prompting import (
+    Prompted,
+    Prompts,
+    contrast,
+    mix,
+    mixture_samples,
+    prompts_for,
+    ratio_loss,
+    ratio_mask,
+)
 from avseg.nn.audio import AudioName, statistics_kept
 from avseg.nn.audio_attention import AudioCrossAttention, AudioTokens
 from avseg.nn.encoders import EncoderConfig, build_encoders
@@ -56,6 +65,7 @@ from avseg.nn.functional import full_precision, real_frames, with_padding
 from avseg.nn.gaussian_mixture import ClassMixtures
 from avseg.nn.mask2former import GROUPS, MaskTransformer, PixelFeatures, QueryOutputs
 from avseg.nn.matching import Matches, SetLoss, match, set_loss
+from avseg.settings import check_positive
 
 Classifier = Literal["bayes", "softmax"]
 PromptSource = Literal["mixture", "embedding"]
@@ -169,30 +179,12 @@ class CPM(AVSModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, choices in (
-                ("classifier", get_args(Classifier)),
-                ("prompt_source", get_args(PromptSource)),
-                ("mixture_target", get_args(MixtureTarget)),
-                ("acp_norm", ("mean", "2-norm")),
-            ):
-                if getattr(self, name) not in choices:
-                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             if self.channels < GROUPS or self.channels % GROUPS or self.channels % self.heads:
                 raise ConfigError(
                     f"channels must be a multiple of {GROUPS} and of heads, got {self.channels} and {self.heads} heads"
                 )
-            for name in (
-                "queries",
-                "layers",
-                "pixel_layers",
-                "points",
-                "components",
-                "mixture_fit_every",
-                "sinkhorn_rounds",
-                "contrast_pixels",
-            ):
-                if getattr(self, name) < 1:
-                    raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            check_positive(self, "queries", "layers", "pixel_layers", "points", "contrast_pixels")
+            check_positive(self, "components", "mixture_fit_every", "sinkhorn_rounds")
             if self.audio == "none" and (self.acp or self.pcl):
                 raise ConfigError("acp and pcl need an audio encoder, got audio = 'none': set acp and pcl to false")
             if not self.components <= self.mixture_min_samples <= self.mixture_memory:
@@ -423,7 +415,7 @@ class CPM(AVSModel):
         with full_precision(labels):
             terms, state.matches = self._agnostic(state.classes[:, chosen], state.outputs.masks[:, chosen], labels)
             if self.mixtures is not None:
-                samples = self._mixture_samples(self._mixture_inputs(state.outputs)[chosen], state.matches)
+                samples = mixture_samples(self._mixture_inputs(state.outputs)[chosen], state.matches, self.labels)
                 terms["generative"] = self.config.mixture_ce_weight * self.mixtures.cross_entropy(*samples)
             if state.training:
                 terms |= self._prompting(state.prompted)
@@ -442,7 +434,8 @@ class CPM(AVSModel):
             if state.matches is None:
                 raise ValueError("after_step needs a prediction that was passed to loss before")
             chosen = real_frames(target.labelled, state.valid)
-            self.mixtures.observe(*self._mixture_samples(self._mixture_inputs(state.outputs)[chosen], state.matches))
+            inputs = self._mixture_inputs(state.outputs)[chosen]
+            self.mixtures.observe(*mixture_samples(inputs, state.matches, self.labels))
         self.steps += 1
 
     def _agnostic(self, classes: Tensor, masks: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Matches]:
@@ -453,17 +446,6 @@ class CPM(AVSModel):
             matches = match(c, m, labels, weights, random=self.training)
             terms.append(set_loss(c, m, labels, matches, weights, random=self.training))
         return _added(terms), matches
-
-    def _mixture_samples(self, embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
-        """Return the embeddings of matched queries and of as many unmatched queries, (m, d), and their classes (m,)."""
-        free = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
-        free[matches.frames, matches.queries] = False
-        unmatched = embeddings[free]
-        count = min(len(unmatched), len(matches.classes))
-        spread = torch.linspace(0, max(len(unmatched) - 1, 0), count, device=free.device).round().long()
-        nothing = torch.full((count,), self.labels, device=free.device)
-        vectors = torch.cat([embeddings[matches.frames, matches.queries], unmatched[spread]])
-        return vectors, torch.cat([matches.classes, nothing])
 
     def _prompting(self, prompted: Prompted | None) -> dict[str, Tensor]:
         """Return λ times L_ACP, L_VCP and L_PCL; 0 with gradient 0 when no frame is prompted."""

@@ -30,273 +30,32 @@ output tokens of QSCA to (C, h, w) without transposing them, which scrambles the
 (``transpose_tokens``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, scaled_dot_product_attention
+from torch.nn.functional import adaptive_avg_pool2d
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import ConfigError
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
+from avseg.models._pcmanet_gating import ClipAudio, FinestStage, gated_output, is_sparse, late_output
+from avseg.models._pcmanet_parts import AVGA, CIM, GF, QSCA, conv_bn_relu, mask_at, output_head, resize
 from avseg.nn.class_prior import PriorFusion, object_classes
 from avseg.nn.encoders import EncoderConfig, build_encoders
 from avseg.nn.functional import has_padding, real_frames, with_padding
 from avseg.nn.keys import rename
-from avseg.nn.pixel_rows import conv_rows, grow, pointwise_rows, rows_of
 from avseg.nn.visual import VisualTraining
 
 STAGES = (4, 3, 2, 1)
 """Deepest first, the order of computation."""
-_DENSE = 0.4
-"""Share of uncertain pixels above which a gated decoder computes all pixels, which is then faster."""
 _IN_MASK = 0.25
 """Share of a position that must be predicted to count in :meth:`PCMANet.object_scores`."""
 PRIOR = 0
 """Key of the class prior among the attention maps of the stages."""
-
-
-def _conv_bn_relu(inputs: int, outputs: int, kernel: int, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-def _resize(x: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """Resize bilinearly to the last two entries of ``size``."""
-    return interpolate(x, tuple(size[-2:]), mode="bilinear")
-
-
-def _unit(x: Tensor, dim: int) -> Tensor:
-    """Divide by the L2 norm along ``dim``; a zero vector stays zero."""
-    # In float16 the smallest norm that normalize allows, 1e-12, is 0: a zero vector would become 0 / 0.
-    return normalize(x.float(), dim=dim).to(x.dtype) if x.dtype == torch.float16 else normalize(x, dim=dim)
-
-
-class AVGA(nn.Module):
-    """Audio-Visual Group Attention, Fig. 3: weight each channel group by its cosine similarity to the audio."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-        self.visual = _conv_bn_relu(channels, channels, 1, groups)
-        self.audio = nn.Sequential(nn.Linear(channels, channels), nn.Linear(channels, channels // groups), nn.ReLU())
-        self.mix = _conv_bn_relu(channels, channels, 1)
-
-    def forward(self, maps: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Map (N, C, h, w) and (N, C) to V (N, C, h, w) and attention maps (N, g, h, w)."""
-        grouped_NhwgD = self.visual(maps).movedim(1, -1).unflatten(-1, (self.groups, -1))
-        dots = torch.einsum("nhwgd,nd->nhwg", grouped_NhwgD, _unit(self.audio(audio), 1))
-        weighted, attention = self._weigh(grouped_NhwgD, dots)
-        return self.mix(weighted.movedim(-1, 1)), attention.movedim(-1, 1)
-
-    def rows(self, rows: Tensor, audio: Tensor, frames: Tensor) -> Tensor:
-        """Map pixels (P, C) of the frames ``frames`` (P,), and the audio (N, C) of all frames, to V (P, C)."""
-        grouped_PgD = pointwise_rows(self.visual, rows).unflatten(-1, (self.groups, -1))
-        dots = torch.einsum("pgd,pd->pg", grouped_PgD, _unit(self.audio(audio), 1)[frames])
-        return pointwise_rows(self.mix, self._weigh(grouped_PgD, dots)[0])
-
-    def _weigh(self, grouped: Tensor, dots: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight groups (..., g, D) by their cosines; return (..., C) and the cosines (..., g)."""
-        # A zero vector has the cosine 0. Its norm is clamped in float32, because 1e-12 is 0 in float16.
-        norms = torch.linalg.vector_norm(grouped.float(), dim=-1).clamp(min=1e-12)
-        attention = (dots / norms).to(grouped.dtype)
-        return (attention.unsqueeze(-1) * grouped).flatten(-2), attention
-
-
-class QSCA(nn.Module):
-    """Query-Selected Cross-Attention, Eq. (1)–(6): only tokens that are not confident query the audio.
-
-    Args:
-        channels: C, divided among the heads.
-        heads: Number of attention heads.
-        update_audio: Compute A_{i-1} too; False leaves out its parameters.
-        scatter_grad: Backpropagate through the scatter of selected tokens (paper), or detach it (release).
-        transpose: Transpose output tokens before reshaping them to a map (paper); False follows the release.
-        gather: Compute attention for selected queries only. False computes all queries and zeroes the others: equal
-            values and static shapes, but no saving; needed for export.
-    """
-
-    def __init__(
-        self, channels: int, heads: int, *, update_audio: bool, scatter_grad: bool, transpose: bool, gather: bool
-    ) -> None:
-        super().__init__()
-        self.heads, self.scatter_grad = heads, scatter_grad
-        self.transpose, self.gather = transpose, gather
-        self.audio = nn.Linear(channels, channels)
-        self.embed = nn.Linear(channels, channels)
-        self.norm = nn.LayerNorm(channels)
-        self.visual_q = nn.Linear(channels, channels, bias=False)
-        self.visual_kv = nn.Linear(channels, 2 * channels, bias=False) if update_audio else None
-        self.audio_qkv = nn.Linear(channels, (3 if update_audio else 2) * channels, bias=False)
-        self.out = nn.Linear(channels, channels)
-
-    def forward(
-        self, maps: Tensor, audio: Tensor, mask: Tensor | None, valid: Tensor, pool: tuple[int, int] | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Compute A_{i-1}, G_i = QSCA(A_i, V_i, M_i), Eq. (1).
-
-        Args:
-            maps: V_i (B · T, C, h, w).
-            audio: A_i (B, T, C).
-            mask: M_i (B · T, 1, h', w') bool of any size; None selects all tokens as queries.
-            valid: (B, T) bool; False marks padding frames, which are not keys.
-            pool: Pool tokens to this (h, w) before the attention (release); None keeps all tokens (paper).
-
-        Returns:
-            G_i (B · T, C, h, w), and A_{i-1} (B, T, C) or None without ``update_audio``.
-        """
-        size = maps.shape
-        if pool is not None:
-            maps = adaptive_avg_pool2d(maps, pool)
-        tokens_BTNC = self.embed(maps.flatten(2).mT).unflatten(0, valid.shape)
-        keep = None if mask is None else _mask_at(mask, maps.shape).flatten(1).view(tokens_BTNC.shape[:3])
-        audio_BTC = self.audio(audio)
-        audio_1, tokens_1 = self.norm(audio_BTC), self.norm(tokens_BTNC).flatten(1, 2)
-        *q_a, k_a, v_a = (self._split(x) for x in self.audio_qkv(audio_1).chunk(2 if self.visual_kv is None else 3, -1))
-        # In a clip of padding frames only, the padding is the keys, so that the unused output stays finite.
-        keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
-        attended = self._visual_queries(tokens_1, keep, k_a, v_a, keys).view(tokens_BTNC.shape)
-        tokens_BTNC = (self.out(attended) + tokens_BTNC).flatten(0, 1)
-        guide = (tokens_BTNC.mT if self.transpose else tokens_BTNC).reshape(maps.shape)
-        updated = (
-            None if self.visual_kv is None else self._audio_queries(q_a[0], self.visual_kv(tokens_1), keys) + audio_BTC
-        )
-        return _resize(guide, size), updated
-
-    def rows(self, rows: Tensor, audio: Tensor, keep: Tensor | None, valid: Tensor, clips: Tensor) -> Tensor:
-        """Compute G_i at selected pixels of V_i without pooled tokens.
-
-        Args:
-            rows: (P, C), pixels of V_i, in the order of the clips.
-            audio: A_i (B, T, C).
-            keep: (P,) bool, M_i at the pixels; None selects all as queries.
-            valid: (B, T) bool; False marks padding frames, which are not keys.
-            clips: (P,), clip of each pixel.
-
-        Returns:
-            (P, C).
-        """
-        tokens = self.embed(rows)
-        audio_qkv = self.audio_qkv(self.norm(self.audio(audio)))
-        k, v = (self._split(x) for x in audio_qkv.chunk(2 if self.visual_kv is None else 3, -1)[-2:])
-        keys = (valid | ~valid.any(1, keepdim=True))[:, None, None]
-        chosen = torch.ones_like(clips, dtype=torch.bool) if keep is None else keep
-        counts = clips[chosen].bincount(minlength=len(audio)).tolist()
-        selected = self._attend_each(self.norm(tokens)[chosen].split(counts), k, v, keys)
-        attended = selected.new_zeros(tokens.shape)
-        attended[chosen] = selected
-        guide: Tensor = self.out(attended) + tokens
-        return guide
-
-    def _audio_queries(self, q: Tensor, kv: Tensor, keys: Tensor) -> Tensor:
-        """Attend from the audio of a clip to all its visual tokens, Eq. (3a).
-
-        Args:
-            q: Q_a, split into heads.
-            kv: K_v and V_v (B, T · N, 2 C).
-            keys: (B, 1, 1, T) bool, frames that are keys.
-
-        Returns:
-            (B, T, C).
-        """
-        k, v = (self._split(x) for x in kv.chunk(2, -1))
-        keys = keys.repeat_interleave(kv.shape[1] // keys.shape[-1], -1)
-        attended: Tensor = self.out(_merge(scaled_dot_product_attention(q, k, v, keys)))
-        return attended
-
-    def _visual_queries(self, tokens: Tensor, keep: Tensor | None, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Attend from selected visual tokens to the audio of their clip, Eq. (3b); other tokens get zeros."""
-        if keep is None:
-            return self._attend(tokens, k, v, keys)
-        keep = keep.flatten(1)
-        if self.gather:
-            attended = self._attend_selected(tokens, keep, k, v, keys)
-        else:
-            attended = self._attend(tokens, k, v, keys) * keep.unsqueeze(-1)
-        return attended if self.scatter_grad else attended.detach()
-
-    def _attend(self, tokens: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Attend from visual tokens (B, n, C) to the audio of their clip; return (B, n, C)."""
-        return _merge(scaled_dot_product_attention(self._split(self.visual_q(tokens)), k, v, keys))
-
-    def _attend_selected(self, tokens: Tensor, keep: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Gather the tokens in ``keep`` (B, T · N), attend, and scatter, Eq. (4); the cost falls with their number."""
-        selected = self._attend_each(tokens[keep].split(keep.sum(1).tolist()), k, v, keys)
-        return selected.new_zeros(tokens.shape).masked_scatter(keep.unsqueeze(-1), selected)
-
-    def _attend_each(self, per_clip: Sequence[Tensor], k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
-        """Attend from the tokens (n, C) of each clip to its audio; return those of all clips (Σ n, C)."""
-        outputs = [
-            self._attend(q[None], k[b : b + 1], v[b : b + 1], keys[b : b + 1])[0] for b, q in enumerate(per_clip)
-        ]
-        return torch.cat(outputs)
-
-    def _split(self, x: Tensor) -> Tensor:
-        """Reshape (B, n, C) to (B, heads, n, C / heads)."""
-        return x.view(*x.shape[:2], self.heads, x.shape[2] // self.heads).transpose(1, 2)
-
-
-def _merge(x: Tensor) -> Tensor:
-    """Reshape (B, heads, n, C / heads) to (B, n, C)."""
-    return x.transpose(1, 2).flatten(2)
-
-
-def _mask_at(mask: Tensor, size: torch.Size) -> Tensor:
-    """Resize a mask (N, 1, h, w) to the last two entries of ``size``, nearest neighbour."""
-    return interpolate(mask.float(), tuple(size[-2:]), mode="nearest").bool()
-
-
-class CIM(nn.Module):
-    """Confidence-Induced Masking, Eq. (7): select the pixels that are not confident yet. No parameters.
-
-    Args:
-        confidence: c; a probability in (1 - c, c) is not confident.
-        progression: Pixels that were confident in an earlier stage stay confident.
-        closed: Count the bounds 1 - c and c as not confident (release).
-    """
-
-    def __init__(self, confidence: float, *, progression: bool, closed: bool) -> None:
-        super().__init__()
-        self.confidence, self.progression, self.closed = confidence, progression, closed
-
-    def forward(self, mask: Tensor | None, output: Tensor) -> Tensor:
-        """Map M_i (N, 1, h', w') bool or None (all ones), and O_i (N, K, h, w), to M_{i-1} (N, 1, h, w) bool."""
-        one_class = output.shape[1] == 1
-        p = output.float().sigmoid() if one_class else output.float().softmax(1).amax(1, keepdim=True)
-        low, high = 1 - self.confidence, self.confidence
-        unsure = (p >= low) & (p <= high) if self.closed else (p > low) & (p < high)
-        return unsure & _mask_at(mask, output.shape) if self.progression and mask is not None else unsure
-
-
-class GF(nn.Module):
-    """Guided Fusion: conv(level + conv(upsampled deeper) + conv(guide)). The deepest level has no ``deeper``."""
-
-    def __init__(self, channels: int, *, deeper: bool, guide: bool) -> None:
-        super().__init__()
-        self.deeper = _conv_bn_relu(channels, channels, 3) if deeper else None
-        self.guide = _conv_bn_relu(channels, channels, 3) if guide else None
-        self.fuse = _conv_bn_relu(channels, channels, 3)
-
-    def forward(self, level: Tensor, deeper: Tensor | None, guide: Tensor | None) -> Tensor:
-        """Fuse maps (N, C, h, w), of which ``deeper`` may be smaller, to (N, C, h, w)."""
-        total = level
-        if self.deeper is not None and deeper is not None:
-            total = total + self.deeper(_resize(deeper, level.shape))
-        if self.guide is not None and guide is not None:
-            total = total + self.guide(guide)
-        out: Tensor = self.fuse(total)
-        return out
-
-
-def _head(channels: int, classes: int) -> nn.Sequential:
-    """Build the head of O_i: a 3×3 convolution to C / 2 channels and a 1×1 convolution to K logits."""
-    return nn.Sequential(*_conv_bn_relu(channels, channels // 2, 3), nn.Conv2d(channels // 2, classes, 1))
 
 
 class PCMANet(AVSModel):
@@ -357,12 +116,6 @@ class PCMANet(AVSModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, choices in (
-                ("padding", ("mask", "zero")),
-                ("visual_training", get_args(VisualTraining)),
-            ):
-                if getattr(self, name) not in choices:
-                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             for name in ("groups", "heads"):
                 if getattr(self, name) < 1 or self.channels % getattr(self, name):
                     raise ConfigError(
@@ -400,14 +153,14 @@ class PCMANet(AVSModel):
         super().__init__(config, classes)
         c = config
         self.visual, self.audio = build_encoders(c, training=c.visual_training, scores=c.class_prior)
-        self.reduce = _per_stage(lambda i: _conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
+        self.reduce = _per_stage(lambda i: conv_bn_relu(self.visual.channels[i - 1], c.channels, 3))
         self.audio_linear = nn.Linear(self.audio.dim, c.channels)
         self.avga = _per_stage(lambda i: AVGA(c.channels, c.groups)) if c.avga else None
         self.prior = PriorFusion(c.channels, STAGES) if c.class_prior else None
         self.qsca = _per_stage(self._new_qsca) if c.qsca else None
         self.cim = CIM(c.confidence, progression=c.progression, closed=c.closed_bounds)
         self.gf = _per_stage(lambda i: GF(c.channels, deeper=i < max(STAGES), guide=c.qsca))
-        self.head = _per_stage(lambda i: _head(c.channels, classes))
+        self.head = _per_stage(lambda i: output_head(c.channels, classes))
         self._gate: CIM | None = None
 
     def gate(self, confidence: float | None = None) -> None:
@@ -470,7 +223,7 @@ class PCMANet(AVSModel):
             scores = self.audio.scores(embeddings).flatten(0, 1)
             fused, attention[PRIOR], objects = self.prior(fused, with_padding(stages[-1], clip.valid), scores)
         outputs, masks = self._decode(fused, audio, valid, late)
-        logits = {i: _resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
+        logits = {i: resize(o, frames.shape).unflatten(0, valid.shape) for i, o in outputs.items()}
         seen = valid.flatten()
         return Prediction(
             logits=logits[1],
@@ -540,10 +293,12 @@ class PCMANet(AVSModel):
         level: Tensor | None = None
         mask: Tensor | None = None
         for i in STAGES:
-            if late is not None and level is not None and i == min(STAGES):
-                found = self._late_output(late, level, audio, stage_audio, outputs, valid, mask)
-                if found is not None:
-                    outputs[i] = found
+            gated = level if self._gate is not None and i == min(STAGES) else None  # level 2
+            if gated is not None and late is not None:
+                unsure = self._unsure(outputs, late.shape)
+                if is_sparse(unsure):
+                    clips = ClipAudio(audio, stage_audio, valid)
+                    outputs[i] = late_output(self._finest(), late, gated, outputs[2], unsure, mask, clips)
                     break
                 fused |= self._fuse({i: self.reduce[str(i)](late)}, audio)[0]
             guide = None
@@ -551,8 +306,9 @@ class PCMANet(AVSModel):
                 pool = (level.shape[2], level.shape[3]) if self.config.pool_tokens and level is not None else None
                 guide, updated = self.qsca[str(i)](fused[i], stage_audio, mask, valid, pool)
                 stage_audio = updated if self.config.continuity else audio
-            if self._gate is not None and i == min(STAGES) and level is not None and guide is not None:
-                outputs[i] = self._gated(fused[i], level, guide, outputs)
+            if gated is not None and guide is not None:
+                unsure = self._unsure(outputs, fused[i].shape)
+                outputs[i] = gated_output(self._finest(), fused[i], gated, guide, outputs[2], unsure)
                 break
             level = self.gf[str(i)](fused[i], level, guide)
             outputs[i] = self.head[str(i)](level)
@@ -560,86 +316,11 @@ class PCMANet(AVSModel):
                 masks[i] = mask = self.cim(mask, outputs[i])
         return outputs, masks
 
-    def _late_output(
-        self,
-        maps: Tensor,
-        deeper: Tensor,
-        audio: Tensor,
-        stage_audio: Tensor,
-        outputs: Mapping[int, Tensor],
-        valid: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor | None:
-        """Return O_1 with V_1 and G_1 computed near the pixels that are not confident; None if these are many.
-
-        Args:
-            maps: The map of the backbone (N, C_1, h, w).
-            deeper: Level 2 (N, C, h', w').
-            audio: A (B, T, C).
-            stage_audio: A_1 (B, T, C).
-            outputs: O_2, O_3, O_4.
-            valid: (B, T) bool; False marks padding frames.
-            mask: M_1 (N, 1, h', w').
-        """
-        unsure = self._unsure(outputs, maps.shape)
-        if unsure.float().mean() > _DENSE:
-            return None
-        near = grow(grow(grow(unsure)))
-        needed = grow(near)
-        frames = near.nonzero()[:, 0]
-        reduced = conv_rows(cast("nn.Sequential", self.reduce["1"]), rows_of(maps, needed), needed, near)
-        fused = cast("AVGA", cast("nn.ModuleDict", self.avga)["1"]).rows(reduced, audio.flatten(0, 1), frames)
-        keep = None if mask is None else _mask_at(mask, maps.shape)[:, 0][near]
-        clips = frames.div(valid.shape[1], rounding_mode="floor")
-        guide = cast("QSCA", cast("nn.ModuleDict", self.qsca)["1"]).rows(fused, stage_audio, keep, valid, clips)
-        return self._output_rows(fused, near, deeper, guide, outputs, unsure)
-
-    def _gated(self, fused: Tensor, deeper: Tensor, guide: Tensor, outputs: Mapping[int, Tensor]) -> Tensor:
-        """Return O_1 (N, K, h, w), computed at the pixels that are not confident and copied from O_2 elsewhere.
-
-        Args:
-            fused: V_1 (N, C, h, w).
-            deeper: Level 2 (N, C, h', w').
-            guide: G_1 (N, C, h, w).
-            outputs: O_2, O_3, O_4.
-        """
-        unsure = self._unsure(outputs, fused.shape)
-        if unsure.float().mean() > _DENSE:
-            coarse = _resize(outputs[2], fused.shape)
-            dense: Tensor = self.head["1"](self.gf["1"](fused, deeper, guide))
-            return torch.where(unsure[:, None], dense, coarse)
-        near = grow(grow(grow(unsure)))
-        return self._output_rows(rows_of(fused, near), near, deeper, rows_of(guide, near), outputs, unsure)
-
-    def _output_rows(
-        self,
-        fused: Tensor,
-        near: Tensor,
-        deeper: Tensor,
-        guide: Tensor,
-        outputs: Mapping[int, Tensor],
-        unsure: Tensor,
-    ) -> Tensor:
-        """Return O_1 (N, K, h, w), computed at the pixels ``unsure`` and copied from O_2 elsewhere.
-
-        Args:
-            fused: V_1 at ``near``, (P, C).
-            near: ``unsure`` grown three times, one pixel for each 3 × 3 convolution, (N, h, w) bool.
-            deeper: Level 2 (N, C, h', w').
-            guide: G_1 at ``near``, (P, C).
-            outputs: O_2, O_3, O_4.
-            unsure: (N, h, w) bool.
-        """
-        gf, head = cast("GF", self.gf["1"]), cast("nn.Sequential", self.head["1"])
-        coarse = _resize(outputs[2], near.shape)
-        for_head, for_fuse = grow(unsure), grow(grow(unsure))
-        total = fused[for_fuse[near]]
-        inputs = (gf.deeper, rows_of(_resize(deeper, near.shape), near)), (gf.guide, guide)
-        for block, rows_near in inputs:
-            if block is not None:
-                total = total + conv_rows(block, rows_near, near, for_fuse)
-        out = conv_rows(head, conv_rows(gf.fuse, total, for_fuse, for_head), for_head, unsure)
-        return coarse.movedim(1, -1).masked_scatter(unsure.unsqueeze(-1), out.to(coarse.dtype)).movedim(-1, 1)
+    def _finest(self) -> FinestStage:
+        """Return the modules of stage 1, which :meth:`gate` computes in part."""
+        model: Any = self
+        avga = None if self.avga is None else model.avga["1"]
+        return FinestStage(model.reduce["1"], avga, model.qsca["1"], model.gf["1"], model.head["1"])
 
     def _unsure(self, outputs: Mapping[int, Tensor], size: torch.Size) -> Tensor:
         """Return the pixels that the masks of the gate leave for O_1, (N, h, w) bool."""
@@ -648,7 +329,7 @@ class PCMANet(AVSModel):
             mask = self._gate(mask, outputs[i]) if self._gate is not None else None
         if mask is None:
             raise ConfigError("the decoder is not gated: call gate first")
-        return _mask_at(mask, size)[:, 0]
+        return mask_at(mask, size)[:, 0]
 
     def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
         """Return the terms of Eq. (11): Σ λ_i (BCE + IoU) over the four outputs; cross-entropy with several classes."""
@@ -686,7 +367,7 @@ class PCMANet(AVSModel):
     @classmethod
     def published(cls, config: Config) -> tuple[Config, int]:
         """Return the model of Table III: pooled tokens, A_0, and unused copies of ResNet stages and a GF branch."""
-        branch = sum(p.numel() for p in _conv_bn_relu(config.channels, config.channels, 3).parameters())
+        branch = sum(p.numel() for p in conv_bn_relu(config.channels, config.channels, 3).parameters())
         return replace(config, pool_tokens=True, unheard_audio=True), branch + dead_copy(config.visual)
 
 

@@ -39,13 +39,13 @@ Differs from the paper:
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, NamedTuple, cast, get_args
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, kl_div, relu
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import ConfigError
 from avseg.interface import Adopted, AVSModel, Clip, Prediction, Source, Target
 from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
@@ -225,9 +225,6 @@ class TPAVI(AVSModel):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name, choices in (("form", get_args(Form)), ("padding", ("mask", "zero"))):
-                if getattr(self, name) not in choices:
-                    raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
             if len({*self.stages}) < len(self.stages) or not {*self.stages} <= {*STAGES}:
                 raise ConfigError(f"stages must be different numbers out of {STAGES}, got {tuple(self.stages)}")
             if self.stages and not (self.visual_audio or self.visual_visual):

@@ -1,11 +1,10 @@
 """The visual and the audio encoder of a model, and their settings."""
 
 from dataclasses import dataclass
-from typing import get_args
 
-from avseg.errors import ConfigError, did_you_mean
 from avseg.nn.audio import AudioEncoder, AudioName
 from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining
+from avseg.settings import check_choices
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,7 @@ class EncoderConfig:
     stereo: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in (("visual", get_args(VisualName)), ("audio", get_args(AudioName))):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} = {getattr(self, name)!r}. {did_you_mean(getattr(self, name), choices)}")
+        check_choices(self)
 
 
 def build_encoders(

@@ -114,10 +114,7 @@ def predict_many(
         CheckpointError: When the model cannot be loaded.
     """
     found = find_videos([videos] if isinstance(videos, str | Path) else videos)
-    if not found:
-        raise MediaError("no video is given: name files, folders, CSV lists or patterns")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
+    _check(found, workers)
     outputs = {"json": None, **choose_outputs(save, uncertainty=options.show == "uncertainty", settings=settings)}
     folder = Path(output)
     _check_folder(folder)
@@ -133,6 +130,14 @@ def predict_many(
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / INDEX, page(ordered, folder))
     return ordered
+
+
+def _check(videos: Sequence[Path], workers: object) -> None:
+    """Raise unless there is a video, and ``workers`` is a positive integer."""
+    if not videos:
+        raise MediaError("no video is given: name files, folders, CSV lists or patterns")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(f"workers must be a whole number, 1 or more, got {workers!r}")
 
 
 def predict_videos(

@@ -77,8 +77,8 @@ class Options:
         damaged: If a part of the file cannot be decoded, raise an error, or skip that part and add a note.
         show: masks, or uncertainty for masks and uncertainty, of a model that estimates it: stripes in overlay.mp4,
             grey images in uncertainty/, more rows in summary.png.
-        silence_gate: Level in dBFS, as root mean square over the 0.975 s around a sample, below which masks are empty;
-            null (in Python, None) disables the gate.
+        silence_gate: Level in dBFS, as root mean square over the window of a sample, below which masks are empty; null
+            (in Python, None) disables the gate.
         timing: Onsets and offsets refined by the level of the sound (:mod:`avseg.prediction.activity`), or from the
             0.96 s window of the model alone.
         threshold: Probability above which a pixel belongs to a mask, between 0 and 1; lower values give larger masks.

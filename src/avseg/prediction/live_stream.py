@@ -3,9 +3,10 @@
 - Samples are those of :mod:`avseg.prediction.frame_stream`: the picture shown at ``(k + 1/2) / fps`` seconds after the
   first one. It is known when the next picture comes. Only these pictures get masks; there is no interpolation, which
   would wait for the next sample.
-- Sound. The window of 0.975 s ends ``lookahead`` seconds after the sample: with 0, it has only past sound; with 0.4875,
-  it is centred on the sample as for a file, and the masks are those of :func:`avseg.predict`. Onsets are not refined
-  by the level of the sound, since a pause of 1 s is only known when it is over.
+- Sound. A patch of 0.96 s is computed from 0.975 s of samples, which end ``lookahead`` seconds after the time of the
+  picture: with 0, they are past sound only; with 0.4875, they are centred on the picture as for a file, and the masks
+  are those of :func:`avseg.predict`. Onsets are not refined by the level of the sound, since a pause of 1 s is only
+  known when it is over.
 - Latency, from the arrival of a picture until its masks are returned, is at most one picture interval + ``lookahead`` +
   one block of sound + twice the time of a prediction, if ``late`` is ``"drop"``: a sample is then left out when the
   next one has come.

@@ -220,8 +220,8 @@ def stream(
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
         peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty.
-        lookahead: Live sources: seconds of sound after a sample in its window of 0.975 s. With 0, the window has past
-            sound only; with 0.4875, it is that of a file.
+        lookahead: Live sources: seconds of sound after a sample in its window. With 0, the window has past sound only;
+            with 0.4875, it is that of a file.
         late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
             (``"drop"``), which bounds the latency.
         context: Live sources: samples in a clip, the new one and those before it.
@@ -239,14 +239,14 @@ def stream(
         fps, missing_audio, damaged, show, silence_gate, timing, threshold, upsampling, precision, gated, peak_gate
     )
     feed = feed_of(video, note if damaged == "skip" else refuse)
-    if feed is None:
-        if (lookahead, late, context) != (0.0, "wait", 1):
-            raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
-        return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
-    check_live(lookahead, late, context)
-    network = ready(model, device, options.modes).network
-    found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
-    return (prediction.frame for prediction in found)
+    if feed is not None:
+        check_live(lookahead, late, context)
+        network = ready(model, device, options.modes).network
+        found = LiveStream(feed, network, options, note, lookahead=lookahead, late=late, context=context)
+        return (prediction.frame for prediction in found)
+    if (lookahead, late, context) != (0.0, "wait", 1):
+        raise ConfigError("lookahead, late and context are settings of a live source, not of a file")
+    return iter(FrameStream(video_path(video), ready(model, device, options.modes).network, options, note))
 
 
 def class_names(model: AVSModel) -> tuple[str, ...]:

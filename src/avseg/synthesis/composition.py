@@ -183,7 +183,7 @@ class Composer:
         dx, dy, growth, turn = (float(v) * moves for v in rng.uniform(-1, 1, 4) * (0.12, 0.08, 0.1, 8.0))
         return image, Pose(x, y, size, float(rng.normal(0, 8))), (dx, dy, growth, turn)
 
-    def shoot(
+    def render(
         self, rng: np.random.Generator, scene: Composition, sounding: Mapping[int, Sequence[bool]], frames: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the frames (T, H, W, 3) and the number of the object at each pixel (T, H, W).
