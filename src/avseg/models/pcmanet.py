@@ -44,6 +44,7 @@ from avseg.losses import bce, iou_loss, labelled, semantic_ce
 from avseg.models._avsbench_keys import DEAD_COPY, dead_copy, rows, visual_of, visual_source
 from avseg.nn.class_prior import PriorFusion, object_classes
 from avseg.nn.encoders import EncoderConfig, build_encoders
+from avseg.nn.fast_training import conv_resized
 from avseg.nn.functional import has_padding, real_frames, with_padding
 from avseg.nn.keys import rename
 from avseg.nn.pixel_rows import conv_rows, grow, pointwise_rows, rows_of
@@ -149,9 +150,8 @@ class QSCA(nn.Module):
             pool: Pool tokens to this (h, w) before the attention (release); None keeps all tokens (paper).
 
         Returns:
-            G_i (B · T, C, h, w), and A_{i-1} (B, T, C) or None without ``update_audio``.
+            G_i (B · T, C, h, w), with ``pool`` of that size, and A_{i-1} (B, T, C) or None without ``update_audio``.
         """
-        size = maps.shape
         if pool is not None:
             maps = adaptive_avg_pool2d(maps, pool)
         tokens_BTNC = self.embed(maps.flatten(2).mT).unflatten(0, valid.shape)
@@ -167,7 +167,7 @@ class QSCA(nn.Module):
         updated = (
             None if self.visual_kv is None else self._audio_queries(q_a[0], self.visual_kv(tokens_1), keys) + audio_BTC
         )
-        return _resize(guide, size), updated
+        return guide, updated
 
     def rows(self, rows: Tensor, audio: Tensor, keep: Tensor | None, valid: Tensor, clips: Tensor) -> Tensor:
         """Compute G_i at selected pixels of V_i without pooled tokens.
@@ -284,12 +284,12 @@ class GF(nn.Module):
         self.fuse = _conv_bn_relu(channels, channels, 3)
 
     def forward(self, level: Tensor, deeper: Tensor | None, guide: Tensor | None) -> Tensor:
-        """Fuse maps (N, C, h, w), of which ``deeper`` may be smaller, to (N, C, h, w)."""
+        """Fuse maps (N, C, h, w), of which ``deeper`` and ``guide`` may be smaller, to (N, C, h, w)."""
         total = level
-        if self.deeper is not None and deeper is not None:
-            total = total + self.deeper(_resize(deeper, level.shape))
-        if self.guide is not None and guide is not None:
-            total = total + self.guide(guide)
+        for block, other in ((self.deeper, deeper), (self.guide, guide)):
+            if block is not None and other is not None:
+                conv, norm, activation = block
+                total = total + activation(norm(conv_resized(conv, other, (level.shape[2], level.shape[3]))))
         out: Tensor = self.fuse(total)
         return out
 
@@ -552,7 +552,7 @@ class PCMANet(AVSModel):
                 guide, updated = self.qsca[str(i)](fused[i], stage_audio, mask, valid, pool)
                 stage_audio = updated if self.config.continuity else audio
             if self._gate is not None and i == min(STAGES) and level is not None and guide is not None:
-                outputs[i] = self._gated(fused[i], level, guide, outputs)
+                outputs[i] = self._gated(fused[i], level, _resize(guide, fused[i].shape), outputs)
                 break
             level = self.gf[str(i)](fused[i], level, guide)
             outputs[i] = self.head[str(i)](level)
