@@ -155,10 +155,10 @@ def write_shard(path: Path, mixer: Mixer, trunk: Trunk, teacher: Teacher, seeds:
     rng = np.random.default_rng(seeds)
     mel = patches([mixer.window(rng) for _ in range(count)])
     outputs, maps = teacher(mel), trunk(mel).numpy()
-    beside = path.with_name(f".{path.name}")
-    with beside.open("wb") as file:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
         np.savez(file, **{k: v.astype("f2") for k, v in {"maps": maps, **outputs._asdict()}.items()})
-    os.replace(beside, path)
+    os.replace(partial, path)
 
 
 def read_shard(*paths: Path) -> Shard:
@@ -300,9 +300,9 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint, and the averaged weights by themselves."""
         parts = {name: getattr(self, name).state_dict() for name in ("student", "average", "optimizer")}
-        beside = self._path.with_suffix(".tmp")
-        torch.save({**parts, "step": self.step, "losses": self.losses}, beside)
-        os.replace(beside, self._path)
+        partial = self._path.with_suffix(".tmp")
+        torch.save({**parts, "step": self.step, "losses": self.losses}, partial)
+        os.replace(partial, self._path)
         weights = self._path.with_name(f".{WEIGHTS}")
         # Python creates the file, with the permissions the user expects; safetensors would make it private.
         weights.write_bytes(serialise(self.averaged().net.state_dict(), metadata={"format": "pt"}))

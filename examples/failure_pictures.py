@@ -53,7 +53,7 @@ class Case:
     correct: str
 
 
-def beside(*pictures: Image.Image) -> Image.Image:
+def abreast(*pictures: Image.Image) -> Image.Image:
     """Return a scene of 1280 × 720 with the pictures side by side, each cropped at its centre."""
     scene, wide = Image.new("RGB", (1280, 720)), 1280 // len(pictures)
     for place, picture in enumerate(pictures):
@@ -67,7 +67,7 @@ def beside(*pictures: Image.Image) -> Image.Image:
 
 def small(picture: Image.Image, ground: Image.Image, share: float) -> Image.Image:
     """Return a scene with a picture at this share of its height in the lower right corner."""
-    scene = beside(ground)
+    scene = abreast(ground)
     side = round(720 * share)
     scene.paste(picture.resize((round(side * picture.width / picture.height), side)), (900, 690 - side))
     return scene
@@ -85,15 +85,20 @@ def cases() -> list[Case]:
     voice, bell = _sound(meow, 3), _sound(ring, 5)
     both = _filled(speech) / np.abs(speech).max() + _filled(voice) / np.abs(voice).max()
     return [
-        Case(beside(portrait, officer), speech, "speech of one person", "one of both: the picture does not show which"),
-        Case(beside(portrait, cat), both, "speech and meows", "person and cat"),
-        Case(beside(portrait), speech, "speech of a narrator", "nothing"),
-        Case(beside(standing), speech, "speech", "the man"),
+        Case(
+            abreast(portrait, officer),
+            speech,
+            "speech of one person",
+            "one of both: the picture does not show which",
+        ),
+        Case(abreast(portrait, cat), both, "speech and meows", "person and cat"),
+        Case(abreast(portrait), speech, "speech of a narrator", "nothing"),
+        Case(abreast(standing), speech, "speech", "the man"),
         Case(small(cat, rocket, 0.3), voice, "meows", "the cat"),
-        Case(beside(cup, cat), bell, "bell outside the picture", "nothing"),
-        Case(beside(cup, cup, cat), voice, "meows", "the cat"),
-        Case(beside(rocket), _sound(engine, 4), "engine", "the rocket"),
-        Case(beside(portrait, cup, cat), speech, "speech", "the person"),
+        Case(abreast(cup, cat), bell, "bell outside the picture", "nothing"),
+        Case(abreast(cup, cup, cat), voice, "meows", "the cat"),
+        Case(abreast(rocket), _sound(engine, 4), "engine", "the rocket"),
+        Case(abreast(portrait, cup, cat), speech, "speech", "the person"),
     ]
 
 

@@ -114,7 +114,7 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
         network(tmp_path / "yamnet.tflite")
 
 
-def test_windows_are_finite_repeatable_and_as_loud_as_asked(library: Library) -> None:
+def test_windows_are_finite_repeatable_and_as_loud_as_requested(library: Library) -> None:
     mixer = Mixer(library, Mixing(quiet=0.5, empty=0.3))
     windows = [mixer.window(np.random.default_rng([3, i])) for i in range(150)]
     assert all(w.shape == (PATCH_SAMPLES,) and w.dtype == np.float32 and np.isfinite(w).all() for w in windows)

@@ -187,7 +187,7 @@ def test_the_metrics_page_has_every_protocol(classes: int) -> None:
 
 @pytest.fixture
 def dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model CONTRIBUTING shows, added as it says: by one file."""
+    """The model CONTRIBUTING shows, added as described there: by one file."""
     (tmp_path / "dot.py").write_text(block("CONTRIBUTING.md", "# src/avseg/models/dot.py"))
     monkeypatch.setattr(avseg.models, "__path__", [*avseg.models.__path__, str(tmp_path)])
 

@@ -140,7 +140,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_what_a_living_process_writes_is_not_removed(tmp_path):
+def test_files_of_a_living_process_are_not_removed(tmp_path):
     path = tmp_path / "a.txt"
     process = start(MIDDLE_OF_FILE, path)
     try:
@@ -197,7 +197,7 @@ def test_two_processes_do_not_write_one_folder(tmp_path):
     assert (tmp_path / "out" / "a.txt").read_text() == "new"
 
 
-def test_what_appears_meanwhile_is_not_deleted(tmp_path):
+def test_files_that_appear_meanwhile_are_not_deleted(tmp_path):
     out = tmp_path / "out"
 
     def disturbed(name):
@@ -356,7 +356,7 @@ def test_two_processes_do_not_write_one_mount_point(mount):
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_what_appears_during_the_exchange_is_not_deleted(tmp_path, monkeypatch, filled):
+def test_files_that_appear_during_the_exchange_are_not_deleted(tmp_path, monkeypatch, filled):
     out, replace, calls = tmp_path / "out", os.replace, []
     out.mkdir()
     if filled:

@@ -118,7 +118,7 @@ def test_unknown_check_and_setting() -> None:
         check_model(Pixelwise, falt="none")
 
 
-def test_example_has_the_shapes_asked_for() -> None:
+def test_example_has_the_requested_shapes() -> None:
     clip, target = example(4, (8, 10), 3, clips=1)
     assert clip.frames.shape == (1, 4, 3, 8, 10)
     assert clip.audio.shape == (1, 4, 1, 96, 64)

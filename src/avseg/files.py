@@ -1,9 +1,9 @@
 """Write a file or a folder completely or not at all.
 
-New content is written inside a hidden folder beside the target, ``.<name>.partial``, and then renamed. After an
+New content is written inside a hidden folder next to the target, ``.<name>.partial``, and then renamed. After an
 exception, a kill or a full disk, the target has its old content or its new content. The writer holds a lock on the
-hidden folder, so that the next writer of the same target can tell the remains of a killed process, which it removes,
-from a folder in use.
+hidden folder, so that the next writer of the same target can distinguish the remains of a killed process, which
+it removes, from a folder in use.
 """
 
 import errno
@@ -376,7 +376,7 @@ def _inspect(
         raise ConfigError(f"{path} is a file: name a folder for the results")
     found = _facts(path)
     if found and not overwrite:
-        raise ConfigError(f"{path} is not empty: name another folder, or say overwrite (--overwrite)")
+        raise ConfigError(f"{path} is not empty: name another folder, or pass overwrite=True (--overwrite true)")
     for file in keep:
         if path in file.resolve().parents:
             raise ConfigError(f"{path} holds the input {file.name}: name another folder")

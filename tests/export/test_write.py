@@ -94,7 +94,7 @@ def test_card_has_model_classes_size_parity_and_versions(exported: tuple[AVSMode
 
 def test_load_refuses_a_file_without_its_card(exported: tuple[AVSModel, Path], tmp_path: Path) -> None:
     shutil.copy(exported[1], tmp_path)
-    with pytest.raises(CheckpointError, match=r"has no model\.onnx\.json beside it"):
+    with pytest.raises(CheckpointError, match=r"has no model\.onnx\.json next to it"):
         avseg.load(tmp_path / "model.onnx")
 
 

@@ -52,7 +52,7 @@ def test_read_curves_ignores_incomplete_last_line(tmp_path):
     ("text", "hint"),
     [
         (None, "give a folder written by avseg train"),
-        ("step,name,value\n1,a,b\n", "could not convert"),
+        ("step,name,value\n1,a,b\n", "line 2 of .*metrics.csv is not step,name,value"),
         ("step,name,value\n1,2\n", "line 2 of .*metrics.csv is not step,name,value"),
         ("step,name,value\n1,a,nan\n", "no finite number yet"),
         ("", "no finite number yet"),

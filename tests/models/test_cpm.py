@@ -274,7 +274,7 @@ def test_after_step_stores_embeddings_of_matched_queries() -> None:
         of_class = q[pairs.classes == c]
         assert model.mixtures.filled[c] == len(of_class) > 0
         assert torch.allclose(model.mixtures.memory[c, : len(of_class)], of_class, atol=1e-6)
-    assert model.mixtures.filled[4] == len(q)  # as many that should say "no object"
+    assert model.mixtures.filled[4] == len(q)  # as many of class "no object"
 
 
 def test_evaluation_changes_no_mixture_and_no_loss() -> None:

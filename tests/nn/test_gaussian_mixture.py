@@ -108,7 +108,7 @@ def test_likelihood_and_posterior_are_the_closed_form() -> None:
 def test_unfitted_class_has_no_probability_and_no_samples() -> None:
     mixtures = build(3)
     x = torch.randn(40, 4)
-    assert torch.allclose(mixtures.log_posterior(x).exp(), torch.tensor(1 / 3))  # nobody knows anything yet
+    assert torch.allclose(mixtures.log_posterior(x).exp(), torch.tensor(1 / 3))  # no mixture is fitted yet
     mixtures.observe(x, torch.arange(40) % 2)
     assert mixtures.fitted.tolist() == [True, True, False]
     likelihood = mixtures.log_likelihood(x)

@@ -183,7 +183,7 @@ def test_query_attends_within_its_mask_only(empty: bool) -> None:
 
 def test_gradients_reach_every_parameter_and_the_backbone() -> None:
     net = build().train()
-    with torch.no_grad():  # at first attention is flat, and tells nothing about what it depends on
+    with torch.no_grad():  # at first attention is flat, and does not show its dependencies
         for parameter in net.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     maps = tuple(f.requires_grad_() for f in features())

@@ -96,19 +96,19 @@ def segments(labels: Tensor) -> list[int]:
 
 
 def slow_set_loss(classes: Tensor, masks: Tensor, labels: Tensor, matches: Matches, points: Tensor) -> dict[str, float]:
-    told = {(f, q): k for f, q, k in zip(*(m.tolist() for m in matches), strict=True)}
+    given = {(f, q): k for f, q, k in zip(*(m.tolist() for m in matches), strict=True)}
     total = weights = cross = dice = 0.0
     for f in range(len(labels)):
         if not segments(labels[f]):
             continue
         for q in range(classes.shape[1]):
-            kind = told.get((f, q), KINDS)
+            kind = given.get((f, q), KINDS)
             weight = LOSS.no_object if kind == KINDS else 1.0
             total -= weight * float(classes[f, q].log_softmax(0)[kind])
             weights += weight
-    for (f, q), kind in told.items():
+    for (f, q), kind in given.items():
         c, d = slow_mask(masks[f, q], labels[f], kind, points)
-        cross, dice = cross + c / len(told), dice + d / len(told)
+        cross, dice = cross + c / len(given), dice + d / len(given)
     return {"classes": LOSS.classes * total / weights, "masks": LOSS.masks * cross, "dice": LOSS.dice * dice}
 
 
@@ -318,7 +318,7 @@ def test_gradients_reach_matched_masks_only() -> None:
         assert torch.equal(gradient.flatten(2).any(2), matched)
     (gradient,) = torch.autograd.grad(terms["classes"], classes)
     assert torch.isfinite(gradient).all()
-    assert gradient.any(-1).all()  # "no object" is an answer, too
+    assert gradient.any(-1).all()  # "no object" is a prediction, too
 
 
 def test_unmatched_queries_have_no_object_weight() -> None:

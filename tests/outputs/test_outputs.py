@@ -76,7 +76,7 @@ def test_masks_of_several_classes_have_a_palette(make_result, tmp_path):
         assert len({image.convert("RGB").getpixel(at) for at in ((0, 0), (35, 30), (65, 30))}) == 3
 
 
-def test_json_says_it_all(make_result, tmp_path):
+def test_json_has_the_whole_result(make_result, tmp_path):
     result = make_result()
     result.save(tmp_path / "out")
     data = json.loads((tmp_path / "out" / "result.json").read_text())
@@ -93,7 +93,7 @@ def test_json_says_it_all(make_result, tmp_path):
     assert len(data["frames"]) == 5
 
 
-def test_contents_are_what_they_are_said_to_be(make_result, tmp_path):
+def test_folder_holds_the_default_outputs(make_result, tmp_path):
     folder = make_result().save(tmp_path / "out", progress=True)
     assert sorted(p.name for p in folder.iterdir()) == CONTENTS
     with Image.open(folder / "summary.png") as summary:
@@ -105,7 +105,7 @@ def test_contents_are_what_they_are_said_to_be(make_result, tmp_path):
 
 @pytest.fixture
 def doubted(make_result):
-    """Sure on the left, knowing nothing on the right; nothing sounds in the first picture."""
+    """Certain on the left, uncertain on the right; nothing sounds in the first picture."""
     rising = np.repeat(np.float32([[0, 0, 0.4, 1, 1]]), 3, 0)
     result = make_result()
     return dataclasses.replace(result, frames=[Frame(f.time, f.regions, pack(rising)) for f in result.frames])
@@ -127,7 +127,7 @@ def test_uncertainty_is_a_grey_picture_of_the_full_size(doubted, tmp_path):
     assert (grey[:, -40:] == 255).all()
 
 
-def test_the_overlay_is_veiled_where_nothing_is_known(doubted, tmp_path):
+def test_overlay_is_striped_where_uncertainty_is_high(doubted, tmp_path):
     veiled, plain = doubted.save(tmp_path / "out"), without(doubted).save(tmp_path / "plain")
     shown, before = (next(pictures(folder / "overlay.mp4")).rgb().astype(int) for folder in (veiled, plain))
     assert np.abs(shown[10:60, :40] - before[10:60, :40]).max() < 12  # sure: as it was

@@ -42,7 +42,7 @@ class Doubter(AVSModel):
 
 @pytest.fixture
 def doubter() -> Doubter:
-    """A model that says how uncertain it is."""
+    """A model that predicts its uncertainty."""
     return Doubter().eval()
 
 

@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
     assert most <= 13  # those of a clip, and those that are decoded in advance
 
 
-def test_no_sound_is_refused_unless_silence_is_asked_for(make_video, ear):
+def test_missing_sound_raises_unless_silence_is_requested(make_video, ear):
     path = make_video("mute.mp4")
     with pytest.raises(
         MediaError, match=r"mute\.mp4 has no sound track: give a video with sound, or use silence with missing_audio"

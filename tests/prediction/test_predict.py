@@ -109,7 +109,7 @@ def test_unknown_devices_and_models_are_refused(beeping, ear):
         predict(beeping, "tinny")
 
 
-def test_command_writes_everything_and_tells(beeping, loaded, tmp_path, monkeypatch, capsys):
+def test_command_writes_all_outputs_and_prints_a_report(beeping, loaded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     predict_command(beeping, options=Options(fps=4))
     folder = tmp_path / "beeping_avseg"
@@ -183,14 +183,14 @@ def test_command_does_not_delete_images_that_are_not_of_a_result(beeping, loaded
         predict_command(beeping, tmp_path / "out", overwrite=True)
 
 
-def test_command_says_when_nothing_sounds(make_video, loaded, tmp_path, capsys):
+def test_command_reports_no_sounding_object(make_video, loaded, tmp_path, capsys):
     predict_command(make_video("mute.mp4"), tmp_path / "out", options=Options(missing_audio="silence"))
     said = " ".join(capsys.readouterr().out.split())
     assert "no sounding object" in said
     assert "note: mute.mp4 has no sound track" in said
 
 
-def test_command_does_not_overwrite_unless_told(beeping, loaded, tmp_path):
+def test_command_overwrites_only_on_request(beeping, loaded, tmp_path):
     out = tmp_path / "out"
     predict_command(beeping, out)
     before = (out / "result.json").read_bytes()
@@ -212,7 +212,7 @@ def test_nothing_half_done_is_left(beeping, loaded, tmp_path, monkeypatch, troub
     assert sorted(p.name for p in tmp_path.iterdir()) == ["beeping.mp4"]
 
 
-def test_a_full_disk_is_told_in_one_line(beeping, loaded, tmp_path, monkeypatch):
+def test_full_disk_is_reported_in_one_line(beeping, loaded, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -271,7 +271,7 @@ def test_several_classes(beeping, ear):
     assert decode(result.frames[-1].regions[0].rle).sum() + decode(result.frames[-1].regions[1].rle).sum() == 96 * 128
 
 
-def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
+def test_uncertainty_is_returned_on_request(doubtful, doubter):
     result = predict(doubtful, doubter, show="uncertainty")
     assert result.options["show"] == "uncertainty"
     assert result.uncertainty.shape == result.masks.shape == (20, 96, 128)
@@ -282,7 +282,7 @@ def test_uncertainty_when_it_is_asked_for(doubtful, doubter):
     assert list(stream(doubtful, doubter, show="uncertainty")) == list(result.frames)
 
 
-def test_nothing_of_uncertainty_when_it_is_not_asked_for(doubtful, doubter):
+def test_no_uncertainty_without_request(doubtful, doubter):
     result = predict(doubtful, doubter)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
     options = {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing", "threshold", "upsampling"}

@@ -46,7 +46,7 @@ def result(make_video):
     return Result(path, SIZE, ("background", "dog", "siren"), frames, 1.1, "tiny", {"fps": 1.0}, ("a note",))
 
 
-def test_masks_are_made_when_asked_for(result):
+def test_masks_are_computed_on_access(result):
     assert result.masks.shape == (6, *SIZE)
     assert (len(result.masks), result.masks.ndim, result.masks.dtype) == (6, 3, bool)
     np.testing.assert_array_equal(result.masks[2], DOG | SIREN)
@@ -63,7 +63,7 @@ def test_masks_are_made_when_asked_for(result):
         np.asarray(result.masks, copy=False)
 
 
-def test_labels_tell_the_classes(result):
+def test_labels_are_class_numbers(result):
     np.testing.assert_array_equal(result.labels[2], DOG + 2 * SIREN)
     assert result.labels.dtype == np.uint8
 
@@ -103,7 +103,7 @@ def test_coco_decodes_to_the_masks(result):
     assert coco["annotations"][0]["score"] == 0.9
 
 
-def test_what_was_saved_loads_equal(result, tmp_path):
+def test_saved_result_loads_equal(result, tmp_path):
     again = Result.load(result.save(tmp_path / "out"))
     assert again.to_dict() == result.to_dict()
     assert again.frames == tuple(result.frames)
@@ -145,7 +145,7 @@ def doubted(result):
     return dataclasses.replace(result, frames=frames)
 
 
-def test_uncertainty_is_made_when_asked_for(doubted):
+def test_uncertainty_is_computed_on_access(doubted):
     assert doubted.has_uncertainty
     assert (doubted.uncertainty.shape, doubted.uncertainty.dtype) == ((6, *SIZE), np.float32)
     whole = np.asarray(doubted.uncertainty)
@@ -158,7 +158,7 @@ def test_uncertainty_is_made_when_asked_for(doubted):
     np.testing.assert_array_equal(doubted.masks[:], np.asarray(doubted.labels) > 0)
 
 
-def test_uncertainty_that_was_not_asked_for_is_refused(result):
+def test_uncertainty_without_request_is_refused(result):
     assert not result.has_uncertainty
     for name in ("uncertainty", "mean_uncertainty"):
         with pytest.raises(ConfigError, match=r"of tiny has no uncertainty: predict again with show uncertainty"):

@@ -50,7 +50,7 @@ def test_large_maps_are_averaged_by_area():
     ("size", "expected"),
     [((1, 1), (1, 1)), ((64, 64), (64, 64)), ((224, 224), (64, 64)), ((36, 640), (4, 64)), ((500, 1), (64, 1))],
 )
-def test_no_side_is_longer_than_said(size, expected):
+def test_no_side_is_longer_than_the_limit(size, expected):
     kept = pack(np.full(size, 0.2, np.float32))
     assert kept.size == expected
     np.testing.assert_allclose(unpack(kept, (30, 50)), 0.2, atol=1e-6)
@@ -76,7 +76,7 @@ def test_quantised_rounds():
     np.testing.assert_array_equal(quantised(np.float32([0, 0.4 / 255, 0.6 / 255, 1])), [0, 0, 1, 255])
 
 
-def test_the_map_of_an_answer():
+def test_the_map_of_a_prediction():
     maps = torch.rand(1, 3, 1, 4, 5)
     maps[0, 0, 0, 0, :2] = torch.tensor([-0.0005, 1.0005])
     values = predicted_maps(Prediction(LOGITS, maps={"uncertainty": maps.to(torch.float64)}), "it")
@@ -97,7 +97,7 @@ def test_the_map_of_an_answer():
         ({"uncertainty": LOGITS * torch.nan}, r"must be 0..1, got nan..nan"),
     ],
 )
-def test_answers_without_a_usable_map_are_refused(maps, message):
+def test_predictions_without_a_usable_map_are_refused(maps, message):
     with pytest.raises(ConfigError, match=message) as caught:
         predicted_maps(Prediction(LOGITS, maps=maps), "it")
     assert "\n" not in str(caught.value)

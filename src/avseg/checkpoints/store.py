@@ -73,7 +73,7 @@ def _load_exported(path: Path) -> AVSModel:
 
     card_path = path.with_name(path.name + CARD_SUFFIX)
     if not card_path.is_file():
-        raise CheckpointError(f"{path} has no {card_path.name} beside it: copy both files that avseg export wrote")
+        raise CheckpointError(f"{path} has no {card_path.name} next to it: copy both files that avseg export wrote")
     card = check_card(card_path)
     _refuse_import(card, str(path))
     check_export(card, path)
@@ -90,7 +90,7 @@ def _load_local(name: str) -> AVSModel | None:
         return _load_folder(path)
     if path.is_file():
         if not (path.parent / CARD).is_file():
-            raise CheckpointError(f"{path} has no {CARD} beside it. A release's file goes through avseg convert first")
+            raise CheckpointError(f"{path} has no {CARD} next to it. A release's file goes through avseg convert first")
         return _load_folder(path.parent, path)
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return None

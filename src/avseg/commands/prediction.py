@@ -43,13 +43,13 @@ def predict_verb(argv: Sequence[str]) -> None:
 
 
 def _add_output_settings(parser: "ArgumentParser", argv: Sequence[str]) -> list[str]:
-    """Add ``--NAME.FIELD`` for the settings of outputs: those on the command line, for help all; return their names."""
+    """Add ``--NAME.FIELD`` for outputs on the command line, or for all with ``--help``; return their names."""
     from avseg.config import OUTPUTS
     from avseg.registry import all_names, own_names
 
     words = [word.partition(".")[0].removeprefix("--") for word in argv if word.startswith("--")]
-    asked = own_names(OUTPUTS) if {"-h", "--help"} & set(argv) else [n for n in all_names(OUTPUTS) if n in words]
-    configs = {name: _output_config(name) for name in asked}
+    wanted = own_names(OUTPUTS) if {"-h", "--help"} & set(argv) else [n for n in all_names(OUTPUTS) if n in words]
+    configs = {name: _output_config(name) for name in wanted}
     for name, config in configs.items():
         if config is not None:
             parser.add_class_arguments(config, name)

@@ -129,12 +129,12 @@ class FileDataset(AVSDataset):
         root: Folder of the data set.
         short: Padding of audio that is shorter than the clip, see :func:`avseg.data._sound.consecutive`.
         mark: File by which a folder is recognised, for messages.
-        besides: Names of files and folders that belong to the layout and are not read.
+        ignored: Names of files and folders that belong to the layout and are not read.
     """
 
     short: ClassVar[Short] = "last"
     mark: ClassVar[str] = ""
-    besides: ClassVar[frozenset[str]] = frozenset()
+    ignored: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, split: str) -> None:
         self.config = config

@@ -92,7 +92,7 @@ class AVSS(FileDataset):
 
     short: ClassVar[Short] = "zero"
     mark: ClassVar[str] = _TABLE
-    besides: ClassVar[frozenset[str]] = frozenset({
+    ignored: ClassVar[frozenset[str]] = frozenset({
         _TABLE, _NAMES, "labels_rgb", "labels_semantic", *_FRAMES,
         "processed_frames", "processed_labels_semantic", "audio.pkl",  # written by COMBO
     })  # fmt: skip

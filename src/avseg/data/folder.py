@@ -59,7 +59,7 @@ class Folder(FileDataset):
                 raise ConfigError(f"variant must be 's4', 'ms3' or 'avss', got {self.variant!r}")
 
     mark: ClassVar[str] = _CARD
-    besides: ClassVar[frozenset[str]] = frozenset({_CARD, "clip.json"})
+    ignored: ClassVar[frozenset[str]] = frozenset({_CARD, "clip.json"})
 
     @cached_property
     def _card(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class MS3(FileDataset):
     class_names = ("background", "sounding")
     phase: ClassVar[float] = 15 / 16
     mark: ClassVar[str] = _TABLE
-    besides: ClassVar[frozenset[str]] = frozenset({_TABLE, "raw_videos", "audio_wav", "audio_log_mel"})
+    ignored: ClassVar[frozenset[str]] = frozenset({_TABLE, "raw_videos", "audio_wav", "audio_log_mel"})
 
     @property
     def published(self) -> int:

@@ -54,7 +54,7 @@ class S4(FileDataset):
     class_names = ("background", "sounding")
     phase: ClassVar[float] = 15 / 16
     mark: ClassVar[str] = _TABLE
-    besides: ClassVar[frozenset[str]] = frozenset(
+    ignored: ClassVar[frozenset[str]] = frozenset(
         {_TABLE, "raw_videos", "audio_wav", "audio_log_mel", "visual_frames", "visual_frames_original_resolution"}
     )
 

@@ -83,7 +83,7 @@ class Videos(FileDataset):
                 raise ConfigError(f"seconds must be 0 (the whole video) or more, got {self.seconds}")
 
     mark: ClassVar[str] = "videos and masks"
-    besides: ClassVar[frozenset[str]] = frozenset({"classes.txt", "split.csv", "train.txt", "val.txt", "test.txt"})
+    ignored: ClassVar[frozenset[str]] = frozenset({"classes.txt", "split.csv", "train.txt", "val.txt", "test.txt"})
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:

@@ -120,7 +120,7 @@ class VPO(FileDataset):
 
     category_names = ("background", *CATEGORIES.values())
     mark: ClassVar[str] = "VPO/VPO-SS, VPO-MS, VPO-MSMI"
-    besides: ClassVar[frozenset[str]] = frozenset(f"vpo_{subset}_data_stereo.csv" for subset in _PUBLISHED)
+    ignored: ClassVar[frozenset[str]] = frozenset(f"vpo_{subset}_data_stereo.csv" for subset in _PUBLISHED)
 
     @classmethod
     def recognise(cls, root: Path) -> list[dict[str, Any]]:

@@ -78,9 +78,9 @@ def examine(path: Path, *, progress: bool = True) -> list[Report]:
     layout = layouts()
     for root, files in known.items():
         in_root = [report for report in reports if Path(report.settings["root"]) == root]
-        besides = frozenset[str]().union(*(layout[report.settings["name"]].besides for report in in_root))
+        ignored = frozenset[str]().union(*(layout[report.settings["name"]].ignored for report in in_root))
         if files and not any(split.broken for report in in_root for split in report.splits.values()):
-            in_root[0].strays = list(strays(root, files, besides))
+            in_root[0].strays = list(strays(root, files, ignored))
     return reports
 
 
@@ -112,13 +112,13 @@ def recognised(path: Path) -> list[Settings]:
     return found
 
 
-def strays(root: Path, known: set[Path], besides: frozenset[str]) -> Iterator[Path]:
+def strays(root: Path, known: set[Path], ignored: frozenset[str]) -> Iterator[Path]:
     """Yield files that are not known; a folder without any known file is yielded as a whole.
 
     Args:
         root: Folder to search.
         known: Files that are read.
-        besides: Names that are ignored in all folders, in addition to those that begin with a dot.
+        ignored: Names that are ignored in all folders, in addition to those that begin with a dot.
     """
     nearest = {path.parent for path in known}
     folders = nearest.union(*(folder.parents for folder in nearest))
@@ -127,7 +127,7 @@ def strays(root: Path, known: set[Path], besides: frozenset[str]) -> Iterator[Pa
         for path in sorted(folder.iterdir()):
             if path in folders:
                 yield from below(path)
-            elif path not in known and path.name not in besides and not path.name.startswith("."):
+            elif path not in known and path.name not in ignored and not path.name.startswith("."):
                 yield path
 
     return below(root)

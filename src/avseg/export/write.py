@@ -1,4 +1,4 @@
-"""Export a model to an ONNX file with a JSON card beside it, and compare the file with the model."""
+"""Export a model to an ONNX file with a JSON card next to it, and compare the file with the model."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ class Parity(NamedTuple):
 def export(
     model: AVSModel, path: str | Path, *, size: int | None = None, frames: int | None = None, video: Path | None = None
 ) -> list[Parity]:
-    """Write a model to an ONNX file, in its static dense form, and its card beside it, ``<path>.json``.
+    """Write a model to an ONNX file, in its static dense form, and its card next to it, ``<path>.json``.
 
     Batch and number of frames are dynamic, height and width fixed. Both files are written completely or not at all.
 

@@ -47,7 +47,7 @@ _KEPT = 10.0
 _USUAL_STEP = 0.04
 """Seconds that the first picture of an iterator is shown, if it is the only one."""
 _POLL = 0.5
-"""Seconds between two looks at the clock while nothing comes."""
+"""Seconds between two readings of the clock while nothing comes."""
 _PIPE_OPTIONS = {"protocol_whitelist": "pipe,file,crypto,data"}
 _PIPE_ADVICE = "a pipe needs a format that is readable from front to back, such as Matroska or MPEG-TS"
 _ALSA_CONFIG = "/usr/share/alsa/alsa.conf"
@@ -262,10 +262,10 @@ def device_feed(camera: str, microphone: str | None, complain: Complain = refuse
     items = _since(_demuxed(container, camera, complain), opening)
     if microphone is None:
         return Feed(camera, items, has_sound=bool(container.streams.audio))
-    heard = _open_device(microphone, "microphone")
-    if not heard.streams.audio:
+    sound = _open_device(microphone, "microphone")
+    if not sound.streams.audio:
         raise MediaError(f"{microphone} gives no sound: choose another --microphone")
-    return Feed(f"{camera} with {microphone}", items, _since(_sound_of(heard, microphone, complain), opening))
+    return Feed(f"{camera} with {microphone}", items, _since(_sound_of(sound, microphone, complain), opening))
 
 
 def played_feed(path: Path, complain: Complain = refuse) -> Feed:

@@ -111,7 +111,7 @@ def new_result(folder: Path, names: Iterable[str], *, overwrite: bool, video: Pa
 
 
 def file_to_open(folder: Path, names: Iterable[str]) -> Path:
-    """Return the file to look at first in the folder of a result with these outputs."""
+    """Return the file to open first in the folder of a result with these outputs."""
     best = min(names, key=lambda name: _TO_OPEN.index(name) if name in _TO_OPEN else len(_TO_OPEN))
     found = matching(folder, output_class(best).files)
     return folder / found[0] if found else folder

@@ -33,7 +33,7 @@ class PolygonConfig:
 def polygons(mask: NDArray[np.bool_], tolerance: float) -> list[Polygon]:
     """Return one polygon for each connected part of a mask.
 
-    A hole is joined to the outline by two equal edges in opposite directions, because the formats know no holes.
+    A hole is joined to the outline by two equal edges in opposite directions, because the formats have no holes.
 
     Args:
         mask: (H, W).

@@ -42,7 +42,7 @@ class Outcome(NamedTuple):
         state: ``"done"``, ``"skipped"`` because an equal result was there, or ``"failed"``.
         message: Reason of a failure, in one line; else empty.
         intervals: Intervals of the result; none after a failure.
-        to_open: File of the result to look at first; None after a failure.
+        to_open: File of the result to open first; None after a failure.
         captions: Name of the object or class of each interval.
     """
 
@@ -166,8 +166,8 @@ def predict_videos(
 
 def _print(number: int, outcome: Outcome) -> None:
     console = Console(stderr=outcome.state == "failed", highlight=False)
-    said = outcome.message or f"{outcome.state}, {len(outcome.intervals)} intervals"
-    console.print(f"{number}: {escape(str(outcome.video))}: {escape(said)}", soft_wrap=True)
+    text = outcome.message or f"{outcome.state}, {len(outcome.intervals)} intervals"
+    console.print(f"{number}: {escape(str(outcome.video))}: {escape(text)}", soft_wrap=True)
 
 
 def _report(outcomes: Sequence[Outcome], index: Path) -> None:

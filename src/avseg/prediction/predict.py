@@ -117,7 +117,7 @@ def ready(model: str | Path | AVSModel, device: str, modes: Sequence[Mode] = ())
         model: A name or path, whose model is optimized unless it is an exported file, or a model, which is used as it
             is unless there are modes.
         device: Device it runs on.
-        modes: Modes of :func:`avseg.optimize` besides ``exact``.
+        modes: Modes of :func:`avseg.optimize` in addition to ``exact``.
     """
     check_computes(device)
     if isinstance(model, AVSModel):
