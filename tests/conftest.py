@@ -208,12 +208,30 @@ class Tiny:
     """Writer of the released layouts with a few rendered clips of 40 x 48 pixels in every split."""
 
     root: Path
+    stock: Path
     clips: int = 2
     size: tuple[int, int] = (40, 48)
 
     def s4(self) -> Path:
         """Write AVSBench-object, single source; return its folder."""
-        root, rows = self.root / "Single-source", []
+        return self._copy("Single-source", self._write_s4)
+
+    def ms3(self) -> Path:
+        """Write AVSBench-object, multiple sources; return its folder."""
+        return self._copy("Multi-sources", self._write_ms3)
+
+    def avss(self) -> Path:
+        """Write AVSBench-semantic with both kinds of masks; return its folder."""
+        return self._copy("AVSBench-semantic", self._write_avss)
+
+    def _copy(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Copy a layout from the folder of the session, where it is rendered once."""
+        if not (self.stock / name).exists():
+            write(self.stock / name)
+        return shutil.copytree(self.stock / name, self.root / name, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+    def _write_s4(self, root: Path) -> None:
+        rows = []
         for split, number, scene in self._scenes("s4"):
             category, name = ("dog", "cat")[number % 2], f"{split}-{number}_{number}"
             rows.append((name, number, category, split))
@@ -223,11 +241,10 @@ class Tiny:
                 if k == 1 or split != "train":
                     self.picture(root / "s4_data/gt_masks" / picture, 255 * (mask > 0))
             self.sound(root / "s4_data/audio_wav" / split / category / f"{name}.wav", scene.waveform)
-        return self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
+        self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
 
-    def ms3(self) -> Path:
-        """Write AVSBench-object, multiple sources; return its folder."""
-        root, rows = self.root / "Multi-sources", []
+    def _write_ms3(self, root: Path) -> None:
+        rows = []
         for split, number, scene in self._scenes("ms3"):
             name = f"{split}-{number}"
             rows.append((name, split))
@@ -235,11 +252,10 @@ class Tiny:
                 self.picture(root / f"ms3_data/visual_frames/{name}/{name}.mp4_{k}.png", frame)
                 self.picture(root / f"ms3_data/gt_masks/{split}/{name}/{name}_{k}.png", mask > 0)
             self.sound(root / f"ms3_data/audio_wav/{split}/{name}.wav", scene.waveform)
-        return self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
+        self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
 
-    def avss(self) -> Path:
-        """Write AVSBench-semantic with both kinds of masks; return its folder."""
-        root, rows = self.root / "AVSBench-semantic", []
+    def _write_avss(self, root: Path) -> None:
+        rows = []
         for label, frames in (("v1s", 5), ("v1m", 5), ("v2", 10)):
             for split, number, scene in self._scenes("avss", frames):
                 uid = f"{label}-{split}-{number}"
@@ -252,7 +268,7 @@ class Tiny:
                 self.sound(root / label / uid / "audio.wav", scene.waveform)
         names = ("background", *(kind.name for kind in KINDS))
         (root / "label2idx.json").write_text(json.dumps({name: k for k, name in enumerate(names)}))
-        return self.table(root / "metadata.csv", ("uid", "split", "label", "a_obj"), rows)
+        self.table(root / "metadata.csv", ("uid", "split", "label", "a_obj"), rows)
 
     def _scenes(self, variant: str, frames: int = 5) -> Iterator[tuple[str, int, Scene]]:
         for split in ("train", "val", "test"):
@@ -285,10 +301,15 @@ def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames:
     return build_dataset("synthetic", split, variant=variant, size=size, frames=frames).scene(number)
 
 
+@pytest.fixture(scope="session")
+def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layouts")
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
+def tiny(tmp_path: Path, _stock: Path) -> Tiny:
     """Return a writer of released layouts in the test's temporary folder: ``root = tiny.s4()``."""
-    return Tiny(tmp_path)
+    return Tiny(tmp_path, _stock)
 
 
 @pytest.fixture(scope="session")
