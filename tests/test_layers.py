@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
-FRONT = "prediction.front"
-"""Modules of ``prediction`` that write outputs: they lie above ``outputs``, the data of a prediction below it."""
 
 
 def modules() -> dict[str, Path]:
@@ -48,18 +46,9 @@ def graph() -> dict[str, set[str]]:
     }
 
 
-def room(module: str, needs: dict[str, set[str]]) -> str:
+def room(module: str) -> str:
     """Return the package or file directly in ``avseg`` that holds a module."""
-    first = ".".join(module.split(".")[1:2])
-    if first != "prediction":
-        return first
-    reached, waiting = set(), [module]
-    while waiting:
-        found = waiting.pop()
-        if found not in reached:
-            reached.add(found)
-            waiting += [other for other in needs[found] if other.startswith(("avseg.prediction", "avseg.outputs"))]
-    return FRONT if "avseg.outputs" in reached else first
+    return ".".join(module.split(".")[1:2])
 
 
 def check_tower(needs: dict[str, set[str]]) -> None:
@@ -67,8 +56,8 @@ def check_tower(needs: dict[str, set[str]]) -> None:
     tuple(TopologicalSorter(needs).static_order())
     rooms: dict[str, set[str]] = {}
     for module, used in needs.items():
-        here = room(module, needs)
-        rooms.setdefault(here, set()).update({room(other, needs) for other in used} - {here})
+        here = room(module)
+        rooms.setdefault(here, set()).update({room(other) for other in used} - {here})
     tuple(TopologicalSorter(rooms).static_order())
 
 
@@ -95,7 +84,7 @@ def test_files_and_functions_are_short(folder: str) -> None:
     ("lower", "upper"),
     [
         ("avseg.interface", "avseg.models.tpavi"),
-        ("avseg.outputs.json", "avseg.prediction.result"),
+        ("avseg.outputs.json", "avseg.pipeline.result"),
         ("avseg.media.video", "avseg.data"),
     ],
 )

@@ -9,8 +9,8 @@ from avseg.media import rle
 from avseg.media.video import pictures
 from avseg.outputs._drawing import overlay
 from avseg.outputs.summary import chosen, summary, thumbnail
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
 
 
