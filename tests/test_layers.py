@@ -27,19 +27,17 @@ def body_lines(function: ast.FunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def imports(body: list[ast.stmt]) -> Iterator[str]:
-    """Yield the names that are imported with a module; not those in functions or under TYPE_CHECKING."""
-    for node in body:
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module imports, at its head, in functions or for types only."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-            yield from imports(node.body)
 
 
 def graph() -> dict[str, set[str]]:
     """Return module → modules of avseg that it imports."""
     found = modules()
-    names = {name: list(imports(ast.parse(path.read_text(encoding="utf-8")).body)) for name, path in found.items()}
+    names = {name: list(imports(ast.parse(path.read_text(encoding="utf-8")))) for name, path in found.items()}
     return {
         name: {full if full in found else full.rpartition(".")[0] for full in used} & (found.keys() - {name})
         for name, used in names.items()
