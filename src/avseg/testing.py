@@ -14,9 +14,8 @@ or, to see each check under its own name::
     def test_my_data(tmp_path: Path) -> None:
         avseg.testing.check_dataset(MyData(MyData.Config(root=str(tmp_path)), "train"))
 
-The checks run on the CPU with random weights, need no test framework and read no file but those
-of the data set. All inputs come from a fixed
-seed; the state of torch's random generator is restored afterwards.
+The checks run on the CPU with random weights, need no test framework and read no file but those of the data set. All
+inputs come from a fixed seed; the state of torch's random generator is restored afterwards.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ def example(
 
 
 def output_size(build: Build) -> None:
-    """Predictions have shape (B, T, K, H, W) for any T, H, W, K; optional maps do not change them."""
+    """Check that predictions have shape (B, T, K, H, W) for any T, H, W, K; optional maps do not change them."""
     for t, h, w, k in _SIZES:
         model, (clip, _) = build(k).eval(), example(t, (h, w), k, clips=1)
         with torch.no_grad():
@@ -124,7 +123,7 @@ def output_size(build: Build) -> None:
 
 
 def gradients(build: Build) -> None:
-    """Every parameter that requires a gradient gets one that is finite and not zero within three steps."""
+    """Check that every parameter that requires a gradient gets one that is finite and not zero within three steps."""
     for classes in (1, 4):
         model, (clip, target) = build(classes).train(), example(classes=classes)
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
@@ -145,7 +144,7 @@ def gradients(build: Build) -> None:
 
 
 def padding_values(build: Build) -> None:
-    """Content of padding frames has no effect on valid frames, which equal those of the clip without padding."""
+    """Check that padding frames have no effect on valid frames, which equal those of the clip without padding."""
     model, (clip, _) = build(1).eval(), example()
     valid = torch.tensor([[True, True, False], [True, False, False]])
     other = example()[0]
@@ -161,7 +160,7 @@ def padding_values(build: Build) -> None:
 
 
 def padding_gradients(build: Build) -> None:
-    """No gradient reaches padding frames, and padding, which is zero, makes no gradient infinite."""
+    """Check that no gradient reaches padding frames, and padding, which is zero, makes no gradient infinite."""
     model, (clip, target) = build(1).train(), example()
     valid = torch.tensor([[True, True, True], [True, False, False]])
     frames = (clip.frames * valid[..., None, None, None]).requires_grad_()
@@ -174,7 +173,7 @@ def padding_gradients(build: Build) -> None:
 
 
 def clips_are_independent(build: Build) -> None:
-    """A batch of two clips gives the logits of each clip alone."""
+    """Check that a batch of two clips gives the logits of each clip alone."""
     model, (clip, _) = build(1).eval(), example()
     with torch.no_grad():
         together = model(clip).logits
@@ -184,7 +183,7 @@ def clips_are_independent(build: Build) -> None:
 
 
 def unlabelled_frames(build: Build) -> None:
-    """Labels of frames that are not labelled do not change the loss."""
+    """Check that labels of frames that are not labelled do not change the loss."""
     for classes in (1, 4):
         model, (clip, target) = build(classes).eval(), example(classes=classes)
         first = torch.zeros_like(target.labelled)
@@ -199,7 +198,7 @@ def unlabelled_frames(build: Build) -> None:
 
 
 def loss_is_pure(build: Build) -> None:
-    """``loss`` changes no parameter and no buffer, and in evaluation mode returns the same terms again."""
+    """Check that ``loss`` changes no parameter and no buffer, and in evaluation mode returns the same terms again."""
     for classes in (1, 4):
         model, (clip, target) = build(classes).train(), example(2, classes=classes)
         prediction = model(clip, target)
@@ -218,14 +217,14 @@ def _tensors(model: AVSModel) -> list[tuple[str, Tensor]]:
 
 
 def target_is_optional(build: Build) -> None:
-    """In evaluation mode, logits are the same with and without the target."""
+    """Check that in evaluation mode, logits are the same with and without the target."""
     model, (clip, target) = build(1).eval(), example()
     with torch.no_grad():
         _require(torch.equal(model(clip).logits, model(clip, target).logits), "the target changes the logits")
 
 
 def bfloat16(build: Build) -> None:
-    """Under bfloat16 autocast the loss and all gradients are finite."""
+    """Check that under bfloat16 autocast the loss and all gradients are finite."""
     model, (clip, target) = build(1).train(), example(1)
     with torch.autocast("cpu", torch.bfloat16):
         prediction = model(clip, target)
@@ -235,7 +234,7 @@ def bfloat16(build: Build) -> None:
 
 
 def export(build: Build) -> None:
-    """``torch.export`` accepts the static form and keeps its logits.
+    """Check that ``torch.export`` accepts the static form and keeps its logits.
 
     The static form has shapes that do not depend on values. A model whose ``Config`` has the field ``gather`` is
     exported with ``gather=False`` and must give the logits of ``gather=True``.
@@ -251,7 +250,7 @@ def export(build: Build) -> None:
 
 
 def wrong_settings(build: Build) -> None:
-    """An unknown setting, and a value that is not in the list of a ``Literal`` setting, raise a ConfigError."""
+    """Check that an unknown setting, and an unknown value of a ``Literal`` setting, raise a ConfigError."""
     model = build(1)
     owner, hints = type(model), get_type_hints(type(model).Config)
     given = {f.name: getattr(model.config, f.name) for f in dataclasses.fields(model.config)}
@@ -272,7 +271,7 @@ def _refusal(model: type[AVSModel], settings: Mapping[str, Any]) -> str | None:
 
 
 def overfits(build: Build) -> None:
-    """Within 80 steps on one clip, 97 % of the pixels are right: a square in one frame, nothing in the other."""
+    """Check that 80 steps on one clip give 97 % right pixels: a square in one frame, nothing in the other."""
     model, (clip, _) = build(1).train(), example(2, clips=1)
     masks = torch.zeros(1, 2, 64, 64, dtype=torch.int64)
     masks[:, 0, 16:48, 16:48] = 1

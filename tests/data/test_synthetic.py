@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avseg.data import build_dataset, collate
-from avseg.data.synthetic import KINDS, LOOKALIKES, SpriteStock, Synthetic, looks_alike
+from avseg.data.synthetic import KINDS, SIMILAR_KINDS, SpriteStock, Synthetic, similar_appearances
 from avseg.errors import ConfigError
 from avseg.interface import Target
 from avseg.media.images import denormalise
@@ -184,7 +184,7 @@ def test_spatial_clips_have_one_sounding_object_of_a_pair(variant, split):
     ours, areas = data(variant, split, ambiguity="spatial", size=40, frames=3), []
     for index in range(10):
         scene = ours.scene(index)
-        assert tuple(sorted(scene.labels[:2])) in LOOKALIKES
+        assert tuple(sorted(scene.labels[:2])) in SIMILAR_KINDS
         assert scene.seen[:2] == (True, True)
         assert scene.sounds[0].any()
         assert not scene.sounds[1].any()
@@ -240,7 +240,9 @@ AMBIGUOUS = {
 }
 
 
-@pytest.mark.parametrize("pair", LOOKALIKES, ids=[f"{KINDS[a - 1].name}-{KINDS[b - 1].name}" for a, b in LOOKALIKES])
+@pytest.mark.parametrize(
+    "pair", SIMILAR_KINDS, ids=[f"{KINDS[a - 1].name}-{KINDS[b - 1].name}" for a, b in SIMILAR_KINDS]
+)
 def test_pair_is_more_similar_than_objects_of_one_class(pair):
     rng = np.random.default_rng(0)
 
@@ -248,7 +250,7 @@ def test_pair_is_more_similar_than_objects_of_one_class(pair):
         return stock.cut_out(label, rng, 32)
 
     plain = SpriteStock("train")
-    drawn_alike = [SpriteStock("train", looks_alike("train", pair, rng)) for _ in range(6)]
+    drawn_alike = [SpriteStock("train", similar_appearances("train", pair, rng)) for _ in range(6)]
     alike = np.mean([likeness([draft(s, pair[0])], [draft(s, pair[1])]) for s in drawn_alike])
     kinds = [[draft(plain, kind + 1) for _ in range(8)] for kind in range(len(KINDS))]
     same = np.mean([likeness(things, things)[~np.eye(8, dtype=bool)].mean() for things in kinds])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from avseg.data import build_dataset
-from avseg.dataset_tools.compose import Composition, compose
+from avseg.dataset_tools.compose import ComposeSettings, compose
 from avseg.errors import AvsegError, ConfigError, DataError
 from avseg.media.images import denormalise
 
@@ -53,8 +53,8 @@ def source(tmp_path) -> Path:
 
 
 @pytest.fixture
-def settings(source, tmp_path) -> Composition:
-    return Composition(
+def settings(source, tmp_path) -> ComposeSettings:
+    return ComposeSettings(
         images=str(source / "images"),
         masks=str(source / "masks"),
         sounds=str(source / "sounds"),

@@ -39,12 +39,12 @@ def _compose(argv: Sequence[str]) -> None:
     from avseg.declarations import declared
 
     parser = command_parser("data compose")
-    parser.add_class_arguments(declared("avseg.dataset_tools.compose:Composition"), skip={"out"})
+    parser.add_class_arguments(declared("avseg.dataset_tools.compose:ComposeSettings"), skip={"out"})
     parser.add_argument("-o", "--out", type=str, required=True, help="Folder to write.")
     given = parsed(parser, argv)
-    from avseg.dataset_tools.compose import Composition, compose
+    from avseg.dataset_tools.compose import ComposeSettings, compose
 
-    print(f"avseg: wrote {compose(Composition(**given), progress=sys.stderr.isatty())}")
+    print(f"avseg: wrote {compose(ComposeSettings(**given), progress=sys.stderr.isatty())}")
 
 
 def _prepare(argv: Sequence[str]) -> None:

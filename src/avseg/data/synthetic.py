@@ -12,7 +12,7 @@ Classes: person (speech), dog (bark), cat (meow), bird (chirps), guitar (plucked
 (inharmonic ringing), clock (ticks), ambulance (siren), tractor (engine), helicopter (rotor), chainsaw (buzz).
 
 Two subsets (``ambiguity``) test hard cases of audio-visual segmentation (arXiv 2503.12847). *Spatial*: two visually
-similar objects, of which only one is sounding. They are of two classes, :data:`LOOKALIKES`, which the sound
+similar objects, of which only one is sounding. They are of two classes, :data:`SIMILAR_KINDS`, which the sound
 distinguishes: two objects of one class could not be distinguished, because appearance and sound of an object are
 sampled independently. *Temporal*: sounds with frequent onsets and offsets.
 """
@@ -69,7 +69,12 @@ def _pair(one: str, other: str) -> tuple[int, int]:
     return _NAMES.index(one), _NAMES.index(other)
 
 
-LOOKALIKES = (_pair("dog", "cat"), _pair("drum", "clock"), _pair("ambulance", "tractor"), _pair("guitar", "chainsaw"))
+SIMILAR_KINDS = (
+    _pair("dog", "cat"),
+    _pair("drum", "clock"),
+    _pair("ambulance", "tractor"),
+    _pair("guitar", "chainsaw"),
+)
 """Label pairs of visually similar classes: animals with fur, a pale disc in a coloured frame, vehicles from the side, a
 body with a long neck at any angle. Selected for similarity, the two objects of a pair have a higher :func:`likeness`
 (on average 0.57 … 0.74 in the four pairs) than two objects of one class (0.48)."""
@@ -84,17 +89,17 @@ class SpriteStock:
 
     Args:
         split: ``"train"``, ``"val"`` or ``"test"``.
-        looks: Label → seed of its appearance, for labels with a fixed appearance.
+        appearances: Label → seed of its appearance, for labels with a fixed appearance.
     """
 
-    def __init__(self, split: str, looks: Mapping[int, int] | None = None) -> None:
+    def __init__(self, split: str, appearances: Mapping[int, int] | None = None) -> None:
         self.split = split
-        self._looks = looks or {}
+        self._appearances = appearances or {}
 
     def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
         """Render an object of that class."""
-        if label in self._looks:
-            rng = np.random.default_rng(self._looks[label])
+        if label in self._appearances:
+            rng = np.random.default_rng(self._appearances[label])
         return KINDS[label - 1].draw(Traits(rng, self.split), px)
 
     def sound(self, label: int, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
@@ -114,7 +119,7 @@ class SpriteStock:
         return scenery.through_camera(rng, frames)
 
 
-def looks_alike(split: str, labels: tuple[int, int], rng: np.random.Generator) -> dict[int, int]:
+def similar_appearances(split: str, labels: tuple[int, int], rng: np.random.Generator) -> dict[int, int]:
     """Return appearance seeds of two labels, for :class:`SpriteStock`: the most similar pair of several candidates.
 
     Args:
@@ -157,7 +162,7 @@ class Synthetic(AVSDataset):
             seed: Seed of the data set.
             categories: Masks of s4 and ms3 hold the class of the sounding object instead of 1; frames, audio and K do
                 not change. The masks of avss always do.
-            ambiguity: ``"spatial"``: every clip shows a pair of :data:`LOOKALIKES`, similar and equally large:
+            ambiguity: ``"spatial"``: every clip shows a pair of :data:`SIMILAR_KINDS`, similar and equally large:
                 object 0 of the :class:`~avseg.synthesis.scene.Scene` sounds, at times or throughout, object 1 never.
                 ``"temporal"``, not for s4: a visible object sounds in every clip, and all sounds start or stop
                 at about half of the seconds, at least once. ``"none"``: neither.
@@ -211,12 +216,12 @@ class Synthetic(AVSDataset):
         config = self.config
         rng = np.random.default_rng([config.seed, _SPLITS[self.split], index])
         labels = range(1, len(KINDS) + 1)
-        pairs = LOOKALIKES if config.ambiguity == "spatial" else ()
+        pairs = SIMILAR_KINDS if config.ambiguity == "spatial" else ()
         roles = write_script(
             rng, config.variant, labels, labels, config.frames, ambiguity=config.ambiguity, alike=pairs
         )
-        looks = looks_alike(self.split, (roles[0].label, roles[1].label), rng) if pairs else {}
-        return stage(SpriteStock(self.split, looks), roles, rng, *height_width(config.size), twins=bool(pairs))
+        appearances = similar_appearances(self.split, (roles[0].label, roles[1].label), rng) if pairs else {}
+        return stage(SpriteStock(self.split, appearances), roles, rng, *height_width(config.size), twins=bool(pairs))
 
     def __getitem__(self, index: int) -> Sample:
         return self.sample_with_scene(index)[0]

@@ -32,7 +32,7 @@ from avseg.synthesis.user_stock import Collected
 
 
 @dataclass(frozen=True)
-class Composition:
+class ComposeSettings:
     """Settings of :func:`compose`.
 
     Attributes:
@@ -102,7 +102,7 @@ class Composition:
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
-def compose(settings: Composition, *, progress: bool = True) -> Path:
+def compose(settings: ComposeSettings, *, progress: bool = True) -> Path:
     """Write a data set that is read by ``folder``.
 
     Clips are written atomically, and ``dataset.json`` when all clips are complete: the same command resumes an
@@ -145,7 +145,7 @@ _LARGE = 0.02
 _FINISHED, _UNFINISHED = "dataset.json", ".dataset.json"
 
 
-def _card(settings: Composition, material: Material) -> dict[str, Any]:
+def _card(settings: ComposeSettings, material: Material) -> dict[str, Any]:
     """Return the content of ``dataset.json``: class names, variant, sizes and settings."""
     made = {k: v for k, v in asdict(settings).items() if k not in ("out", "variant", "frames", "size", "seed")}
     sizes = "\n".join(f"{path.as_posix()} {path.stat().st_size}" for path in material.files)
@@ -178,7 +178,7 @@ def _begin(out: Path, card: dict[str, Any]) -> bool:
     return True
 
 
-def _make(settings: Composition, material: Material, stock: Collected, folder: Path, index: int) -> None:
+def _make(settings: ComposeSettings, material: Material, stock: Collected, folder: Path, index: int) -> None:
     """Compose and write one clip, unless it exists."""
     if folder.exists():
         return
@@ -197,7 +197,7 @@ def _make(settings: Composition, material: Material, stock: Collected, folder: P
         _write(temporary, scene, story)
 
 
-def _scene(settings: Composition, stock: Collected, rng: np.random.Generator) -> Scene:
+def _scene(settings: ComposeSettings, stock: Collected, rng: np.random.Generator) -> Scene:
     """Compose a whole image with probability ``whole``, if a large enough object in it has sounds; else cut-outs."""
     (height, width), audible = settings.shape, sorted(stock.sounds)
     if stock.pictures and rng.random() < settings.whole:

@@ -56,7 +56,7 @@ class Curve(NamedTuple):
     values: NDArray[np.float64]
 
 
-class Run(NamedTuple):
+class RunCurves(NamedTuple):
     """Curves of one run.
 
     Attributes:
@@ -95,7 +95,8 @@ def trend(
         DataError: When a folder has no readable ``metrics.csv``.
     """
     check_figure(out, dpi)
-    read = [Run(name, read_curves(run)) for name, run in zip(short_names([str(r) for r in runs]), runs, strict=True)]
+    labels = short_names([str(run) for run in runs])
+    read = [RunCurves(label, read_curves(run)) for label, run in zip(labels, runs, strict=True)]
     names = _chosen(read, scalars)
     with styled():
         figure = _draw([_chained(read)] if chain else [[run] for run in read], names)
@@ -147,7 +148,7 @@ def _curve(pairs: Sequence[tuple[int, float]]) -> Curve:
     return Curve(np.array([s for s, _ in finite], dtype=np.int64), np.array([v for _, v in finite]))
 
 
-def _chosen(runs: Sequence[Run], patterns: Sequence[str]) -> list[str]:
+def _chosen(runs: Sequence[RunCurves], patterns: Sequence[str]) -> list[str]:
     """Return the names of the scalars that match, in the order of the file."""
     known = list(dict.fromkeys(name for run in runs for name in run.curves))
     found = []
@@ -163,16 +164,16 @@ def _bare(name: str) -> str:
     return name.removeprefix("train/")
 
 
-def _chained(runs: Sequence[Run]) -> list[Run]:
+def _chained(runs: Sequence[RunCurves]) -> list[RunCurves]:
     """Return the runs with steps counted from the start of the first."""
     start, moved = 0, []
     for run in runs:
-        moved.append(Run(run.name, {n: Curve(start + c.steps, c.values) for n, c in run.curves.items()}))
+        moved.append(RunCurves(run.name, {n: Curve(start + c.steps, c.values) for n, c in run.curves.items()}))
         start = moved[-1].last
     return moved
 
 
-def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
+def _draw(panels: Sequence[Sequence[RunCurves]], names: Sequence[str]) -> Figure:
     """Plot the panels side by side, in bands, with one legend at the top."""
     columns = min(len(panels), _ABREAST)
     bands = math.ceil(len(panels) / columns)
@@ -205,13 +206,13 @@ def _draw(panels: Sequence[Sequence[Run]], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _score(runs: Sequence[Run], names: Sequence[str]) -> str | None:
+def _score(runs: Sequence[RunCurves], names: Sequence[str]) -> str | None:
     """Return the score to plot below a panel; None if a score is among the plotted scalars."""
     chosen = not set(names).isdisjoint(SCORES)
     return None if chosen else next((s for s in SCORES if any(s in run.curves for run in runs)), None)
 
 
-def _draw_curves(axes: Axes, runs: Sequence[Run], names: Sequence[str]) -> None:
+def _draw_curves(axes: Axes, runs: Sequence[RunCurves], names: Sequence[str]) -> None:
     """Plot each scalar with its own colour and line style."""
     for name, (colour, line) in zip(names, line_styles(len(names)), strict=True):
         for run in runs:
@@ -244,7 +245,7 @@ def line_styles(count: int) -> list[tuple[str, _Line]]:
     return list(islice(cycle((colour, line) for line in _LINES for colour in _COLOURS), count))
 
 
-def _name_runs(axes: Axes, runs: Sequence[Run], width: float) -> None:
+def _name_runs(axes: Axes, runs: Sequence[RunCurves], width: float) -> None:
     """Write the name of each run above its steps."""
     ends = [run.last for run in runs]
     starts = [0, *ends[:-1]]

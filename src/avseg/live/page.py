@@ -19,7 +19,7 @@ _HOST = "127.0.0.1"
 _QUALITY = 85
 _BOUNDARY = "avseg"
 _WAIT = 1.0
-"""Seconds between two looks for the end of the page while no picture comes."""
+"""Seconds between two checks for the end of the page while no picture comes."""
 _HTML = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">

@@ -40,7 +40,7 @@ class Thing(NamedTuple):
     box: tuple[int, int, int, int]
 
 
-class Picture(NamedTuple):
+class MaskedImage(NamedTuple):
     """An image and its labelled objects.
 
     Attributes:
@@ -93,7 +93,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 def find_objects(
     files: Iterable[Path], images: Path, masks: Path, names: Mapping[int, str] | None
-) -> Iterator[Picture]:
+) -> Iterator[MaskedImage]:
     """Find the objects in each image.
 
     Args:
@@ -120,7 +120,7 @@ def find_objects(
             raise DataError(f"{image} is {size[0]}x{size[1]} pixels, its mask {mask} is {other[0]}x{other[1]}")
         found = _classes(mask, labels, names, relative.parts[0])
         things = [thing for value, name in found.items() for thing in _things(image, mask, labels, name, value)]
-        yield Picture(image, mask, found, tuple(things))
+        yield MaskedImage(image, mask, found, tuple(things))
 
 
 def _classes(

@@ -1,7 +1,7 @@
 """Compose the images and sounds of a stock into a scene with frames, waveform and masks.
 
 Used for the rendered objects of :mod:`avseg.data.synthetic` and the photographs of ``avseg data compose``; both are a
-:class:`Stock`.
+:class:`SceneStock`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _TWIN_SEEN = 0.03
 """The same for each object of a similar pair."""
 
 
-class Stock(Protocol):
+class SceneStock(Protocol):
     """Source of the images and sounds of a scene."""
 
     def cut_out(self, label: int, rng: np.random.Generator, px: int) -> CutOut:
@@ -74,7 +74,7 @@ class Scene:
 
 
 def stage(
-    stock: Stock,
+    stock: SceneStock,
     roles: Sequence[Role],
     rng: np.random.Generator,
     height: int,
@@ -116,7 +116,7 @@ def _all_seen(roles: Sequence[Role], instances: NDArray[np.uint8], twins: bool) 
 
 
 def _render(
-    stock: Stock,
+    stock: SceneStock,
     roles: Sequence[Role],
     rng: np.random.Generator,
     seconds: int,
@@ -136,7 +136,7 @@ def _render(
     return np.stack([frame for frame, _ in shots]), np.stack([instances for _, instances in shots])
 
 
-def _actors(stock: Stock, roles: Sequence[Role], rng: np.random.Generator, side: int, twins: bool) -> list[Actor]:
+def _actors(stock: SceneStock, roles: Sequence[Role], rng: np.random.Generator, side: int, twins: bool) -> list[Actor]:
     """Place the visible objects side by side; return them from back to front."""
     seen = [(a + 1, role.label) for a, role in enumerate(roles) if role.seen]
     if twins and rng.random() < 0.5:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from avseg.errors import DataError, did_you_mean
-from avseg.synthesis.cutouts import Picture, Thing, find_objects, find_pictures, read_classes
+from avseg.synthesis.cutouts import MaskedImage, Thing, find_objects, find_pictures, read_classes
 from avseg.synthesis.recordings import find_sounds, waveform_without_pauses
 from avseg.synthesis.user_stock import Collected, share_out, source_of
 
@@ -22,7 +22,7 @@ class Material(NamedTuple):
         backgrounds: Images without objects that sound in this data set.
     """
 
-    pictures: list[Picture]
+    pictures: list[MaskedImage]
     sounds: dict[str, list[Path]]
     backgrounds: list[Path]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from avseg.interface import IGNORE
 from avseg.media.images import read_labels, read_picture
-from avseg.synthesis.cutouts import Picture, Thing, cut_out, inside
+from avseg.synthesis.cutouts import MaskedImage, Thing, cut_out, inside
 from avseg.synthesis.recordings import looped_waveform
 from avseg.synthesis.sprites import scenery
 from avseg.synthesis.sprites.canvas import CutOut
@@ -39,7 +39,7 @@ class Collected:
     split: str
     things: Mapping[int, Sequence[Thing]]
     sounds: Mapping[int, Sequence[Path]]
-    pictures: Sequence[Picture]
+    pictures: Sequence[MaskedImage]
     labels: Mapping[str, int]
     backgrounds: Sequence[Path]
     used: list[Path] = field(default_factory=list)
