@@ -1,6 +1,7 @@
 """Shared fixtures: one thread and one seed, tiny videos, models of known masks or uncertainty, releases' layouts."""
 
 import csv
+import gc
 import gzip
 import json
 import multiprocessing
@@ -44,6 +45,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, some 10⁶ objects, out of all later garbage collections."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -127,6 +133,12 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_shared_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a tiny video in a folder of its own, for a fixture that several tests share."""
+    return lambda name, **settings: write_video(tmp_path_factory.mktemp("video") / name, **settings)
+
+
+@pytest.fixture(scope="session")
 def layouts() -> dict[str, dict[str, list[int]]]:
     """Return case → key → shape of the released state dicts."""
     return json.loads(gzip.decompress((PARITY / "layouts.json.gz").read_bytes()))
@@ -198,7 +210,7 @@ def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels:
     return np.repeat(wave[None], channels, 0).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_beep() -> Callable[..., NDArray[np.float32]]:
     """Return :func:`beep`: ``make_beep(seconds, start, end, rate, channels)``."""
     return beep

@@ -74,7 +74,7 @@ def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
 def test_a_model_with_16_bit_weights_predicts_rounded_logits(make_video, make_beep, dtype, share):
     video = make_video("short.mp4", times=[k / 10 for k in range(10)], size=(64, 64), sound=make_beep(1, 0, 1))
     model = avseg.load("small")
-    clip = avseg.clip_from_video(video)
+    clip = avseg.clip_from_video(video, size=64)
     with torch.no_grad():
         expected = model(clip).logits
         found = model.to(dtype)(clip.to(dtype=dtype)).logits.float()
