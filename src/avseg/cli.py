@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avseg.errors import AvsegError, ConfigError, DataError, did_you_mean
+from avseg.errors import AvsegError, AvsegWarning, ConfigError, DataError, did_you_mean
 from avseg.signals import Terminated, terminating
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        with terminating():
+        with terminating(), _notes():
             _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()
     except (AvsegError, OSError) as error:
@@ -51,6 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print the warnings of avseg as notes of one line, without their place in the code."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, AvsegWarning):
+                print(f"avseg: note: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _prepare_streams() -> None:
