@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import avseg
 from avseg import cli
 from avseg.cli import VERBS, main
 from avseg.commands import lists
+from avseg.errors import AvsegWarning
 from avseg.model_folder import save
 from avseg.models import list_models, model_class
 
@@ -47,6 +49,16 @@ def test_training_help_lists_fields_types_and_docstrings(capsys: pytest.CaptureF
     assert "--model.confidence CONFIDENCE c, the threshold of CIM. (type: float, default: 0.99)" in text
     assert "--data.frames FRAMES T, seconds per clip. (type: int, default: 5)" in text
     assert "--train.epochs EPOCHS Passes over the training data. (type: int, default: 15)" in text
+
+
+def test_warnings_of_avseg_are_notes_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(VERBS, "models", lambda words: warnings.warn("slow here", AvsegWarning, stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["models"]) == 0
+    assert capsys.readouterr().err == "avseg: note: slow here\n"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

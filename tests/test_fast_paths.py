@@ -1,6 +1,7 @@
 """Optimized models give the logits of the original, on inputs of any size."""
 
 import copy
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 import avseg
-from avseg.errors import CheckpointError, ConfigError
+from avseg import fast_paths
+from avseg.errors import AvsegWarning, CheckpointError, ConfigError
 from avseg.fast_paths import Mode
 from avseg.interface import AVSModel, Clip
 from avseg.model_folder import save
 from avseg.models import model_class
 from avseg.models.pcmanet import STAGES, PCMANet
-from avseg.nn.packed import PackedConv, PackedLinear, available
+from avseg.nn.efficientnet import SameConv2d
+from avseg.nn.packed import PackedConv, PackedLinear, PackedSameConv, available
 from avseg.nn.winograd import MIN_CHANNELS, MIN_CHANNELS_AVX512, Winograd
 from avseg.testing import small_settings
 
@@ -184,6 +187,46 @@ def test_bf16_has_the_logits_of_float32_rounded(name: str) -> None:
     found, expected = logits(avseg.optimize(model, "bf16"), clip(model)), logits(model, clip(model))
     assert not torch.equal(found.float(), expected)
     assert (found.float() - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+def test_bf16_without_instructions_warns_once_and_names_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_paths, "has_bf16", lambda device: False)
+    with pytest.warns(AvsegWarning, match=r"^this processor has no bfloat16 .*\(--precision float32\)$"):
+        avseg.optimize(original("pcmanet"), "bf16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        avseg.optimize(original("pcmanet"))
+
+
+@pytest.mark.parametrize(("avx512", "amx", "expected"), [(1, 0, True), (0, 1, True), (0, 0, False)])
+def test_bf16_on_x86_needs_its_own_instructions(
+    monkeypatch: pytest.MonkeyPatch, avx512: int, amx: int, expected: bool
+) -> None:
+    monkeypatch.setattr(fast_paths.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert fast_paths.has_bf16(torch.device("cpu")) is expected
+    assert fast_paths.has_bf16(torch.device("cuda"))
+
+
+def test_bf16_runs_where_its_packed_layers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_paths, "available", lambda dtype: dtype != torch.bfloat16)
+    model = original("pcmanet")
+    fast = avseg.optimize(model, "bf16")
+    assert not any(isinstance(layer, PackedConv | PackedLinear) for layer in fast.modules())
+    found, expected = logits(fast, clip(model)), logits(model, clip(model))
+    assert (found.float() - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (8, 7), (9, 9)])
+@pytest.mark.skipif(not available(), reason="needs the operators of oneDNN")
+def test_packed_same_convolution_pads_as_the_original(kernel: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    for stride, groups in ((1, 6), (2, 6), (2, 1)):
+        conv = SameConv2d(6, 6, kernel, stride, groups=groups)
+        x = torch.randn(2, 6, *size)
+        assert (PackedSameConv(conv, None, torch.float32)(x) - conv(x)).abs().max() < 1e-5, (stride, groups)
 
 
 def test_cpm_refuses_16_bit_weights_in_one_line() -> None:

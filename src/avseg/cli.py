@@ -3,12 +3,15 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Any
 
 from avseg.commands import data, figures, lists, models, prediction, training
 from avseg.commands._parser import command_table
-from avseg.errors import AvsegError, ConfigError, did_you_mean
+from avseg.errors import AvsegError, AvsegWarning, ConfigError, did_you_mean
 from avseg.signals import Terminated, terminating
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     _prepare_streams()
     try:
-        with terminating():
+        with terminating(), _notes():
             _dispatch([word for word in words if word != "--debug"])
         sys.stdout.flush()
     except (AvsegError, OSError) as error:
@@ -61,6 +64,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print the warnings of avseg as notes of one line, without their place in the code."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, AvsegWarning):
+                print(f"avseg: note: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _prepare_streams() -> None:

@@ -31,6 +31,10 @@ class CheckpointError(AvsegError):
     """Weights that cannot be read, or do not fit the model."""
 
 
+class AvsegWarning(UserWarning):
+    """A warning about the user's input. The command line prints it as a note in one line."""
+
+
 class PartialFailure(AvsegError):  # noqa: N818 (it ends a batch that otherwise worked)
     """Some inputs of a batch failed, the others are done. The command line exits with 1."""
 

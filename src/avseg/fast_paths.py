@@ -12,6 +12,8 @@ mode       effect
 """
 
 import copy
+import platform
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -20,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from avseg.errors import ConfigError, did_you_mean
+from avseg.errors import AvsegWarning, ConfigError, did_you_mean
 from avseg.interface import AVSModel
 from avseg.nn.packed import available, can_follow, packed, suits
 from avseg.nn.winograd import Winograd
@@ -29,6 +31,10 @@ from avseg.nn.winograd import suits as suits_winograd
 Mode = Literal["exact", "gated", "bf16"]
 Precision = Literal["float32", "bf16"]
 
+_SLOW_BF16 = (
+    "this processor has no bfloat16 instructions: bf16 is emulated, which is slower than float32; "
+    "choose float32 (--precision float32)"
+)
 _NAMED_PAIRS = (("conv", "norm"), ("convolution", "normalization"))
 """Attributes of a convolution and of the batch norm that follows it, in ``ConvNorm`` and in transformers' ResNet."""
 _WITH_PAIRS = ("ConvNorm", "ResNetConvLayer", "ResNetShortCut")
@@ -46,7 +52,8 @@ def optimize(
     Args:
         model: Is not changed unless ``inplace``. The result cannot be trained or saved.
         mode: ``"exact"``, ``"gated"``, ``"bf16"``, or several, such as ``("gated", "bf16")``; ``exact`` is always
-            included. See :mod:`avseg.fast_paths`.
+            included. See :mod:`avseg.fast_paths`. ``bf16`` warns on a processor without bfloat16 instructions, where
+            it is slower than float32.
         confidence: With ``gated``, the probability in 0.5 … 1 above which a pixel is certain; None takes c of the
             model. A higher value computes more pixels.
         inplace: Change and return ``model`` itself, which saves the memory of a copy.
@@ -62,9 +69,11 @@ def optimize(
     _fold(fast)
     if dtype_of(fast) == torch.float32:
         if "bf16" in modes:
+            if not has_bf16(device_of(fast)):
+                warnings.warn(_SLOW_BF16, AvsegWarning, stacklevel=2)
             autocast = torch.autocast(device_of(fast).type, torch.bfloat16)
             fast.forward = autocast(fast.forward)  # type: ignore[method-assign]
-        if device_of(fast).type == "cpu" and available():
+        if device_of(fast).type == "cpu":
             _pack(fast, torch.bfloat16 if "bf16" in modes else torch.float32)
     fast.optimized = modes
     return fast
@@ -78,6 +87,16 @@ def dtype_of(model: nn.Module) -> torch.dtype:
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the weights of a model; the CPU for a model without weights."""
     return next(model.parameters(), torch.empty(0)).device
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 itself; other processors emulate it. All but the CPU count."""
+    if device.type != "cpu":
+        return True
+    # On x86, oneDNN reports support with AVX-512 alone, where bf16 takes twice the time of float32.
+    if platform.machine() in ("x86_64", "AMD64") and hasattr(torch.cpu, "_is_avx512_bf16_supported"):
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _checked(model: AVSModel, mode: Mode | Sequence[Mode], confidence: float | None) -> tuple[str, ...]:
@@ -115,6 +134,8 @@ def _pairs(owner: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _pack(model: nn.Module, dtype: torch.dtype) -> None:
     """Replace the layers that :func:`avseg.nn.packed.suits`, with the activations that follow them, in place."""
+    if not available(dtype):
+        return
     for owner in list(model.modules()):
         following = dict(_activations(owner))
         children: list[tuple[str, Any]] = list(owner.named_children())
@@ -135,6 +156,8 @@ def _activations(owner: nn.Module) -> Iterator[tuple[str, str]]:
         names = [(first, second) for (first, _), (second, _) in pairwise(layers)]
     elif type(owner).__name__ == "ResNetConvLayer":
         names = [("convolution", "activation")]
+    elif type(owner).__name__ == "ConvNorm" and isinstance(owner.norm, nn.Identity):
+        names = [("conv", "act")]
     else:
         return
     for conv, activation in names:

@@ -1,3 +1,4 @@
+import gc
 import struct
 from fractions import Fraction
 
@@ -46,6 +47,17 @@ def test_frames_are_upright(make_video, matrix):
     assert seen.shape == expected.shape
     assert np.abs(seen.astype(int) - expected).mean() < 12
     assert probe(path).size == expected.shape[:2]
+
+
+def test_frames_are_freed_without_the_garbage_collector(make_video) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(picture.reduced((12, 16)).size > 0 for picture in pictures(make_video())) > 5
+        left = [found for found in gc.get_objects() if type(found) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert not left
 
 
 def test_probe_returns_metadata(make_video, make_beep):

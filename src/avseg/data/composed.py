@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from avseg.data._base import AVSDataset, Sample, check_pixels, height_width
-from avseg.errors import ConfigError, DataError, did_you_mean
+from avseg.errors import AvsegWarning, ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import normalise
 from avseg.mel import SAMPLE_RATE, log_mel_at
@@ -150,7 +150,9 @@ class ComposedClips(AVSDataset):
         height, width = height_width(config.size)
         self._composer = Composer(self.stock, (width, height), config.class_weights, config.picture_weights)
         if gaps := self.stock.gaps():
-            warnings.warn(f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", stacklevel=2)
+            warnings.warn(
+                f"part {config.part or split} of {config.root}: {'; '.join(gaps)}", AvsegWarning, stacklevel=2
+            )
         if not any(self.stock.sounds_of(n) for n in (*self.stock.photos, *self.stock.cutouts)):
             raise DataError(
                 f"part {config.part or split} of {config.root} has no class with both pictures and recordings: "

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -230,7 +231,9 @@ def _turns(frame: VideoFrame) -> tuple[bool, bool, bool]:
     A display matrix maps (x, y) → (a x + c y, b x + d y), stored as 16.16 fixed-point a, b, u, c, d, v, x, y, w.
     """
     try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # Not frame.side_data: the frame keeps that container, and the container the frame, so that decoded frames would
+        # stay in memory until the garbage collector finds the cycle.
+        matrix = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # missing in the stub
     except ValueError:  # PyAV lacks a kind of side data, such as the EXIF tags of a TIFF image, and reads none then
         return False, False, False
     if matrix is None:

@@ -61,14 +61,14 @@ class SameConv2d(nn.Conv2d):
         if self.kernel_size == self.stride == (1, 1):
             # One matrix product; the convolution of torch takes one per frame in small batches on a CPU.
             return linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
-        down, right = (self._padding(axis, x.shape[axis + 2]) for axis in (0, 1))
+        down, right = (self.total_padding(axis, x.shape[axis + 2]) for axis in (0, 1))
         if down % 2 == 0 and right % 2 == 0:
             # The convolution pads both sides alike by itself: no copy of the input.
             return conv2d(x, self.weight, self.bias, self.stride, (down // 2, right // 2), groups=self.groups)
         x = pad(x, (right // 2, right - right // 2, down // 2, down - down // 2))
         return conv2d(x, self.weight, self.bias, self.stride, groups=self.groups)
 
-    def _padding(self, axis: int, size: int) -> int:
+    def total_padding(self, axis: int, size: int) -> int:
         """Return the total number of padding zeros on both sides of an axis."""
         kernel, stride = self.kernel_size[axis], self.stride[axis]
         return max((-(-size // stride) - 1) * stride + kernel - size, 0)

@@ -4,11 +4,14 @@ torch reorders the weights of a convolution at every call, writes the output bef
 passes linear layers to another library. These layers call the operators of ``torch.compile``, without a compiler.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from avseg.nn.efficientnet import SameConv2d
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -17,11 +20,12 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 }
 
 
-def available() -> bool:
-    """Return whether this build of torch has the operators."""
-    return torch.backends.mkldnn.is_available() and all(
-        hasattr(torch.ops.mkldnn, name) for name in ("_convolution_pointwise", "_linear_pointwise")
-    )
+def available(dtype: torch.dtype = torch.float32) -> bool:
+    """Return whether this build of torch has the operators, and this processor computes them in a type."""
+    operators = ("_convolution_pointwise", "_linear_pointwise")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in operators):
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def products(matrices: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
@@ -72,24 +76,33 @@ class PackedConv(_Packed):
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, activation: nn.Module | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight, self.bias, self.activation = conv.weight, conv.bias, activation
-        self._settings = conv.padding, conv.stride, conv.dilation, conv.groups
+        self._padding = cast("tuple[int, ...]", conv.padding)  # not the name of a kind, see suits
+        self._settings = conv.stride, conv.dilation, conv.groups
         self._activation = _attributes(activation)
         self._dtype, self._format = dtype, _FORMATS[conv.weight.ndim]
         self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.groups = conv.groups
-        self._packed: tuple[torch.Size, Tensor] | None = None  # for a size: its layout depends on the input
+        self._packed: tuple[torch.Size, Sequence[int], Tensor] | None = (
+            None  # for a size: its layout depends on the input
+        )
         self._kernel: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, ...)."""
         x = x.to(self._dtype).contiguous(memory_format=self._format)
         if self._packed is None or self._packed[0] != x.shape[1:]:
-            weight = self.weight.detach().to(self._dtype).contiguous(memory_format=self._format)
+            kernel, padding = self._padded(x.shape[2:])
+            kernel = kernel.detach().to(self._dtype).contiguous(memory_format=self._format)
             pack = torch.ops.mkldnn._reorder_convolution_weight
-            self._packed = x.shape[1:], pack(weight, *self._settings, [*x.shape])
+            self._packed = x.shape[1:], padding, pack(kernel, padding, *self._settings, [*x.shape])
+        _, padding, weight = self._packed
         operator = torch.ops.mkldnn._convolution_pointwise
-        out: Tensor = operator(x, self._packed[1], self._bias, *self._settings, *self._activation)
+        out: Tensor = operator(x, weight, self._bias, padding, *self._settings, *self._activation)
         return out
+
+    def _padded(self, size: torch.Size) -> tuple[Tensor, Sequence[int]]:
+        """Return the kernel, and the zeros on both sides of each axis of an input of a size."""
+        return self.weight, self._padding
 
     def pixels(self, around: Tensor) -> Tensor:
         """Map the inputs of single outputs, (P, h · w · C) in the order of the channels-last kernel, to (P, K)."""
@@ -99,6 +112,27 @@ class PackedConv(_Packed):
             self._kernel = torch.ops.mkldnn._reorder_linear_weight(kernel, len(around))
         out: Tensor = torch.ops.mkldnn._linear_pointwise(around, self._kernel, self._bias, *self._activation)
         return out
+
+
+class PackedSameConv(PackedConv):
+    """A :class:`PackedConv` whose padding depends on the size of its input.
+
+    An odd number of zeros has its larger half at the end. A leading zero in the kernel makes both halves equal, so that
+    the input is not copied.
+
+    Args:
+        conv: The convolution to replace.
+        activation: The layer after it, see :func:`can_follow`; None for none.
+        dtype: Type of input, weights and output: float32 or bfloat16.
+    """
+
+    def __init__(self, conv: SameConv2d, activation: nn.Module | None, dtype: torch.dtype) -> None:
+        super().__init__(conv, activation, dtype)
+        self._total = conv.total_padding
+
+    def _padded(self, size: torch.Size) -> tuple[Tensor, Sequence[int]]:
+        down, right = (self._total(axis, length) for axis, length in enumerate(size))
+        return pad(self.weight, (right % 2, 0, down % 2, 0)), ((down + 1) // 2, (right + 1) // 2)
 
 
 class PackedLinear(_Packed):
@@ -149,7 +183,11 @@ def suits(layer: nn.Module) -> bool:
     if type(layer) is nn.Linear:
         return True
     conv: Any = layer
-    return type(layer) in (nn.Conv2d, nn.Conv3d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return (
+        type(layer) in (nn.Conv2d, nn.Conv3d, SameConv2d)
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+    )
 
 
 def packed(layer: Any, activation: nn.Module | None, dtype: torch.dtype) -> nn.Module:
@@ -158,4 +196,6 @@ def packed(layer: Any, activation: nn.Module | None, dtype: torch.dtype) -> nn.M
         {*layer.kernel_size, *layer.stride, layer.groups} == {1} and {*layer.padding} == {0}
     ):
         return PackedLinear(layer, activation, dtype)
+    if isinstance(layer, SameConv2d):
+        return PackedSameConv(layer, activation, dtype)
     return PackedConv(layer, activation, dtype)

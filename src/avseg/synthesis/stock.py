@@ -36,7 +36,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from avseg.errors import DataError
+from avseg.errors import AvsegWarning, DataError
 from avseg.files import replacing
 from avseg.flags import read_yaml
 from avseg.interface import IGNORE
@@ -230,7 +230,9 @@ def _decode(folder: Path, numbers: Mapping[str, int], kept: Path, side: int, bro
                 index["recordings"].append([name, str(path.relative_to(folder)), writer.samples(wave), len(wave)])
         (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8")
     if skipped:
-        warnings.warn(f"{len(skipped)} files of {folder} cannot be used: {'; '.join(skipped)}", stacklevel=2)
+        warnings.warn(
+            f"{len(skipped)} files of {folder} cannot be used: {'; '.join(skipped)}", AvsegWarning, stacklevel=2
+        )
 
 
 class _Writer:
