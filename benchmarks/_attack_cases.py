@@ -32,7 +32,7 @@ from avseg.media.rle import encode
 from avseg.model_folder import CARD, WEIGHTS, save
 from avseg.models import build
 from avseg.outputs import list_outputs, output_class
-from avseg.prediction.result import Result
+from avseg.pipeline.result import Result
 
 Random = random.Random
 Make = Callable[[int, Random], Case]
@@ -72,7 +72,7 @@ def _import_all() -> None:
     for package in _PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
-    for name in ("avseg.checkpoints.release", "avseg.prediction.batch", "avseg.profile", "safetensors.torch"):
+    for name in ("avseg.checkpoints.release", "avseg.pipeline.batch", "avseg.profile", "safetensors.torch"):
         importlib.import_module(name)
     with contextlib.redirect_stdout(io.StringIO()):
         for words in (

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from avseg.cli import main
-from avseg.prediction.result import Result
+from avseg.pipeline.result import Result
 
 
 def killed_and_repeated(words: list[str], delay: float, blow: signal.Signals, folder: Path) -> int:

@@ -27,8 +27,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +46,7 @@ from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip, Target
 from avseg.metrics import binary_fscore
 from avseg.models.pcmanet import PCMANet
+from avseg.nn.fast_training import fast_convolutions
 from avseg.provenance import provenance, write_result
 from speed import SHARE, alternate, gated
 
@@ -184,7 +186,7 @@ class Steps:
     """Training steps of one side on the same two clips, of which the first frames are labelled, as in S4.
 
     Args:
-        side: ``"release"``, our ``"plain"`` model, or ours in the memory format ``"channels_last"``.
+        side: ``"release"``, our ``"plain"`` model, or ours with the layers of ``avseg train`` (``"train"``).
         checkout: The release.
     """
 
@@ -200,14 +202,14 @@ class Steps:
             self.criterion = load("loss").BCEIOU_loss
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
-        if side == "channels_last":
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cpu = torch.device("cpu")
+        self.layers = partial(fast_convolutions, self.model, cpu) if side == "train" else nullcontext
         self.model.train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
 
     def __call__(self) -> float:
         """Take one step and return the loss."""
-        with torch.enable_grad(), patch.object(Tensor, "cuda", lambda x: x):
+        with torch.enable_grad(), patch.object(Tensor, "cuda", lambda x: x), self.layers():
             loss = self.loss()
             self.optimizer.zero_grad()
             loss.backward()
@@ -237,7 +239,7 @@ def _peak(side: str, checkout: Path, steps: int = 2) -> float:
 
 def training(checkout: Path) -> dict[str, Any]:
     """Time training steps, compare the first losses, and measure the peak memory of one process per side."""
-    sides = ("release", "plain", "channels_last")
+    sides = ("release", "plain", "train")
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {side: pool.apply(_peak, (side, checkout)) for side in sides}
     steps = {side: Steps(side, checkout) for side in sides}

@@ -23,9 +23,9 @@ from avseg.interface import AVSModel
 from avseg.media import rle
 from avseg.media.container import refuse
 from avseg.media.live import ReceivedFeed, played_feed
+from avseg.pipeline.predict import stream
 from avseg.prediction.frame_stream import Options
 from avseg.prediction.live_stream import LOOKAHEAD, LiveStream
-from avseg.prediction.predict import stream
 from avseg.prediction.regions import Frame
 from avseg.provenance import provenance, write_result
 from onset_error import EXAMPLE, clips

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from avseg.checkpoints.store import load
 from avseg.interface import AVSModel, Clip
-from avseg.prediction.predict import predict
+from avseg.pipeline.predict import predict
 from avseg.provenance import provenance, write_result
 
 SIZE, SOUND_RATE = (180, 320), 16_000

@@ -24,8 +24,8 @@ from avseg.interface import AVSModel
 from avseg.media.sound import sound_until
 from avseg.media.video import pictures
 from avseg.mel import SAMPLE_RATE
+from avseg.pipeline.predict import predict
 from avseg.prediction.frame_stream import Timing
-from avseg.prediction.predict import predict
 from avseg.provenance import provenance, write_result
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "portrait_and_cat.mp4"

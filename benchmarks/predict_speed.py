@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 
 from avseg.media.video import probe
-from avseg.prediction.predict import predict_command
+from avseg.pipeline.predict import predict_command
 from avseg.provenance import provenance, write_result
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "portrait_and_cat.mp4"

@@ -1,16 +1,21 @@
 """Measure the start of the command line: ``python benchmarks/startup.py OUT.json [--rounds 5]``.
 
 Each command runs in a process of its own. Processor time (user and system) counts all threads and depends little on
-other processes. ``predict`` is measured on a video of one second, with the modules that it imports.
+other processes. ``predict`` is measured on a video of one second, with the modules that it imports and the wall time
+until its first output on a terminal.
 """
 
+import os
+import pty
 import resource
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from argparse import ArgumentParser
+from contextlib import suppress
 from pathlib import Path
 
 from avseg.cli import VERBS
@@ -59,6 +64,22 @@ def imported(words: list[str]) -> list[str]:
     return sorted({*UNWANTED} & {*done.stdout.splitlines()[-1].split()})
 
 
+def first_line(words: list[str]) -> float:
+    """Return the wall time in seconds from the start of a command to its first output on a terminal."""
+    ours, its = pty.openpty()
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-m", "avseg", *words], stdout=its, stderr=its) as process:
+        os.read(ours, 1)
+        seconds = time.perf_counter() - start
+        os.close(its)
+        with suppress(OSError):  # raised at the end of the output
+            while os.read(ours, 4096):
+                pass
+        process.wait()
+    os.close(ours)
+    return seconds
+
+
 def main(argv: list[str]) -> None:
     """Measure and write."""
     parser = ArgumentParser(description=__doc__)
@@ -69,6 +90,7 @@ def main(argv: list[str]) -> None:
         words = predict_words(Path(temporary))
         predict = row(words, given.rounds) | {"command": "avseg predict one_second.mp4 --save masks,json"}
         predict["unwanted_imports"] = imported(words)
+        predict["first_line"] = round(statistics.median(first_line(words) for _ in range(given.rounds)), 2)
     command = shlex.join(["python", "benchmarks/startup.py", given.out.name, "--rounds", str(given.rounds)])
     numbers = [*(row(each, given.rounds) for each in commands()), predict]
     write_result(given.out, provenance(command) | {"config": {"rounds": given.rounds}, "numbers": numbers})

@@ -1,4 +1,4 @@
-"""Write the screenshots of the documentation: docs/images/page.png and docs/images/app.png.
+"""Write the screenshots of the documentation: page.png, app.png and live.jpg in docs/images.
 
     python examples/make_screenshots.py docs/images
 
@@ -7,6 +7,7 @@ It needs Chromium, playwright and the extra ``app``: ``pip install -e ".[app]" p
 
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +27,8 @@ from avseg.app.server import create
 VIDEO = Path(__file__).parent / "portrait_and_cat.mp4"
 MOMENT = 5.0
 """Seconds; the cat meows."""
+LIVE_MOMENT = 2.0
+"""Seconds, in the live page; the person speaks."""
 LONGEST_WAIT = 600_000
 """Milliseconds."""
 WIDTH = 960
@@ -34,7 +37,7 @@ COLOURS = 128
 
 
 def main(folder: Path) -> None:
-    """Write both screenshots to a folder."""
+    """Write the screenshots to a folder."""
     with sync_playwright() as driver, tempfile.TemporaryDirectory() as scratch:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -54,6 +57,14 @@ def main(folder: Path) -> None:
             show(tab.frames[-1])
             write(tab.screenshot(), folder / "app.png")
             tab.goto("about:blank")  # closes the connections to the server before it stops
+        with live() as address:
+            tab.set_viewport_size({"width": 1280, "height": 787})
+            tab.goto(address)
+            tab.wait_for_function(
+                "(time) => parseFloat(document.getElementById('status').textContent) >= time", arg=LIVE_MOMENT
+            )
+            write(tab.screenshot(), folder / "live.jpg")
+            tab.goto("about:blank")
         browser.close()
 
 
@@ -78,13 +89,23 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
+@contextmanager
+def live() -> Iterator[str]:
+    """Play the video in the live page; yield its address."""
+    command = [sys.executable, "-m", "avseg", "live", str(VIDEO), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[2]
+        process.terminate()
+
+
 def write(png: bytes, path: Path) -> None:
-    """Write a smaller picture with a palette."""
+    """Write a smaller picture, PNG with a palette or JPEG."""
     with Image.open(BytesIO(png)) as image:
         small = image.convert("RGB").resize(
             (WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS
         )
-    small.quantize(COLOURS).save(path, optimize=True)
+    (small if path.suffix == ".jpg" else small.quantize(COLOURS)).save(path, optimize=True)
 
 
 if __name__ == "__main__":

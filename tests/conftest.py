@@ -1,6 +1,7 @@
-"""Shared fixtures: one thread and one seed, tiny videos, a model that depends only on audio, releases' layouts."""
+"""Shared fixtures: one thread and one seed, tiny videos, models of known masks or uncertainty, releases' layouts."""
 
 import csv
+import gc
 import gzip
 import json
 import multiprocessing
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, some 10⁶ objects, out of all later garbage collections."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -126,6 +133,12 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def make_shared_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a tiny video in a folder of its own, for a fixture that several tests share."""
+    return lambda name, **settings: write_video(tmp_path_factory.mktemp("video") / name, **settings)
+
+
+@pytest.fixture(scope="session")
 def layouts() -> dict[str, dict[str, list[int]]]:
     """Return case → key → shape of the released state dicts."""
     return json.loads(gzip.decompress((PARITY / "layouts.json.gz").read_bytes()))
@@ -197,7 +210,7 @@ def beep(seconds: float, start: float, end: float, rate: int = 16_000, channels:
     return np.repeat(wave[None], channels, 0).astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_beep() -> Callable[..., NDArray[np.float32]]:
     """Return :func:`beep`: ``make_beep(seconds, start, end, rate, channels)``."""
     return beep
@@ -208,12 +221,30 @@ class Tiny:
     """Writer of the released layouts with a few rendered clips of 40 x 48 pixels in every split."""
 
     root: Path
+    stock: Path
     clips: int = 2
     size: tuple[int, int] = (40, 48)
 
     def s4(self) -> Path:
         """Write AVSBench-object, single source; return its folder."""
-        root, rows = self.root / "Single-source", []
+        return self._copy("Single-source", self._write_s4)
+
+    def ms3(self) -> Path:
+        """Write AVSBench-object, multiple sources; return its folder."""
+        return self._copy("Multi-sources", self._write_ms3)
+
+    def avss(self) -> Path:
+        """Write AVSBench-semantic with both kinds of masks; return its folder."""
+        return self._copy("AVSBench-semantic", self._write_avss)
+
+    def _copy(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Copy a layout from the folder of the session, where it is rendered once."""
+        if not (self.stock / name).exists():
+            write(self.stock / name)
+        return shutil.copytree(self.stock / name, self.root / name, copy_function=shutil.copyfile, dirs_exist_ok=True)
+
+    def _write_s4(self, root: Path) -> None:
+        rows = []
         for split, number, scene in self._scenes("s4"):
             category, name = ("dog", "cat")[number % 2], f"{split}-{number}_{number}"
             rows.append((name, number, category, split))
@@ -223,11 +254,10 @@ class Tiny:
                 if k == 1 or split != "train":
                     self.picture(root / "s4_data/gt_masks" / picture, 255 * (mask > 0))
             self.sound(root / "s4_data/audio_wav" / split / category / f"{name}.wav", scene.waveform)
-        return self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
+        self.table(root / "s4_meta_data.csv", ("name", "start", "category", "split"), rows)
 
-    def ms3(self) -> Path:
-        """Write AVSBench-object, multiple sources; return its folder."""
-        root, rows = self.root / "Multi-sources", []
+    def _write_ms3(self, root: Path) -> None:
+        rows = []
         for split, number, scene in self._scenes("ms3"):
             name = f"{split}-{number}"
             rows.append((name, split))
@@ -235,11 +265,10 @@ class Tiny:
                 self.picture(root / f"ms3_data/visual_frames/{name}/{name}.mp4_{k}.png", frame)
                 self.picture(root / f"ms3_data/gt_masks/{split}/{name}/{name}_{k}.png", mask > 0)
             self.sound(root / f"ms3_data/audio_wav/{split}/{name}.wav", scene.waveform)
-        return self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
+        self.table(root / "ms3_meta_data.csv", ("video_id", "split"), rows)
 
-    def avss(self) -> Path:
-        """Write AVSBench-semantic with both kinds of masks; return its folder."""
-        root, rows = self.root / "AVSBench-semantic", []
+    def _write_avss(self, root: Path) -> None:
+        rows = []
         for label, frames in (("v1s", 5), ("v1m", 5), ("v2", 10)):
             for split, number, scene in self._scenes("avss", frames):
                 uid = f"{label}-{split}-{number}"
@@ -252,7 +281,7 @@ class Tiny:
                 self.sound(root / label / uid / "audio.wav", scene.waveform)
         names = ("background", *(kind.name for kind in KINDS))
         (root / "label2idx.json").write_text(json.dumps({name: k for k, name in enumerate(names)}))
-        return self.table(root / "metadata.csv", ("uid", "split", "label", "a_obj"), rows)
+        self.table(root / "metadata.csv", ("uid", "split", "label", "a_obj"), rows)
 
     def _scenes(self, variant: str, frames: int = 5) -> Iterator[tuple[str, int, Scene]]:
         for split in ("train", "val", "test"):
@@ -285,10 +314,15 @@ def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames:
     return build_dataset("synthetic", split, variant=variant, size=size, frames=frames).scene(number)
 
 
+@pytest.fixture(scope="session")
+def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("layouts")
+
+
 @pytest.fixture
-def tiny(tmp_path: Path) -> Tiny:
+def tiny(tmp_path: Path, _stock: Path) -> Tiny:
     """Return a writer of released layouts in the test's temporary folder: ``root = tiny.s4()``."""
-    return Tiny(tmp_path)
+    return Tiny(tmp_path, _stock)
 
 
 @pytest.fixture(scope="session")
@@ -330,3 +364,47 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]],
         return process
 
     return run
+
+
+class Doubter(AVSModel):
+    """Marks the left half of every frame; its uncertainty about the k-th frame it sees is ``doubt(k)``."""
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    paper = ""
+
+    def __init__(self) -> None:
+        super().__init__(self.Config(), classes=1)
+        self.card = {"data": {"size": 16, "frames": 3}}
+        self.seen = count()
+        self.asked: list[bool] = []
+
+    def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
+        self.asked.append(maps)
+        logits = torch.where(torch.arange(16) < 8, 8.0, -8.0).expand(*clip.frames.shape[:2], 1, 16, 16)
+        doubts = torch.stack([self.doubt(next(self.seen)) for _ in range(clip.frames.shape[1])])
+        return Prediction(logits, maps={"uncertainty": doubts[None, :, None]} if maps else {})
+
+    def doubt(self, k: int) -> Tensor:
+        """(6, 8), rising from left to right: 0.1 on, first to 0.8, from frame to frame a quarter less."""
+        return 0.1 + 0.7 * 0.75**k * torch.arange(8.0).expand(6, 8) / 7
+
+    def loss(self, prediction: Prediction, target: Target) -> dict[str, Tensor]:
+        return {}
+
+
+@pytest.fixture
+def doubter() -> Doubter:
+    """A model that predicts its uncertainty."""
+    return Doubter().eval()
+
+
+@pytest.fixture
+def doubtful(make_video: Callable, make_beep: Callable):
+    """2 s at 10 fps, 96 × 128, grey, nearly lossless, with sound."""
+    times = [k / 10 for k in range(20)]
+    return make_video(
+        "doubtful.mkv", times=times, size=(96, 128), sound=make_beep(2, 0, 2), codec="ffv1", pix_fmt="bgr0"
+    )

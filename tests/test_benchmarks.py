@@ -11,13 +11,17 @@ from torch import Tensor
 
 import ambiguity
 import audio_response
+import avseg
 import cpm_classifiers
 import matching_stability
 from avseg.cli import main
 from avseg.data import Sample
 from avseg.errors import ConfigError
 from avseg.interface import IGNORE, Clip, Target
+from avseg.model_folder import save
+from avseg.models import model_class
 from avseg.synthesis.scene import Scene
+from avseg.testing import small_settings
 
 T, SIDE = 4, 4
 
@@ -179,20 +183,24 @@ def test_audio_response_ranking_by_hand() -> None:
 
 
 @pytest.mark.parametrize("script", [ambiguity, matching_stability, cpm_classifiers, audio_response])
-def test_unknown_label_prints_one_line(
-    script: object, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_label_prints_one_line(script: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    for label in ("ama_ue", "cpm"):
+        (runs / label / "seed0").mkdir(parents=True)
     with pytest.raises(SystemExit) as end:
         script.main([str(runs), str(tmp_path / "out"), "pcmanet"])  # type: ignore[attr-defined]
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(f"error: {runs} has no runs of ['pcmanet']: choose labels from ['ama_ue', 'cpm']")
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [runs]
 
 
 @pytest.mark.parametrize("script", [matching_stability, cpm_classifiers])
-def test_model_without_matching_raises(script: object, runs: Path, tmp_path: Path) -> None:
+def test_model_without_matching_raises(script: object, tmp_path: Path) -> None:
+    model = avseg.build("ama_ue", **small_settings(model_class("ama_ue")))
+    for name in ("step2", "step4", "last"):
+        save(model, tmp_path / "runs/ama_ue/seed0" / name)
     with pytest.raises(SystemExit) as end:
-        script.main([str(runs), str(tmp_path / "out"), "ama_ue"])  # type: ignore[attr-defined]
+        script.main([str(tmp_path / "runs"), str(tmp_path / "out"), "ama_ue"])  # type: ignore[attr-defined]
     assert isinstance(end.value.__cause__, ConfigError)
     assert "holds no CPM" in str(end.value.__cause__)

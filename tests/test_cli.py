@@ -169,7 +169,7 @@ def test_every_command_is_in_the_list_of_light_help() -> None:
 def test_predict_imports_no_training_and_no_plotting() -> None:
     check = """
 import sys
-import avseg.prediction.predict
+import avseg.pipeline.predict
 from avseg.outputs import list_outputs, output_class
 for name in list_outputs():
     output_class(name)

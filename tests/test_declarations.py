@@ -17,7 +17,7 @@ from avseg.prediction.frame_stream import Options
 CONFIGS = [(model_config, model_class, name) for name in list_models()]
 CONFIGS += [(dataset_config, dataset_class, name) for name in list_datasets()]
 FUNCTIONS = [
-    ("avseg.prediction.predict:predict_command", ("options",)),
+    ("avseg.pipeline.predict:predict_command", ("options",)),
     ("avseg.evaluation.evaluate:evaluate_checkpoint", ()),
     ("avseg.profile:profile", ("model",)),
     ("avseg.checkpoints.release:convert", ()),

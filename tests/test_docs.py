@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ BANNED_ENTRY = re.compile(r"^ *\w+: (?:What|Who|Of|Where|How)\b.*", re.MULTILINE
 RECIPES = sorted(ROOT.glob("configs/*.yaml"))
 CARDS = ("examples/README.md", "src/avseg/weights/*/README.md")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *(path for card in CARDS for path in ROOT.glob(card))])
+CASES = [pytest.param(c, marks=pytest.mark.slow) if c in ("export", "overfits") else c for c in CHECKS]
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
@@ -111,9 +113,10 @@ def names_in_navigation(entry: object) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_page_names_existing_paths_symbols_and_anchors(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    symbols = cache(lambda path: {*names(ast.parse((ROOT / path).read_text()))})
     for path, symbol in re.findall(r"`((?:src|tests|benchmarks)/[\w/]+\.py)(?::([\w.]+))?`", text):
         assert (ROOT / path).is_file(), path
-        assert not symbol or symbol in set(names(ast.parse((ROOT / path).read_text()))), f"{path}:{symbol}"
+        assert not symbol or symbol in symbols(path), f"{path}:{symbol}"
     for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
         path = page.parent / target if target else page
         assert "://" in target or path.exists(), f"{page.name} links to {target}"
@@ -193,10 +196,10 @@ def dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("dot")
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", CASES)
 def test_contributing_model_passes_every_check(check: str) -> None:
     assert "dot" in list_models()
-    check_model(model_class("dot"), [check], channels=16)
+    check_model(model_class("dot"), [check], channels=16, visual="pvt_v2_b0")
 
 
 @pytest.mark.usefixtures("dot")

@@ -155,3 +155,11 @@ def test_hostile_yaml_raises_one_line(tmp_path: Path, text: str, message: str) -
 def test_word_that_is_not_utf_8_raises_one_line(parser: ArgumentParser) -> None:
     with pytest.raises(ConfigError, match=r"na\\udcffme is not valid UTF-8"):
         parse(parser, ["--thing.kind", "na\udcffme"])
+
+
+def test_word_in_a_locale_that_is_not_utf_8_names_the_locale(
+    parser: ArgumentParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(ConfigError, match="is not valid ASCII: the locale reads ascii, set PYTHONUTF8=1"):
+        parse(parser, ["--thing.kind", "gr\udcc3\udcb6\udcc3\udc9fe"])

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src"
-FRONT = "prediction.front"
-"""Modules of ``prediction`` that write outputs: they lie above ``outputs``, the data of a prediction below it."""
 
 
 def modules() -> dict[str, Path]:
@@ -29,37 +27,26 @@ def body_lines(function: ast.FunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def imports(body: list[ast.stmt]) -> Iterator[str]:
-    """Yield the names that are imported with a module; not those in functions or under TYPE_CHECKING."""
-    for node in body:
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module imports, at its head, in functions or for types only."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
-            yield from imports(node.body)
 
 
 def graph() -> dict[str, set[str]]:
     """Return module → modules of avseg that it imports."""
     found = modules()
-    names = {name: list(imports(ast.parse(path.read_text(encoding="utf-8")).body)) for name, path in found.items()}
+    names = {name: list(imports(ast.parse(path.read_text(encoding="utf-8")))) for name, path in found.items()}
     return {
         name: {full if full in found else full.rpartition(".")[0] for full in used} & (found.keys() - {name})
         for name, used in names.items()
     }
 
 
-def room(module: str, needs: dict[str, set[str]]) -> str:
+def room(module: str) -> str:
     """Return the package or file directly in ``avseg`` that holds a module."""
-    first = ".".join(module.split(".")[1:2])
-    if first != "prediction":
-        return first
-    reached, waiting = set(), [module]
-    while waiting:
-        found = waiting.pop()
-        if found not in reached:
-            reached.add(found)
-            waiting += [other for other in needs[found] if other.startswith(("avseg.prediction", "avseg.outputs"))]
-    return FRONT if "avseg.outputs" in reached else first
+    return ".".join(module.split(".")[1:2])
 
 
 def check_tower(needs: dict[str, set[str]]) -> None:
@@ -67,8 +54,8 @@ def check_tower(needs: dict[str, set[str]]) -> None:
     tuple(TopologicalSorter(needs).static_order())
     rooms: dict[str, set[str]] = {}
     for module, used in needs.items():
-        here = room(module, needs)
-        rooms.setdefault(here, set()).update({room(other, needs) for other in used} - {here})
+        here = room(module)
+        rooms.setdefault(here, set()).update({room(other) for other in used} - {here})
     tuple(TopologicalSorter(rooms).static_order())
 
 
@@ -95,7 +82,7 @@ def test_files_and_functions_are_short(folder: str) -> None:
     ("lower", "upper"),
     [
         ("avseg.interface", "avseg.models.tpavi"),
-        ("avseg.outputs.json", "avseg.prediction.result"),
+        ("avseg.outputs.json", "avseg.pipeline.result"),
         ("avseg.media.video", "avseg.data"),
     ],
 )

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from avseg.media.live import Live
     from avseg.mel import log_mel
     from avseg.models import build, list_models
-    from avseg.prediction.batch import predict_many
+    from avseg.pipeline.batch import predict_many
+    from avseg.pipeline.predict import predict, stream
+    from avseg.pipeline.result import Result
+    from avseg.pipeline.rows import RowPredictor
     from avseg.prediction.frame_stream import Options
-    from avseg.prediction.predict import predict, stream
-    from avseg.prediction.result import Result
-    from avseg.prediction.rows import RowPredictor
     from avseg.prediction.sampling import clip_from_video
 
 __all__ = [
@@ -53,8 +53,8 @@ _HOMES = {
     "Live": "media.live",
     "Options": "prediction.frame_stream",
     "Prediction": "interface",
-    "Result": "prediction.result",
-    "RowPredictor": "prediction.rows",
+    "Result": "pipeline.result",
+    "RowPredictor": "pipeline.rows",
     "Target": "interface",
     "build": "models",
     "clip_from_video": "prediction.sampling",
@@ -63,9 +63,9 @@ _HOMES = {
     "load": "checkpoints.store",
     "log_mel": "mel",
     "optimize": "fast_paths",
-    "predict": "prediction.predict",
-    "predict_many": "prediction.batch",
-    "stream": "prediction.predict",
+    "predict": "pipeline.predict",
+    "predict_many": "pipeline.batch",
+    "stream": "pipeline.predict",
 }
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -99,7 +100,9 @@ def parse(parser: ArgumentParser, argv: Sequence[str], *, defaults: bool = True)
         ConfigError: When a setting is unknown (names the closest) or a value has the wrong type.
     """
     if unreadable := [word for word in argv if word != _printable(word)]:
-        raise ConfigError(f"{_printable(unreadable[0])} is not valid UTF-8: rename the file")
+        encoding = sys.getfilesystemencoding()
+        cure = "rename the file" if encoding == "utf-8" else f"the locale reads {encoding}, set PYTHONUTF8=1"
+        raise ConfigError(f"{_printable(unreadable[0])} is not valid {encoding.upper()}: {cure}")
     argv = _with_config_files(argv)
     values = parser.get_defaults()
     known = set(values.keys(branches=True)) | {"help", "config", "print_config"}

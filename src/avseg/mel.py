@@ -28,8 +28,10 @@ _WINDOW, _HOP, _FFT = 400, 160, 512
 _LOW, _HIGH = 125.0, 7500.0
 _BINS = slice(4, 241)
 """Bins of the spectrum between the bounds of the filters; the others have weight 0."""
-_FRAMES_AT_ONCE = 128
+_FRAMES_AT_ONCE = 256
 """Frames that are transformed at once: intermediate results of more exceed the cache."""
+_BANDS_AT_ONCE = 16
+"""Bands that are computed by one product, with the bins of these bands only; the other weights are 0."""
 PATCH_SAMPLES = (FRAMES - 1) * _HOP + _WINDOW
 """Samples in one patch: 0.975 s."""
 
@@ -83,9 +85,16 @@ def _mel_matrix() -> Tensor:
 
 
 @cache
-def _weights() -> Tensor:
-    """Return the filters at _BINS in float32."""
-    return _mel_matrix()[_BINS].float()
+def _groups() -> list[tuple[slice, slice, Tensor]]:
+    """Return groups of filters: their bands, their bins counted from the first of _BINS, and float32 weights."""
+    weights = _mel_matrix()[_BINS].float()
+    groups = []
+    for first in range(0, BANDS, _BANDS_AT_ONCE):
+        bands = slice(first, first + _BANDS_AT_ONCE)
+        used = weights[:, bands].any(1).nonzero()
+        bins = slice(int(used[0]), int(used[-1]) + 1)
+        groups.append((bands, bins, weights[bins, bands].contiguous()))
+    return groups
 
 
 @cache
@@ -99,22 +108,25 @@ def _spectrogram(x: Tensor) -> Tensor:
         return x.new_zeros(0, BANDS, dtype=torch.float32)
     frames = x.double().unfold(0, _WINDOW, _HOP)
     padded = frames.new_zeros(min(len(frames), _FRAMES_AT_ONCE), _FFT)
-    bands = torch.empty(len(frames), BANDS)
-    for piece, out in zip(frames.split(_FRAMES_AT_ONCE), bands.split(_FRAMES_AT_ONCE), strict=True):
-        _mel_bands(piece, padded[: len(piece)], out)
-    return bands.add_(OFFSET).log_()
+    magnitudes = torch.empty(len(frames), _BINS.stop - _BINS.start)
+    for piece, out in zip(frames.split(_FRAMES_AT_ONCE), magnitudes.split(_FRAMES_AT_ONCE), strict=True):
+        _magnitudes(piece, padded[: len(piece)], out)
+    mel = torch.empty(len(frames), BANDS)
+    for bands, bins, weights in _groups():
+        torch.mm(magnitudes[:, bins], weights, out=mel[:, bands])
+    np.log(mel.add_(OFFSET).numpy(), out=mel.numpy())  # seven times as fast as torch, as is abs below ten times
+    return mel
 
 
-def _mel_bands(frames: Tensor, padded: Tensor, out: Tensor) -> None:
-    """Write the mel bands of float64 frames (n, 400) to ``out`` (n, 64); ``padded`` is (n, 512) with zeros at the end.
+def _magnitudes(frames: Tensor, padded: Tensor, out: Tensor) -> None:
+    """Write the magnitudes of _BINS of float64 frames (n, 400) to ``out``; ``padded`` is (n, 512), zero after 400.
 
     Only the transform needs float64: in float32 the rounding errors of the loudest band would be in all bands. The rest
     adds positive numbers.
     """
     torch.mul(frames, _window(), out=padded[:, :_WINDOW])
     spectrum = torch.fft.rfft(padded)[:, _BINS].to(torch.complex64)
-    magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt_()
-    torch.mm(magnitude, _weights(), out=out)
+    np.abs(spectrum.numpy(), out=out.numpy())
 
 
 def log_mel(waveform: Tensor | NDArray[np.generic], sample_rate: int) -> Tensor:

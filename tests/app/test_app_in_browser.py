@@ -13,8 +13,8 @@ import zipfile
 import pytest
 
 from avseg.app import runs, server
-from avseg.prediction.predict import Loaded
-from avseg.prediction.result import Result
+from avseg.pipeline.predict import Loaded
+from avseg.pipeline.result import Result
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -7,7 +7,7 @@ from avseg.app import runs
 from avseg.app.runs import Settings, StoppedError, run
 from avseg.app.sessions import Sessions
 from avseg.errors import CheckpointError, MediaError
-from avseg.prediction.predict import Loaded
+from avseg.pipeline.predict import Loaded
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAME = "bench_tpavi_pcmanet_synthetic"
 
 
+@pytest.mark.slow
 def test_json_has_scores_costs_and_provenance(done: Path) -> None:
     result = json.loads((done / f"results/{NAME}.json").read_text(encoding="utf-8"))
     assert {"command", "commit", "date", "hardware", "versions", "config", "numbers"} == set(result)
@@ -66,6 +67,7 @@ def test_json_has_scores_costs_and_provenance(done: Path) -> None:
     assert "difference" not in numbers["models"]["tpavi"]
 
 
+@pytest.mark.slow
 def test_table_has_one_row_per_model(done: Path) -> None:
     lines = (done / f"results/{NAME}.md").read_text(encoding="utf-8").splitlines()
     assert lines[0] == f"`avseg {' '.join(WORDS)}`".replace("--data ", "--data.name ")
@@ -74,6 +76,7 @@ def test_table_has_one_row_per_model(done: Path) -> None:
     assert len({line.count("|") for line in lines[2:]}) == 1
 
 
+@pytest.mark.slow
 def test_plot_has_one_curve_per_model(done: Path) -> None:
     pixels = np.asarray(Image.open(done / f"results/{NAME}.png").convert("RGB")).reshape(-1, 3)
     for colour in ((0, 114, 178), (213, 94, 0)):
@@ -82,11 +85,13 @@ def test_plot_has_one_curve_per_model(done: Path) -> None:
     assert curve.steps.tolist() == [2, 4]
 
 
+@pytest.mark.slow
 def test_epochs_are_counted_up_to_the_budget(done: Path) -> None:
     printed = (done / "printed.txt").read_text(encoding="utf-8")
     assert set(re.findall(r"epoch \d+/\d+, step \d+", printed)) == {"epoch 1/2, step 2", "epoch 2/2, step 4"}
 
 
+@pytest.mark.slow
 def test_second_call_repeats_no_run(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(done)
     before = {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")}
@@ -98,6 +103,7 @@ def test_second_call_repeats_no_run(done: Path, monkeypatch: pytest.MonkeyPatch)
     assert {p: p.stat().st_mtime_ns for p in done.glob("runs/**/model.safetensors")} == before
 
 
+@pytest.mark.slow
 def test_other_recipe_in_same_folder_raises(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +112,7 @@ def test_other_recipe_in_same_folder_raises(
     assert "train.lr = 0.0005, this run 0.1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_schedule_in_same_folder_raises(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

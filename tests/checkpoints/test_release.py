@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,13 @@ from avseg.models.tpavi import TPAVI
 PARITY = Path(__file__).parents[1] / "parity"
 PCMANET = [f"pcmanet_{v}_{task}" for v in ("resnet50", "pvt_v2_b5") for task in ("s4", "ms3", "avss")]
 TPAVI_CASES = ["tpavi_resnet50_s4", "tpavi_resnet50_avss", "tpavi_pvt_v2_b5_s4"]
+QUICK = {"pcmanet_resnet50_s4", "pcmanet_pvt_v2_b5_avss", "tpavi_resnet50_avss"}
+"""Both backbones, one and 71 classes, 4 and 8 groups."""
+
+
+def quick_first(cases: list[str]) -> list[Any]:
+    """Mark the cases that are not in QUICK as slow."""
+    return [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def empty(layout: dict[str, list[int]]) -> dict[str, torch.Tensor]:
@@ -44,7 +52,7 @@ def test_equal_to_the_release_on_resnet50_s4(layouts: dict, weights: Callable) -
     np.testing.assert_allclose(ratios, recorded["mask_keep_ratio_432"], atol=2e-3)
 
 
-@pytest.mark.parametrize("case", PCMANET)
+@pytest.mark.parametrize("case", quick_first(PCMANET))
 def test_every_released_layout_loads(case: str, layouts: dict) -> None:
     model = avseg.from_release(empty(layouts[case]))
     assert isinstance(model, PCMANet)
@@ -55,7 +63,7 @@ def test_every_released_layout_loads(case: str, layouts: dict) -> None:
     assert not model.training
 
 
-@pytest.mark.parametrize("case", TPAVI_CASES)
+@pytest.mark.parametrize("case", quick_first(TPAVI_CASES))
 def test_every_layout_of_tpavi_loads(case: str, layouts: dict) -> None:
     model = avseg.from_release(empty(layouts[case]))
     assert isinstance(model, TPAVI)
@@ -65,6 +73,7 @@ def test_every_layout_of_tpavi_loads(case: str, layouts: dict) -> None:
     assert {k: getattr(model.config, k) for k in TPAVI.RELEASE} == TPAVI.RELEASE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TPAVI_CASES)
 def test_tpavi_is_equal_to_the_release(case: str, layouts: dict, weights: Callable) -> None:
     released = avseg.from_release(weights(layouts[case]))

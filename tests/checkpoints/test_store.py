@@ -16,7 +16,7 @@ from avseg.model_folder import bundled, read_card, save
 
 
 def model(**config: object) -> avseg.AVSModel:
-    return avseg.build("pcmanet", visual="resnet18", audio="none", channels=16, **config)
+    return avseg.build("pcmanet", visual="pvt_v2_b0", audio="none", channels=16, **config)
 
 
 class Trap:
@@ -157,7 +157,7 @@ def test_bundled_models_load() -> None:
 
 
 def test_start_from_loads_matching_shapes_and_names_the_rest(tmp_path: Path) -> None:
-    donor, taker = model(), avseg.build("pcmanet", 5, visual="resnet18", audio="none", channels=16)
+    donor, taker = model(), avseg.build("pcmanet", 5, visual="pvt_v2_b0", audio="none", channels=16)
     save(donor, tmp_path)
     fresh = start_from(taker, str(tmp_path))
     assert fresh == [f"head.{i}.3.{kind}" for i in (4, 3, 2, 1) for kind in ("weight", "bias")]

@@ -17,8 +17,8 @@ from avseg.errors import AvsegError, ConfigError
 from avseg.media import rle
 from avseg.media.images import denormalise
 from avseg.mel import log_mel_at
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 
 SIZE = (48, 64)
 Film = Callable[..., Path]

@@ -17,7 +17,7 @@ from avseg.export.write import export
 from avseg.files import sha256
 from avseg.interface import AVSModel, Clip
 from avseg.models import model_class
-from avseg.prediction.predict import ready
+from avseg.pipeline.predict import ready
 from avseg.testing import small_settings
 
 for package in ("onnx", "onnxscript", "onnxruntime"):

@@ -22,7 +22,7 @@ def test_row_per_model_and_column_per_frame(trained, tmp_path, pixels):
     assert 90 < row < 100
     assert size(3, 1)[0] == one[0] + 2 * row
     assert size(1, 2)[1] > 1.7 * one[1] - 60
-    assert size(1, 1, frames=30)[1] > 30 * 33
+    assert size(1, 1, frames=20)[1] > 20 * 33
     assert size(1, 1, size=(32, 64))[0] < one[0]
 
 

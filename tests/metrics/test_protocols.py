@@ -387,6 +387,7 @@ def half_of_the_clips(rank, folder):
         distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", SECOND_PROCESS, __file__, str(tmp_path)])
     together = half_of_the_clips(0, tmp_path)

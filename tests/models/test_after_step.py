@@ -10,7 +10,7 @@ from avseg.testing import example, small_settings
 
 
 def build(name: str, classes: int) -> AVSModel:
-    return avseg.build(name, classes, **small_settings(model_class(name)))
+    return avseg.build(name, classes, **{**small_settings(model_class(name)), "visual": "pvt_v2_b0"})
 
 
 def tensors(model: AVSModel) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from avseg.nn.evidence import vacuity
 
 def settings(**changes: Any) -> AMAUE.Config:
     return AMAUE.Config(
-        **{"visual": "resnet18", "audio": "compact", "channels": 32, "heads": 4, "dropout": 0.0, **changes}
+        **{"visual": "pvt_v2_b0", "audio": "compact", "channels": 32, "heads": 4, "dropout": 0.0, **changes}
     )
 
 

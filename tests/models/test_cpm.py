@@ -1,8 +1,10 @@
 """Tests of CPM: equations against plain loops, gradients of each term, inference cost, and unusual inputs."""
 
+import copy
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from avseg.models.cpm import CPM
 from avseg.nn.matching import match
 
 SMALL: dict[str, Any] = {
-    "visual": "resnet18",
+    "visual": "pvt_v2_b0",
     "audio": "compact",
     "train_audio": True,
     "channels": 32,
@@ -74,12 +76,20 @@ def step(model: CPM, inputs: Clip, truth: Target) -> tuple[Prediction, dict[str,
     return prediction, terms
 
 
-def taught(classes: int = 4, **config: Any) -> CPM:
-    """Return a model whose mixtures are fitted to the classes of :func:`target`."""
-    model = build(classes, **config)
+@cache
+def fitted(classes: int, config: tuple[tuple[str, Any], ...]) -> tuple[CPM, Tensor]:
+    """Return a model whose mixtures are fitted to the classes of :func:`target`, and the random state after it."""
+    model = build(classes, **dict(config))
     for _ in range(3):
         step(model, clip(), target(clip()))
-    return model
+    return model, torch.get_rng_state()
+
+
+def taught(classes: int = 4, **config: Any) -> CPM:
+    """Return a copy of the model of :func:`fitted`, and set the random state."""
+    model, state = fitted(classes, tuple(sorted(config.items())))
+    torch.set_rng_state(state)
+    return copy.deepcopy(model)
 
 
 def reached(model: CPM, term: Tensor) -> set[str]:

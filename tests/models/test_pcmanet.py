@@ -14,7 +14,7 @@ from avseg.interface import Clip, Target
 from avseg.losses import bce, iou_loss
 from avseg.models.pcmanet import AVGA, CIM, GF, QSCA, PCMANet
 
-SMALL: dict[str, Any] = {"visual": "resnet18", "audio": "none", "channels": 32, "groups": 2, "heads": 2}
+SMALL: dict[str, Any] = {"visual": "pvt_v2_b0", "audio": "none", "channels": 32, "groups": 2, "heads": 2}
 PRIOR: dict[str, Any] = {"visual": "efficientnet_lite0", "audio": "mobile", "class_prior": True}
 ABLATION = {
     "baseline": {"avga": False, "qsca": False},

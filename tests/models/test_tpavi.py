@@ -15,7 +15,7 @@ from avseg.interface import Clip, Target
 from avseg.losses import bce, iou_loss
 from avseg.models.tpavi import TPAVI, Dilated, Fusion, Interaction, Residual
 
-SMALL: dict[str, Any] = {"visual": "resnet18", "audio": "none", "channels": 16}
+SMALL: dict[str, Any] = {"visual": "pvt_v2_b0", "audio": "none", "channels": 16}
 
 
 def build(classes: int = 1, **config: Any) -> TPAVI:
@@ -91,7 +91,10 @@ def test_linear_and_quadratic_forms_have_equal_outputs_and_gradients(settings: d
     quadratic = TPAVI(replace(linear.config, form="quadratic"), 1).double()
     quadratic.load_state_dict(linear.state_dict())
     inputs = clip().to(dtype=torch.float64)
-    outputs = [model(inputs).logits for model in (linear, quadratic)]
+    outputs = []
+    for model in (linear, quadratic):
+        torch.manual_seed(4)  # the same paths of the backbone are dropped
+        outputs.append(model(inputs).logits)
     assert torch.allclose(*outputs, atol=1e-10)
     for output in outputs:
         output.square().mean().backward()

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from avseg.media import rle
+from avseg.pipeline.result import Result
 from avseg.prediction import grey_maps
 from avseg.prediction.objects import NamedObject
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 
 SIZE = (100, 150)
 TIMES = (0.0, 0.05, 0.1, 0.4, 0.8)

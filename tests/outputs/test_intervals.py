@@ -9,8 +9,8 @@ import pytest
 
 from avseg.errors import ConfigError
 from avseg.outputs.edl import Edl, _union
+from avseg.pipeline.result import Result
 from avseg.prediction.record import Interval
-from avseg.prediction.result import Result
 
 
 def rows(path):

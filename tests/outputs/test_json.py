@@ -4,8 +4,8 @@ import pytest
 
 from avseg.errors import MediaError
 from avseg.outputs.json import UNITS, load, schema, to_dict
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame
-from avseg.prediction.result import Result
 
 
 @pytest.fixture

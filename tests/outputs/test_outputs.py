@@ -10,8 +10,8 @@ from avseg.media import rle
 from avseg.media.sound import Sound, sound_blocks
 from avseg.media.video import pictures, probe
 from avseg.outputs import DEFAULT, OUTPUTS, choose_outputs, output_class
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
 
 SIZE = (101, 151)

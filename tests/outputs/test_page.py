@@ -17,8 +17,8 @@ from avseg.media import rle
 from avseg.media.video import pictures, probe
 from avseg.outputs import page
 from avseg.outputs._page_parts import spectrogram, spectrogram_png, steps, ticks
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
 
 SIZE = (60, 90)

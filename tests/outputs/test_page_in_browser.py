@@ -7,8 +7,8 @@ import pytest
 
 from avseg.colours import colour
 from avseg.media import rle
+from avseg.pipeline.result import Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Result
 from avseg.prediction.uncertainty import pack
 
 pytestmark = pytest.mark.slow

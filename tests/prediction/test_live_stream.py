@@ -16,9 +16,9 @@ from avseg.interface import AVSModel, Prediction
 from avseg.media.live import Feed, Live, ReceivedFeed, feed_of
 from avseg.media.sound import sound_of
 from avseg.media.video import pictures
+from avseg.pipeline.predict import stream
 from avseg.prediction.frame_stream import Options
 from avseg.prediction.live_stream import LOOKAHEAD, LiveStream
-from avseg.prediction.predict import stream
 
 RATE = 16_000
 TIMES = [k / 10 for k in range(30)]

@@ -12,8 +12,8 @@ from avseg.errors import ConfigError, MediaError
 from avseg.interface import Clip
 
 
-@pytest.fixture
-def video(make_video: Callable, make_beep: Callable) -> Path:
+@pytest.fixture(scope="module")
+def video(make_shared_video: Callable) -> Path:
     """Return a video of 4.4 s at 25 fps, 96 × 128, whose pictures and sound change all the time."""
 
     def picture(index: int, size: tuple[int, int]) -> np.ndarray:
@@ -21,7 +21,7 @@ def video(make_video: Callable, make_beep: Callable) -> Path:
 
     wave = np.cumsum(np.random.default_rng(0).normal(0, 0.01, (1, 5 * 44_100)), 1).clip(-1, 1).astype(np.float32)
     times = [k / 25 for k in range(110)]
-    return make_video(
+    return make_shared_video(
         "noise.mkv", times=times, size=(96, 128), picture=picture, sound=wave, rate=44_100, sound_start=0.3
     )
 

@@ -7,8 +7,8 @@ import torch
 
 from avseg.errors import ConfigError, MediaError
 from avseg.interface import Prediction
-from avseg.prediction.predict import predict
-from avseg.prediction.result import Result
+from avseg.pipeline.predict import predict
+from avseg.pipeline.result import Result
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def settings_of(output: str) -> list[Setting]:
 
 def component(setting: Setting) -> Any:
     """Return the Gradio component of a setting."""
-    common = {
+    common: dict[str, Any] = {
         "label": setting.field,
         "info": setting.description.replace("`", "").replace("null", "empty") or None,
         "elem_id": f"{setting.output}-{setting.field}",

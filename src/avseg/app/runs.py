@@ -12,8 +12,8 @@ from avseg.app.sessions import Sessions
 from avseg.errors import AvsegError, MediaError
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, write
+from avseg.pipeline.predict import predict_file, ready
 from avseg.prediction.frame_stream import Options
-from avseg.prediction.predict import predict_file, ready
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done, 0..1, and with a description of the current step."""

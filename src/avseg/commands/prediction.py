@@ -21,7 +21,7 @@ def predict_verb(argv: Sequence[str]) -> None:
     from avseg.declarations import declared
 
     skip = {"video", "output", "options", "settings"}
-    parser = command_parser("predict", "avseg.prediction.predict:predict_command", skip)
+    parser = command_parser("predict", "avseg.pipeline.predict:predict_command", skip)
     parser.add_class_arguments(declared("avseg.prediction.frame_stream:Options"), as_group=False)
     parser.add_argument("videos", nargs="+", type=str, help="Video files, patterns, folders, or CSV lists of paths.")
     parser.add_argument(
@@ -35,7 +35,7 @@ def predict_verb(argv: Sequence[str]) -> None:
     names = _add_output_settings(parser, argv)
     given = parsed(parser, argv)
     settings = {name: given.pop(name) for name in names if name in given}
-    from avseg.prediction.batch import predict_videos
+    from avseg.pipeline.batch import predict_videos
     from avseg.prediction.frame_stream import Options
 
     options = Options(**{field.name: given.pop(field.name) for field in fields(Options) if field.name in given})

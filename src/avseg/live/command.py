@@ -18,9 +18,9 @@ from avseg.media.container import Complain, refuse
 from avseg.media.live import Feed, ReceivedFeed, device_feed, feed_of, played_feed
 from avseg.media.yuv import rgb_planes
 from avseg.outputs._drawing import add_names, overlay
+from avseg.pipeline.predict import class_names, ready
 from avseg.prediction.frame_stream import Damaged, Options, Upsampling
 from avseg.prediction.live_stream import LivePrediction, LiveStream, check_live
-from avseg.prediction.predict import class_names, ready
 from avseg.prediction.sampling import MissingAudio, is_number
 
 Display = Literal["page", "lines"]

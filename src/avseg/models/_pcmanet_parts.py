@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize, scaled_dot_product_attention
 
+from avseg.nn.fast_training import conv_resized
 from avseg.nn.pixel_rows import pointwise_rows
 
 
@@ -99,9 +100,8 @@ class QSCA(nn.Module):
             pool: Pool tokens to this (h, w) before the attention (release); None keeps all tokens (paper).
 
         Returns:
-            G_i (B · T, C, h, w), and A_{i-1} (B, T, C) or None without ``update_audio``.
+            G_i (B · T, C, h, w), with ``pool`` of that size, and A_{i-1} (B, T, C) or None without ``update_audio``.
         """
-        size = maps.shape
         if pool is not None:
             maps = adaptive_avg_pool2d(maps, pool)
         tokens_BTNC = self.embed(maps.flatten(2).mT).unflatten(0, valid.shape)
@@ -117,7 +117,7 @@ class QSCA(nn.Module):
         updated = (
             None if self.visual_kv is None else self._audio_queries(q_a[0], self.visual_kv(tokens_1), keys) + audio_BTC
         )
-        return resize(guide, size), updated
+        return guide, updated
 
     def rows(self, rows: Tensor, audio: Tensor, keep: Tensor | None, valid: Tensor, clips: Tensor) -> Tensor:
         """Compute G_i at selected pixels of V_i without pooled tokens.
@@ -234,12 +234,12 @@ class GF(nn.Module):
         self.fuse = conv_bn_relu(channels, channels, 3)
 
     def forward(self, level: Tensor, deeper: Tensor | None, guide: Tensor | None) -> Tensor:
-        """Fuse maps (N, C, h, w), of which ``deeper`` may be smaller, to (N, C, h, w)."""
+        """Fuse maps (N, C, h, w), of which ``deeper`` and ``guide`` may be smaller, to (N, C, h, w)."""
         total = level
-        if self.deeper is not None and deeper is not None:
-            total = total + self.deeper(resize(deeper, level.shape))
-        if self.guide is not None and guide is not None:
-            total = total + self.guide(guide)
+        for block, other in ((self.deeper, deeper), (self.guide, guide)):
+            if block is not None and other is not None:
+                conv, norm, activation = block
+                total = total + activation(norm(conv_resized(conv, other, (level.shape[2], level.shape[3]))))
         out: Tensor = self.fuse(total)
         return out
 

@@ -311,6 +311,7 @@ class PCMANet(AVSModel):
                 stage_audio = updated if self.config.continuity else audio
             if gated is not None and guide is not None:
                 unsure = self._unsure(outputs, fused[i].shape)
+                guide = resize(guide, fused[i].shape)
                 outputs[i] = gated_output(self._finest(), fused[i], gated, guide, outputs[2], unsure)
                 break
             level = self.gf[str(i)](fused[i], level, guide)

@@ -4,6 +4,7 @@ torch reorders the weights of a convolution at every call, writes the output bef
 passes linear layers to another library. These layers call the operators of ``torch.compile``, without a compiler.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,23 @@ def available() -> bool:
     )
 
 
+def products(matrices: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return a function that maps (n, rows, C) to (n, rows, K) by n linear layers.
+
+    Args:
+        matrices: (n, K, C), which are copied into the layout of oneDNN.
+        rows: Usual number of rows, for which the layout is chosen.
+    """
+    operators = torch.ops.mkldnn
+    packed_matrices = [operators._reorder_linear_weight(m.contiguous(), rows) for m in matrices]
+
+    def multiply(x: Tensor) -> Tensor:
+        pairs = zip(x, packed_matrices, strict=True)
+        return torch.stack([operators._linear_pointwise(part, m, None, "none", [], "") for part, m in pairs])
+
+    return multiply
+
+
 def can_follow(layer: nn.Module) -> bool:
     """Return whether a convolution can compute the layer that follows it."""
     return type(layer) in _ACTIVATIONS
@@ -31,7 +49,7 @@ def can_follow(layer: nn.Module) -> bool:
 class _Packed(nn.Module):
     """A module with weights in the layout of oneDNN, which a copy makes again: they can be neither copied nor saved."""
 
-    _caches = ("_packed", "_kernel", "_factors")
+    _caches = ("_packed", "_kernel", "_multiply")
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {name: None for name in self._caches if name in self.__dict__}

@@ -4,16 +4,17 @@ Source: Lavin and Gray, arXiv 1509.09308. The outputs equal those of the convolu
 points are 0, ±1/√2, ±√2 and ∞, whose rounding errors are smaller than those of 0, ±1, ±2 and ∞.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from avseg.nn.packed import PackedConv, available
+from avseg.nn.packed import PackedConv, available, products
 
-_OUT, _KERNEL = 4, 3
-_IN = _OUT + _KERNEL - 1
+TILE_OUT, KERNEL = 4, 3
+TILE_IN = TILE_OUT + KERNEL - 1
 _POINTS = (0.0, 2**-0.5, -(2**-0.5), 2**0.5, -(2**0.5))
 _CHUNK = 256
 """Tiles of 6 by 6 inputs that are transformed at once: few enough for the cache, enough for a matrix product."""
@@ -24,15 +25,15 @@ _FEWEST_TILES = 64
 
 
 @cache
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
+def transforms() -> tuple[Tensor, Tensor, Tensor]:
     """Return Bᵀ (6, 6), G (6, 3) and Aᵀ (4, 6) of Y = Aᵀ ((G g) ⊙ (Bᵀ d)), in float64."""
     points = torch.tensor(_POINTS, dtype=torch.float64)
-    inputs, kernel, outputs = (torch.zeros(_IN, n, dtype=torch.float64) for n in (_IN, _KERNEL, _OUT))
+    inputs, kernel, outputs = (torch.zeros(TILE_IN, n, dtype=torch.float64) for n in (TILE_IN, KERNEL, TILE_OUT))
     for i, point in enumerate(points):
         others = points[torch.arange(len(points)) != i]
         inputs[i, :-1] = _coefficients(others)
-        kernel[i] = point ** torch.arange(_KERNEL) / (point - others).prod()
-        outputs[i] = point ** torch.arange(_OUT)
+        kernel[i] = point ** torch.arange(KERNEL) / (point - others).prod()
+        outputs[i] = point ** torch.arange(TILE_OUT)
     inputs[-1] = _coefficients(points)
     kernel[-1, -1] = outputs[-1, -1] = 1.0
     return inputs, kernel, outputs.T.contiguous()
@@ -77,7 +78,7 @@ class Winograd(PackedConv):
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None = None) -> None:
         super().__init__(conv, activation, conv.weight.dtype)
-        inputs, kernel, outputs = _transforms()
+        inputs, kernel, outputs = transforms()
         transformed = kernel @ conv.weight.detach().double().cpu() @ kernel.T
         for name, value in (
             ("transformed", transformed.permute(2, 3, 1, 0).flatten(0, 1).contiguous()),
@@ -85,23 +86,23 @@ class Winograd(PackedConv):
             ("back", torch.kron(outputs, outputs)),
         ):
             self.register_buffer(name, value.to(conv.weight), persistent=False)
-        self._factors: list[Tensor] | None = None
+        self._multiply: Callable[[Tensor], Tensor] | None = None
         self._pack = _avx512() and available() and conv.weight.dtype == torch.float32
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, h, w) to (N, K, h, w), in the channels-last memory format."""
         n, _, h, w = x.shape
-        rows, columns, k = -(-h // _OUT), -(-w // _OUT), self.transformed.shape[2]
+        rows, columns, k = -(-h // TILE_OUT), -(-w // TILE_OUT), self.transformed.shape[2]
         if n * rows * columns < _FEWEST_TILES and available() and x.dtype == torch.float32:
             return super().forward(x)
-        right, down = columns * _OUT + 1 - w, rows * _OUT + 1 - h
+        right, down = columns * TILE_OUT + 1 - w, rows * TILE_OUT + 1 - h
         x_NHWC = pad(x.movedim(1, -1), (0, 0, 1, right, 1, down)).contiguous()
-        out = x_NHWC.new_empty(n, rows, _OUT, columns, _OUT, k)
+        out = x_NHWC.new_empty(n, rows, TILE_OUT, columns, TILE_OUT, k)
         frames = max(1, _CHUNK // (rows * columns))
         for start in range(0, n, frames):
-            tiles = x_NHWC[start : start + frames].unfold(1, _IN, _OUT).unfold(2, _IN, _OUT)
+            tiles = x_NHWC[start : start + frames].unfold(1, TILE_IN, TILE_OUT).unfold(2, TILE_IN, TILE_OUT)
             out[start : start + frames] = self._tiles(tiles)
-        out = out.view(n, rows * _OUT, columns * _OUT, k)
+        out = out.view(n, rows * TILE_OUT, columns * TILE_OUT, k)
         if self.bias is not None:
             out += self.bias.detach()
         activated: Tensor = out if self.activation is None else self.activation(out)
@@ -110,17 +111,14 @@ class Winograd(PackedConv):
     def _tiles(self, tiles: Tensor) -> Tensor:
         """Map tiles (n, r, c, C, 6, 6) to outputs (n, r, 4, c, 4, K)."""
         n, rows, columns, channels = tiles.shape[:4]
-        forth = (self.forth @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(_IN**2, -1)).view(_IN**2, -1, channels)
+        forth = (self.forth @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(TILE_IN**2, -1)).view(TILE_IN**2, -1, channels)
         back = self.back @ self._products(forth).flatten(1)
-        return back.view(_OUT, _OUT, n, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
+        return back.view(TILE_OUT, TILE_OUT, n, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
 
     def _products(self, forth: Tensor) -> Tensor:
         """Multiply (36, tiles, C) by the transformed kernel (36, C, K)."""
         if not self._pack:
             return torch.bmm(forth, self.transformed)
-        operators = torch.ops.mkldnn
-        if self._factors is None:
-            count = forth.shape[1]
-            self._factors = [operators._reorder_linear_weight(m.T.contiguous(), count) for m in self.transformed]
-        pairs = zip(forth, self._factors, strict=True)
-        return torch.stack([operators._linear_pointwise(rows, m, None, "none", [], "") for rows, m in pairs])
+        if self._multiply is None:
+            self._multiply = products(self.transformed.mT, forth.shape[1])
+        return self._multiply(forth)

@@ -1,5 +1,5 @@
-"""Predict the masks of the sounding objects in a video.
+"""From a video to the record of its masks.
 
-``predict`` is the entry point. ``sampling`` reads the model input from the video, ``frame_stream`` runs the model,
-``record`` holds the masks and ``result`` adds methods to it; :mod:`avseg.outputs` writes them to files.
+``sampling`` reads the model input from the video, ``frame_stream`` runs the model, ``regions`` enlarges and encodes the
+masks, and ``record`` holds them. :mod:`avseg.pipeline` has the entry points.
 """

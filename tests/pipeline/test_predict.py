@@ -12,10 +12,10 @@ from avseg.cli import main
 from avseg.errors import AvsegError, CheckpointError, ConfigError, MediaError
 from avseg.media.rle import decode
 from avseg.media.video import pictures
+from avseg.pipeline.predict import class_names, predict, predict_command, stream
+from avseg.pipeline.result import Result
 from avseg.prediction.frame_stream import Options
 from avseg.prediction.objects import best
-from avseg.prediction.predict import class_names, predict, predict_command, stream
-from avseg.prediction.result import Result
 
 CONTENTS = ["masks", "overlay.mp4", "result.json", "summary.png"]
 
@@ -29,7 +29,7 @@ def beeping(make_video, make_beep):
 @pytest.fixture
 def loaded(monkeypatch, ear):
     """Lets the command find the listening model under every name."""
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: ear)
+    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: ear)
     return ear
 
 
@@ -74,7 +74,7 @@ def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
 def test_a_model_with_16_bit_weights_predicts_rounded_logits(make_video, make_beep, dtype, share):
     video = make_video("short.mp4", times=[k / 10 for k in range(10)], size=(64, 64), sound=make_beep(1, 0, 1))
     model = avseg.load("small")
-    clip = avseg.clip_from_video(video)
+    clip = avseg.clip_from_video(video, size=64)
     with torch.no_grad():
         expected = model(clip).logits
         found = model.to(dtype)(clip.to(dtype=dtype)).logits.float()
@@ -153,7 +153,7 @@ def test_command_refuses_wrong_settings_of_outputs(beeping, loaded, tmp_path, ca
 
 @pytest.mark.parametrize("words", [["--save", "maks"], ["--save", "uncertainty"]])
 def test_command_refuses_wrong_outputs_before_the_work(beeping, monkeypatch, tmp_path, capsys, words):
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name: pytest.fail("too late"))
+    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name: pytest.fail("too late"))
     assert main(["predict", str(beeping), *words, "-o", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(("avseg: error: unknown output 'maks'. Did you", "avseg: error: there is no uncertainty"))
@@ -291,7 +291,7 @@ def test_no_uncertainty_without_request(doubtful, doubter):
 
 
 def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: doubter)
+    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: doubter)
     out = tmp_path / "out"
     assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == [*CONTENTS, "uncertainty"]

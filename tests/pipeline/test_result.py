@@ -14,8 +14,8 @@ from PIL import Image
 from avseg.errors import ConfigError, MediaError
 from avseg.media import rle
 from avseg.outputs.json import UNITS
+from avseg.pipeline.result import Interval, Result
 from avseg.prediction.regions import Frame, Region
-from avseg.prediction.result import Interval, Result
 from avseg.prediction.uncertainty import pack
 
 SIZE = (40, 50)

@@ -1,7 +1,7 @@
 import pytest
 
 from avseg.errors import MediaError
-from avseg.prediction.video_list import find_videos, names_many
+from avseg.pipeline.video_list import find_videos, names_many
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from avseg.errors import ConfigError
-from avseg.prediction.predict import predict
-from avseg.prediction.result import Result
-from avseg.prediction.rows import RowPredictor
+from avseg.pipeline.predict import predict
+from avseg.pipeline.result import Result
+from avseg.pipeline.rows import RowPredictor
 
 
 @pytest.fixture

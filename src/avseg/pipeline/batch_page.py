@@ -1,15 +1,11 @@
-"""``index.html``: a list of the results of :func:`avseg.prediction.batch.predict_many`."""
-
-from __future__ import annotations
+"""``index.html``: a list of the results of :func:`avseg.pipeline.batch.predict_many`."""
 
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from avseg.prediction.batch import Outcome
+from avseg.pipeline.outcome import Outcome
 
 MARK = '<meta name="generator" content="avseg">'
 """Line by which an index.html of avseg is recognised."""

@@ -8,10 +8,10 @@ from typing import Any
 from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs
 from avseg.outputs.json import to_dict
-from avseg.prediction.batch import reason, unique_folder
+from avseg.pipeline.batch import reason, unique_folder
+from avseg.pipeline.predict import predict_file, ready
+from avseg.pipeline.result import Result
 from avseg.prediction.frame_stream import Options
-from avseg.prediction.predict import predict_file, ready
-from avseg.prediction.result import Result
 
 
 class RowPredictor:

@@ -7,13 +7,13 @@ from urllib.parse import unquote
 
 import pytest
 
-import avseg.prediction.batch as batch
+import avseg.pipeline.batch as batch
 from avseg.cli import main
 from avseg.errors import ConfigError, MediaError
-from avseg.prediction.batch import predict_many
+from avseg.pipeline.batch import predict_many
+from avseg.pipeline.predict import predict, predict_command, stream
+from avseg.pipeline.result import Result
 from avseg.prediction.frame_stream import Options
-from avseg.prediction.predict import predict, predict_command, stream
-from avseg.prediction.result import Result
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def clips(make_video, make_beep, tmp_path):
 def loaded(monkeypatch, ear):
     """Let every name load the model that depends only on the audio; return the names that were loaded."""
     names = []
-    monkeypatch.setattr("avseg.prediction.predict.load", lambda name, device: names.append(name) or ear)
+    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: names.append(name) or ear)
     return names
 
 

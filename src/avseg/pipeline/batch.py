@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,38 +21,16 @@ from avseg.files import recover, write_text
 from avseg.interface import AVSModel
 from avseg.outputs import choose_outputs, file_to_open, new_result, settings_of, write
 from avseg.outputs.json import FILE, load_with_files
-from avseg.prediction.batch_page import MARK, page
+from avseg.pipeline.batch_page import MARK, page
+from avseg.pipeline.outcome import Outcome
+from avseg.pipeline.predict import Loaded, predict_command, predict_file, ready, recorded_options
+from avseg.pipeline.result import Result
+from avseg.pipeline.video_list import find_videos, names_many
 from avseg.prediction.frame_stream import Options
-from avseg.prediction.predict import Loaded, predict_command, predict_file, ready, recorded_options
-from avseg.prediction.record import Interval
-from avseg.prediction.result import Result
-from avseg.prediction.video_list import find_videos, names_many
 from avseg.progress import VideosBar, videos_bar
 
 DEFAULT_FOLDER = "predictions"
 INDEX = "index.html"
-
-
-class Outcome(NamedTuple):
-    """Outcome of one video of a batch.
-
-    Attributes:
-        video: The video.
-        folder: Folder of its result.
-        state: ``"done"``, ``"skipped"`` because an equal result was there, or ``"failed"``.
-        message: Reason of a failure, in one line; else empty.
-        intervals: Intervals of the result; none after a failure.
-        to_open: File of the result to open first; None after a failure.
-        captions: Name of the object or class of each interval.
-    """
-
-    video: Path
-    folder: Path
-    state: Literal["done", "skipped", "failed"]
-    message: str = ""
-    intervals: Sequence[Interval] = ()
-    to_open: Path | None = None
-    captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ def predict_many(
     suffix. If several videos have the same name, a hash of the path follows it. ``index.html`` lists the results.
 
     Args:
-        videos: Files, patterns, folders and CSV lists, see :func:`avseg.prediction.video_list.find_videos`.
+        videos: Files, patterns, folders and CSV lists, see :func:`avseg.pipeline.video_list.find_videos`.
         output: Folder for the results.
         model: A name, path or model, see :func:`avseg.predict`.
         options: Settings of the prediction: ``avseg.Options(fps=4)``.

@@ -23,11 +23,11 @@ from avseg.media.container import refuse, video_path
 from avseg.media.live import Feed, Live, feed_of
 from avseg.media.video import probe
 from avseg.outputs import choose_outputs, file_to_open, new_result, write
+from avseg.pipeline.result import Result
 from avseg.prediction.frame_stream import Damaged, FrameStream, Options, Show, Timing, Upsampling
 from avseg.prediction.live_stream import Late, LiveStream, check_live
 from avseg.prediction.record import captioned
 from avseg.prediction.regions import Frame
-from avseg.prediction.result import Result
 from avseg.prediction.sampling import MissingAudio
 from avseg.progress import seconds_bar
 
@@ -81,7 +81,7 @@ def predict(
         progress: Show a progress bar.
 
     Returns:
-        Masks, times, scores, intervals and, if requested, uncertainty; see :class:`~avseg.prediction.result.Result`.
+        Masks, times, scores, intervals and, if requested, uncertainty; see :class:`~avseg.pipeline.result.Result`.
 
     Raises:
         MediaError: When the video cannot be used.
