@@ -67,12 +67,12 @@ def read(name: str) -> Any:
     return yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
 
 
-def write_classes(path: Path, heard: Collection[str], instruments: Collection[str]) -> None:
+def write_classes(path: Path, sound_classes: Collection[str], instruments: Collection[str]) -> None:
     """Write ``classes.yaml`` of a stock.
 
     Args:
         path: File to write.
-        heard: Names of all sound classes of the stock.
+        sound_classes: Names of all sound classes of the stock.
         instruments: Names of all instruments.
     """
     kept = ("name", "sounds", "silent")
@@ -84,7 +84,7 @@ def write_classes(path: Path, heard: Collection[str], instruments: Collection[st
     sources = read("classes.yaml")["background_sources"]
     tree = {
         "classes": table,
-        "background_sounds": {name: sources.get(name, []) for name in sorted(set(heard) - seen)},
+        "background_sounds": {name: sources.get(name, []) for name in sorted(set(sound_classes) - seen)},
         "instruments": sorted(instruments),
     }
     path.write_text(yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8")

@@ -38,8 +38,8 @@ p { margin: 0; height: 3rem; line-height: 3rem; padding: 0 1rem; white-space: no
 const line = document.getElementById("status");
 async function update() {
   try {
-    const answer = await fetch("status");
-    const { text, ended } = await answer.json();
+    const response = await fetch("status");
+    const { text, ended } = await response.json();
     if (text) line.textContent = text;
     if (ended) return;
   } catch {

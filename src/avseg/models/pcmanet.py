@@ -14,6 +14,9 @@ O_i        ``outputs[i]``      (N, K, h_i, w_i) logits
 g, c       ``groups``, ``confidence``
 =========  ==================  =============================================================
 
+AVGA, QSCA, CIM and GF are in ``_pcmanet_parts.py``; decoding at selected pixels, which is ours, in
+``_pcmanet_gating.py``.
+
 Differs from the paper:
 
 1. Eq. (8) is a mean over pixels, not a sum. With a sum, the weight of Eq. (9) would depend on the image size.
