@@ -22,7 +22,7 @@ from avseg.nn import resized_conv, winograd_training
 from avseg.nn.packed import available
 
 _BATCH = 16
-"""Number of images from which torch passes 1 × 1 convolutions to oneDNN on one thread too."""
+"""Number of images from which torch passes convolutions of one pixel to oneDNN on one thread too."""
 _MOST = 256
 """Largest number of images into which pixels are divided."""
 
@@ -30,7 +30,7 @@ _MOST = 256
 class FastConv2d(nn.Conv2d):
     """A convolution with faster forms in training; otherwise, such as in evaluation mode, it is :class:`nn.Conv2d`."""
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name in nn.Conv2d
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, h, w)."""
         if not self._fast(input):
             return super().forward(input)
@@ -50,7 +50,9 @@ class FastConv2d(nn.Conv2d):
     def _fast(self, x: Tensor) -> bool:
         """Return whether gradients are computed in float32 on a CPU."""
         plain = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
-        return plain and x.ndim == 4 and self.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        return (
+            plain and x.ndim == 4 and self.training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        )
 
     def _is(self, kernel: tuple[int, int], padding: tuple[int, int]) -> bool:
         """Return whether this is a convolution of stride 1 with such a kernel, in one group, padded by zeros."""
