@@ -38,7 +38,7 @@ def resized_conv(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int
     Returns:
         (N, K, H, W) in the channels-last memory format.
     """
-    out: Tensor = _ResizedConv.apply(x, weight, bias, size)
+    out: Tensor = _ResizedConv.apply(x, weight, bias, size)  # type: ignore[no-untyped-call]
     return out
 
 
