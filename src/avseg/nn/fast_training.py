@@ -22,7 +22,7 @@ from avseg.nn import resized_conv, winograd_training
 from avseg.nn.packed import available
 
 _BATCH = 16
-"""Number of images from which torch passes 1 × 1 convolutions to oneDNN on one thread too."""
+"""Number of images from which torch passes convolutions of one pixel to oneDNN on one thread too."""
 _MOST = 256
 """Largest number of images into which pixels are divided."""
 
@@ -45,7 +45,7 @@ class FastConv2d(nn.Conv2d):
         """Resize (N, C, h, w) bilinearly to ``size`` and convolve."""
         if self._fast(x) and self._is((3, 3), (1, 1)) and resized_conv.pays(x, self.weight, size):
             return resized_conv.resized_conv(x, self.weight, self.bias, size)
-        return self(interpolate(x, size, mode="bilinear"))
+        return self.forward(interpolate(x, size, mode="bilinear"))
 
     def _fast(self, x: Tensor) -> bool:
         """Return whether gradients are computed in float32 on a CPU."""
