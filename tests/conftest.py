@@ -319,6 +319,12 @@ def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts")
 
 
+@pytest.fixture(scope="session")
+def shared_tiny(tmp_path_factory: pytest.TempPathFactory, _stock: Path) -> Tiny:
+    """Return a writer of released layouts that several tests read and none changes."""
+    return Tiny(tmp_path_factory.mktemp("shared"), _stock)
+
+
 @pytest.fixture
 def tiny(tmp_path: Path, _stock: Path) -> Tiny:
     """Return a writer of released layouts in the test's temporary folder: ``root = tiny.s4()``."""

@@ -553,7 +553,7 @@ def test_rate_rises_then_stays_or_falls_to_zero() -> None:
 
 
 def lesson(**settings: object) -> AVSLightningModule:
-    model = avseg.build("pcmanet", visual="resnet18", audio="compact", train_audio=True, channels=8)
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="compact", train_audio=True, channels=8)
     data = build_dataset("synthetic", split="train", size=32, frames=1, train=4)
     made = AVSLightningModule(model, data, data, TrainConfig(**settings))  # type: ignore[arg-type]
     made.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
