@@ -16,7 +16,7 @@ import warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import torch
@@ -151,7 +151,7 @@ def main(argv: Sequence[str]) -> None:
     report = provenance(f"OMP_NUM_THREADS=1 {command}")  # of the code that runs
     with mistakes_in_a_line():
         model = avseg.load("small")
-        rows = rows_of(*scored(model, test_clips(model, words.stock, words.clips)))
+        rows = rows_of(*scored(model, composed_clips(model, words.stock, words.clips)))
         config = {"model": "small", "data": "composed", "seed": SEED, "clips": words.clips, "frames": FRAMES}
         write_result(words.out, {**report, "config": {**config, "clock": "CPU time"}, "numbers": rows})
         draw(rows, model.config.confidence, words.out.with_suffix(".png"))
@@ -165,13 +165,13 @@ def scored(model: AVSModel, samples: Sequence[Sample]) -> tuple[dict[str, dict[s
     return found, {name: row[1:] for name, row in shares.items()}  # without the warm-up
 
 
-def test_clips(model: AVSModel, stock: Path, count: int) -> list[Sample]:
-    """Return composed clips of the test part of a stock, at the size of the model."""
+def composed_clips(model: AVSModel, stock: Path, count: int, part: Literal["val", "test"] = "test") -> list[Sample]:
+    """Return composed clips of a part of a stock, at the size of the model."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*has (recordings|pictures)")
         size = model.card["data"]["size"]
-        config = ComposedClips.Config(root=str(stock), size=size, seed=SEED, test=count, frames=FRAMES)
-        data = ComposedClips(config, "test")
+        config = ComposedClips.Config(root=str(stock), size=size, seed=SEED, val=count, test=count, frames=FRAMES)
+        data = ComposedClips(config, part)
     return [data[k] for k in track(range(count), "composing", console=Console(stderr=True))]
 
 
