@@ -46,7 +46,7 @@ from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip, Target
 from avseg.metrics import binary_fscore
 from avseg.models.pcmanet import PCMANet
-from avseg.nn.fast_training import fast_convolutions
+from avseg.nn.fast_training import fast_layers
 from avseg.provenance import provenance, write_result
 from speed import SHARE, alternate, gated
 
@@ -203,7 +203,7 @@ class Steps:
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
         cpu = torch.device("cpu")
-        self.layers = partial(fast_convolutions, self.model, cpu) if side == "train" else nullcontext
+        self.layers = partial(fast_layers, self.model, cpu) if side == "train" else nullcontext
         self.model.train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
 
@@ -262,7 +262,7 @@ def training(checkout: Path) -> dict[str, Any]:
     gradients = {side: step.gradients() for side, step in steps.items()}
     losses = {side: step() for side, step in steps.items()}
     differences = {side: _difference(gradients[side], gradients["release"]) for side in sides}
-    times = alternate(steps, 5)
+    times = alternate(steps, 4)
     return {
         "batch": [2, FRAMES, SIZE, SIZE],
         "first_losses": losses,
