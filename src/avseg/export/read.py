@@ -46,7 +46,7 @@ class OnnxModel(AVSModel):
 
     @property
     def name(self) -> str:
-        """Name of the model that was exported."""
+        """Return the name of the model that was exported."""
         return str(self.card["model"])
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

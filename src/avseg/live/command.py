@@ -12,7 +12,7 @@ import numpy as np
 from avseg.colours import palette
 from avseg.errors import ConfigError, MediaError, did_you_mean
 from avseg.fast_paths import Precision
-from avseg.live.page import LivePage
+from avseg.live.mjpeg_page import LivePage
 from avseg.media import rle
 from avseg.media.container import Complain, refuse
 from avseg.media.live import Feed, ReceivedFeed, device_feed, feed_of, played_feed

@@ -124,7 +124,7 @@ class Options:
 
     @property
     def modes(self) -> list[Mode]:
-        """Modes of :func:`avseg.optimize` in addition to ``exact``."""
+        """Return the modes of :func:`avseg.optimize` in addition to ``exact``."""
         modes: list[Mode] = []
         if self.gated:
             modes.append("gated")
