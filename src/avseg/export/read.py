@@ -119,7 +119,9 @@ def _session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"{path} needs onnxruntime: install it with pip install 'avseg[onnx]'") from error
+        raise ConfigError(
+            f"{path} needs onnxruntime, which is not installed: pip install -e '.[onnx]' in the checkout of avseg"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only

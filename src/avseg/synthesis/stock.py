@@ -77,7 +77,7 @@ class StockImage(NamedTuple):
         size: Height and width.
         start: Position of its pixels in the file of pixels.
         classes: Numbers in its mask, without 0 and 255; of a cut-out the number of its class.
-        channels: Of a photograph 4, RGB and mask, or 5, RGB, mask and instances. Of a cut-out 4, RGBA.
+        channels: 4 for a photograph (RGB, mask), 5 with instances (RGB, mask, instances); 4 for a cut-out (RGBA).
     """
 
     file: str
