@@ -275,7 +275,7 @@ class AVSModel(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """Name with which :func:`avseg.build` finds the model."""
+        """Return the name with which :func:`avseg.build` finds the model."""
         return name_of(type(self), "avseg.models")
 
     @abstractmethod
