@@ -70,7 +70,7 @@ def live_command(
         port: Port of the page; 0 takes a free one.
         open_browser: Open the page in the default browser.
         seconds: Stop after this time of the source; null runs until Ctrl+C or the end of the source.
-        lookahead: How many seconds of sound after the picture the model waits for, 0 to 0.4875. With more, onsets are
+        lookahead: Seconds of sound after the picture for which the model waits, 0 to 0.4875. With more, onsets are
             more accurate and the latency is longer.
         context: Samples in a clip: the new one and those before it.
         missing_audio: Without sound, raise an error or use silence.

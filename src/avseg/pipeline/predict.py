@@ -220,7 +220,7 @@ def stream(
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
         peak_gate: Probability. If no pixel of a sample exceeds it, the mask of the sample is empty.
-        lookahead: Live sources: how many seconds of sound after a sample the model waits for. With 0, the window has
+        lookahead: Live sources: seconds of sound after a sample for which the model waits. With 0, the window has
             past sound only; with 0.4875, it is that of a file.
         late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
             (``"drop"``), which bounds the latency.
