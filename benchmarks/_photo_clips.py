@@ -21,7 +21,7 @@ from avseg.interface import AVSModel, Clip
 from avseg.media.images import normalise
 from avseg.mel import SAMPLE_RATE, log_mel_at
 from avseg.provenance import provenance, write_result
-from avseg.synthesis.stock import Photo, Stock, open_stock
+from avseg.synthesis.stock import Stock, StockImage, open_stock
 
 PARTS = ("research", "test")
 FRAMES = 5
@@ -69,7 +69,7 @@ def recordings(stocks: Sequence[Stock], kinds: Sequence[str]) -> list[NDArray[np
     return [s.wave(r) for s in stocks for kind in kinds for r in s.recordings.get(kind, ())]
 
 
-def _covers(stock: Stock, photo: Photo, number: int) -> bool:
+def _covers(stock: Stock, photo: StockImage, number: int) -> bool:
     return bool((stock.planes(photo)[..., 3] == number).mean() >= _SMALLEST)
 
 

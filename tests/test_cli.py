@@ -202,6 +202,22 @@ def test_eval_reads_the_data_set_from_the_card(tiny: Path, tmp_path: Path, capsy
     assert '"size": 32' in report.read_text()
 
 
+def test_eval_reads_the_data_set_from_the_card_of_a_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "small", "--data.root", str(tmp_path / "stock")]) == 2
+    assert f"no {tmp_path / 'stock' / 'classes.yaml'}: expected the list of classes" in capsys.readouterr().err
+
+
+def test_help_of_eval_has_the_settings_of_a_model_without_recorded_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="compact", train_audio=True, channels=8)
+    folder = save(model, tmp_path / "no_data", data=None)
+    assert main(["eval", str(folder), "--help"]) == 0
+    assert "--data.variant" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_profile_accepts_a_name_and_a_folder(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     size = ["--height", "32", "--width", "32", "--frames", "2", "--runs", "1"]

@@ -14,7 +14,10 @@ import yaml
 from PIL import Image
 from scipy.io import wavfile
 
+import avseg.bench.plan
+import avseg.config
 import avseg.data
+import avseg.flags
 import avseg.models
 import avseg.outputs
 from avseg import build, list_models
@@ -143,8 +146,8 @@ def parse_only(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ParsedError
 
     monkeypatch.chdir(ROOT)
-    for module in ("avseg.flags", "avseg.config", "avseg.bench.plan"):
-        monkeypatch.setattr(f"{module}.parse", stop)
+    for module in (avseg.flags, avseg.config, avseg.bench.plan):  # imported above: a later import would keep ``stop``
+        monkeypatch.setattr(module, "parse", stop)
 
 
 @pytest.mark.usefixtures("parse_only")

@@ -192,7 +192,7 @@ class Prediction(_Record):
 
     @cached_property
     def probabilities(self) -> Tensor:
-        """(B, T, K, H, W) probabilities: sigmoid for one class, softmax over K for several."""
+        """Return (B, T, K, H, W) probabilities: sigmoid for one class, softmax over K for several."""
         return self.logits.sigmoid() if self.logits.shape[2] == 1 else self.logits.softmax(2)
 
     def at(self, size: tuple[int, int]) -> Prediction:
@@ -208,7 +208,7 @@ class Prediction(_Record):
 
     @cached_property
     def masks(self) -> Tensor:
-        """(B, T, H, W) masks: bool (probability > 0.5) for one class, int64 labels for several."""
+        """Return (B, T, H, W) masks: bool (probability > 0.5) for one class, int64 labels for several."""
         return self.logits[:, :, 0] > 0 if self.logits.shape[2] == 1 else self.logits.argmax(2)
 
 
@@ -275,7 +275,7 @@ class AVSModel(nn.Module, ABC):
 
     @property
     def name(self) -> str:
-        """Name with which :func:`avseg.build` finds the model."""
+        """Return the name with which :func:`avseg.build` finds the model."""
         return name_of(type(self), "avseg.models")
 
     @abstractmethod
@@ -310,7 +310,7 @@ class AVSModel(nn.Module, ABC):
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """Names of the kinds of objects that :meth:`object_scores` scores; empty, the default, for none."""
+        """Return the names of the kinds of objects that :meth:`object_scores` scores; empty, the default, for none."""
         return ()
 
     def object_scores(self, prediction: Prediction) -> Tensor | None:

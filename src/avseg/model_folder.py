@@ -42,7 +42,7 @@ class Saveable(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the model."""
+        """Return the name of the model."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tensors by name."""
@@ -86,6 +86,12 @@ def save(model: Saveable, folder: str | Path, *, half: bool = False, **card: Any
 def bundled() -> list[str]:
     """Return the names of the models in the package."""
     return sorted(p.name for p in files("avseg").joinpath("weights").iterdir() if p.joinpath(CARD).is_file())
+
+
+def folder_of(source: str) -> Path | None:
+    """Return the folder of a bundled model, or ``source`` if it is a folder with a card; None for anything else."""
+    folder = Path(str(files("avseg").joinpath("weights", source))) if source in bundled() else Path(source)
+    return folder if (folder / CARD).is_file() else None
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -156,7 +162,7 @@ _DATA_FIELDS = {
 
 def is_model(source: str) -> bool:
     """Return whether ``source`` is a bundled name, or a folder written by ``avseg train`` or ``avseg convert``."""
-    return source in bundled() or (Path(source) / CARD).is_file()
+    return folder_of(source) is not None
 
 
 def save_pretrained(model: Saveable, folder: str | Path, *, repo_id: str | None = None) -> Path:

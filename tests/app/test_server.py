@@ -12,7 +12,8 @@ def test_missing_extra_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(server, "find_spec", lambda name: None)
     assert main(["app"]) == 2
     printed = capsys.readouterr()
-    assert printed.err == 'avseg: error: avseg app needs Gradio, which is not installed: pip install "avseg[app]"\n'
+    remedy = "pip install -e '.[app]' in the checkout of avseg"
+    assert printed.err == f"avseg: error: avseg app needs Gradio, which is not installed: {remedy}\n"
 
 
 @pytest.mark.parametrize(

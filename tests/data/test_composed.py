@@ -228,7 +228,7 @@ def test_broken_file_raises_or_is_skipped_by_setting(tmp_path, file, content, me
         (root / "train" / file).write_bytes(content)
     if file.startswith("sounds"):
         tone(root / "train/sounds/bark/b.wav", 500)
-    with pytest.raises(DataError, match=rf"{message}.*Mend or remove it, or set broken to skip"):
+    with pytest.raises(DataError, match=rf"{message}.*Repair or remove it, or set broken to skip"):
         composed(root)
     with pytest.warns(UserWarning, match=rf"1 files of .*cannot be used: .*{message}"):
         data = composed(root, broken="skip")
@@ -259,8 +259,8 @@ def test_class_without_sounds_or_pictures_warns(tmp_path):
     ("text", "message"),
     [
         ("classes: [{number: 2, name: dog}]", "must number its classes 1, 2, 3"),
-        ("classes: [{number: 1}]", "must list classes with number, name and sounds"),
-        ("other: 1", "must list classes with number, name and sounds"),
+        ("classes: [{number: 1}]", "must list classes with number, name and, if any, sounds"),
+        ("other: 1", "must list classes with number, name and, if any, sounds"),
         ("classes: [{number: 1, name: dog}]\nbackground_sounds: {rain: [cat]}", "must list classes"),
     ],
 )

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import wavfile
 
 from avseg.data import build_dataset
-from avseg.data._sound import consecutive
+from avseg.data._log_mel import consecutive
 from avseg.errors import ConfigError, DataError
 from avseg.media.images import denormalise
 from avseg.media.sound import read_sound

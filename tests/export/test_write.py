@@ -167,7 +167,7 @@ def test_missing_packages_are_named_in_one_line(tmp_path: Path, capsys: pytest.C
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "find_spec", lambda name: None)
         assert main(["export", "small", "-o", str(tmp_path / "model.onnx")]) == 2
-    assert "export needs onnx, onnxscript, onnxruntime: install them with" in capsys.readouterr().err
+    assert "export needs onnx, onnxscript, onnxruntime, not installed: pip install" in capsys.readouterr().err
 
 
 def test_static_form_keeps_the_logits_and_the_model(exported: tuple[AVSModel, Path]) -> None:

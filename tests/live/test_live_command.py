@@ -15,7 +15,7 @@ import avseg
 from avseg.cli import main
 from avseg.errors import ConfigError, MediaError
 from avseg.live.command import open_source
-from avseg.live.page import LivePage
+from avseg.live.mjpeg_page import LivePage
 from avseg.media.container import refuse
 from avseg.media.live import device_feed
 from avseg.model_folder import save

@@ -105,7 +105,9 @@ def create(folder: Path, models: Sequence[str], *, host: str, max_upload: int, d
 def check_installed() -> None:
     """Raise ConfigError unless the extra ``app`` is installed."""
     if find_spec("gradio") is None:
-        raise ConfigError('avseg app needs Gradio, which is not installed: pip install "avseg[app]"')
+        raise ConfigError(
+            "avseg app needs Gradio, which is not installed: pip install -e '.[app]' in the checkout of avseg"
+        )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Parsers of the commands, and the table of commands in a help text."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avseg.errors import ConfigError, did_you_mean
@@ -38,12 +37,15 @@ def add_data(parser: "ArgumentParser", argv: Sequence[str], default: str) -> Non
 
 
 def training_data(argv: Sequence[str]) -> str:
-    """Return the data set on the card of the checkpoint among the arguments; "synthetic" without one."""
-    from avseg.model_folder import CARD, read_card
+    """Return the data set on the card of the first model among the arguments; "synthetic" without one.
 
-    folder = next((word for word in argv if (Path(word) / CARD).is_file()), None)
-    card = {} if folder is None else read_card(folder)
-    return str(card.get("data", {}).get("name", "synthetic"))
+    A model is a bundled name or a folder here; the card of a Hub id is not on this computer.
+    """
+    from avseg.model_folder import folder_of, read_card
+
+    folder = next(filter(None, map(folder_of, argv)), None)
+    data = {} if folder is None else read_card(folder).get("data") or {}
+    return str(data.get("name") or "synthetic")
 
 
 def run_subcommand(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None]], argv: Sequence[str]) -> None:
@@ -58,9 +60,11 @@ def run_subcommand(verb: str, verbs: Mapping[str, Callable[[Sequence[str]], None
 
 
 def command_table(command: str, verbs: Mapping[str, Callable[..., None]]) -> str:
+    """Return the help text of a command with subcommands: one line for each of them."""
     rows = [f"  {verb:12}{first_line(function)}" for verb, function in verbs.items()]
     return "\n".join([f"usage: avseg {command} ...", "", *rows, "", f"See avseg {command} --help."])
 
 
 def first_line(documented: object) -> str:
+    """Return the first line of a docstring; empty without one."""
     return (documented.__doc__ or "").strip().partition("\n")[0]

@@ -20,6 +20,7 @@ def predict_verb(argv: Sequence[str]) -> None:
     argv = [re.sub(r"^--[\w-]+", lambda flag: f"--{flag[0][2:].replace('-', '_')}", word) for word in argv]
     from avseg.declarations import declared
 
+    # The flags are the parameters of predict_command, the fields of Options, and the Config of each output.
     skip = {"video", "output", "options", "settings"}
     parser = command_parser("predict", "avseg.pipeline.predict:predict_command", skip)
     parser.add_class_arguments(declared("avseg.prediction.frame_stream:Options"), as_group=False)

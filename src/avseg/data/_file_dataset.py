@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from avseg.data._base import AVSDataset, Sample, check_pixels, height_width, lengthen
+from avseg.data._log_mel import Short, cached, consecutive, one_per_frame
 from avseg.data._pickles import read_log_mel
-from avseg.data._sound import Short, consecutive, one_per_frame, remembered
 from avseg.errors import ConfigError, DataError
 from avseg.interface import IGNORE, Clip, Target
 from avseg.media.images import Resize, fitted, normalise, read_picture
@@ -91,10 +91,11 @@ class FileConfig:
         resize: "squash": resize the whole frame, changing its aspect ratio. "crop": resize the centre crop of the
             target's aspect ratio. "native": keep the stored size, independent of ``size``.
         original_masks: In val and test, keep masks as stored while frames are resized, so that scores are at the
-            original resolution. In train masks always have the size of the frames.
+            original resolution. In the train split, masks always have the size of
+            the frames.
         audio: "wav": consecutive patches of 0.96 s from the start of the audio, as in AVSBench's code, so that the
-            audio runs ahead of the frames by 40 ms per second. "wav_centred": the patch centred on the time of each
-            frame. "pkl": the released log-mel pickles of S4 and MS3, read without executing code in them.
+            patch of frame k, from 0, begins 40 k ms before second k. "wav_centred": the patch centred on the time of
+            each frame. "pkl": the released log-mel pickles of S4 and MS3, read without executing code in them.
         cache: Folder to cache log-mel patches in; null for no cache.
     """
 
@@ -127,7 +128,7 @@ class FileDataset(AVSDataset):
 
     Attributes:
         root: Folder of the data set.
-        short: Padding of audio that is shorter than the clip, see :func:`avseg.data._sound.consecutive`.
+        short: Padding of audio that is shorter than the clip, see :func:`avseg.data._log_mel.consecutive`.
         mark: File by which a folder is recognised, for messages.
         ignored: Names of files and folders that belong to the layout and are not read.
     """
@@ -163,7 +164,7 @@ class FileDataset(AVSDataset):
 
     @property
     def masks_fit(self) -> bool:
-        """Return whether masks are stored at the size of the frames, so that another size is a fault."""
+        """Return whether masks are stored at the size of the frames; if so, a different size is an error."""
         return True
 
     @property
@@ -248,7 +249,7 @@ class FileDataset(AVSDataset):
             DataError: When an audio file cannot be used.
         """
         how = f"{self.config.audio} {len(entry.frames)} {self.phase} {self.short}"
-        return remembered(self.config.cache, entry.sounds, how, lambda: self._read_log_mel(entry))
+        return cached(self.config.cache, entry.sounds, how, lambda: self._read_log_mel(entry))
 
     def parts(self, entry: Entry) -> Iterator[Part]:
         """Yield the files of a clip, beginning with the first frame, for ``avseg data check``."""

@@ -29,8 +29,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, check_labels, existing
+from avseg.data._log_mel import Short
 from avseg.data._masks import read_colours
-from avseg.data._sound import Short
 from avseg.data._tables import Row, read_rows
 from avseg.errors import ConfigError, DataError
 from avseg.media.images import Resize, read_labels

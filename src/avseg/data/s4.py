@@ -43,8 +43,8 @@ class S4(FileDataset):
         Attributes:
             frames: Folder of the frames: squashed to 224 x 224, or in original resolution, which not every release
                 has. The masks are the same for both.
-            categories: Masks hold the number of the clip's category instead of 1: its index, from 1, in the sorted
-                categories of all splits.
+            categories: Label sounding pixels with the number of the clip's category instead of 1. Categories are
+                numbered from 1, in alphabetical order over all splits.
         """
 
         root: str = "data/avsbench_data/Single-source"
@@ -70,7 +70,7 @@ class S4(FileDataset):
 
     @cached_property
     def category_names(self) -> tuple[str, ...]:
-        """Return label → name of the labels in the masks: the categories with the setting of that name."""
+        """Return the name of each label; those of the categories if ``categories`` is true."""
         if not self.config.categories:
             return self.class_names
         return ("background", *sorted({row["category"] for row in self._rows()}))

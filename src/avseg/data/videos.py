@@ -37,8 +37,8 @@ from torch import Tensor
 from avseg.data._annotations import Moment, clips_of, labelled_moments, read_annotations
 from avseg.data._coco import Coco, CocoImage
 from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, Part, Shot, check_labels
+from avseg.data._log_mel import cached
 from avseg.data._masks import read_binary
-from avseg.data._sound import remembered
 from avseg.data._splits import lines_of, splits_of
 from avseg.errors import ConfigError, DataError, did_you_mean
 from avseg.interface import IGNORE
@@ -195,7 +195,7 @@ class Videos(FileDataset):
             sound = sound_of(entry.sounds[0])
             return torch.stack([sound.log_mel_at(time) for time in times])
 
-        return remembered(self.config.cache, entry.sounds, f"videos {times}", read)
+        return cached(self.config.cache, entry.sounds, f"videos {times}", read)
 
 
 def _entry(name: str, video: Path, moments: tuple[Moment, ...]) -> Entry:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from avseg.data._file_dataset import Entry, FileConfig, FileDataset, Labels, NoClipsError, existing
-from avseg.data._sound import remembered
+from avseg.data._log_mel import cached
 from avseg.data._tables import Row, read_rows
 from avseg.errors import DataError
 from avseg.interface import IGNORE
@@ -213,7 +213,7 @@ class VPO(FileDataset):
     def log_mel_of(self, entry: Entry) -> Tensor:
         """Return log-mel of the mixed sources: (1, 1, 96, 64), or (1, 2, 96, 64) in stereo."""
         how = f"vpo {self.config.audio} {self.config.patch} {entry.notes}"
-        return remembered(self.config.cache, entry.sounds, how, lambda: self._mixed(entry))
+        return cached(self.config.cache, entry.sounds, how, lambda: self._mixed(entry))
 
     def _mixed(self, entry: Entry) -> Tensor:
         sources = torch.stack([middle(self.sound(path)) for path in entry.sounds])

@@ -62,9 +62,9 @@ def evaluate(
         Report for JSON; an undefined score (no such frame) is None.
         ``clips``, ``frames``: numbers of scored clips and frames. ``headline``: the score of ``drop``.
         ``scores``: protocol → name → value, see :mod:`avseg.metrics`. ``marked``: share of foreground pixels.
-        ``calibration``: ``ece``, the expected calibration error; ``auroc_confidence`` and, for a model with a map
-        ``uncertainty``, ``auroc_uncertainty``, the AUROC of wrong pixels by 1 - confidence and by uncertainty, see
-        :mod:`avseg.metrics.calibration`.
+        ``calibration``: ``ece``, the expected calibration error; ``auroc_confidence``, the AUROC with which
+        1 - confidence finds wrong pixels; for a model with a map ``uncertainty``, also ``auroc_uncertainty``, that of
+        the uncertainty, see :mod:`avseg.metrics.calibration`.
         ``negatives``: kind of audio → its ``scores`` and ``marked``; ``drop``, decrease of the headline against the
         right audio; ``overlap``, mean IoU with the mask for the right audio, over the frames where either has
         foreground; ``changed``, share of pixels with another label than for the right audio.

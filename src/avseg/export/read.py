@@ -46,7 +46,7 @@ class OnnxModel(AVSModel):
 
     @property
     def name(self) -> str:
-        """Name of the model that was exported."""
+        """Return the name of the model that was exported."""
         return str(self.card["model"])
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -119,7 +119,9 @@ def _session(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"{path} needs onnxruntime: install it with pip install 'avseg[onnx]'") from error
+        raise ConfigError(
+            f"{path} needs onnxruntime, which is not installed: pip install -e '.[onnx]' in the checkout of avseg"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only

@@ -104,7 +104,8 @@ def compare(model: AVSModel, other: AVSModel, clip: Clip, name: str) -> Parity:
 def _require_packages() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"export needs {', '.join(missing)}: install them with pip install 'avseg[onnx]'")
+        names = ", ".join(missing)
+        raise ConfigError(f"export needs {names}, not installed: pip install -e '.[onnx]' in the checkout of avseg")
 
 
 def _size(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

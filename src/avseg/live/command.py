@@ -12,7 +12,7 @@ import numpy as np
 from avseg.colours import palette
 from avseg.errors import ConfigError, MediaError, did_you_mean
 from avseg.fast_paths import Precision
-from avseg.live.page import LivePage
+from avseg.live.mjpeg_page import LivePage
 from avseg.media import rle
 from avseg.media.container import Complain, refuse
 from avseg.media.live import Feed, ReceivedFeed, device_feed, feed_of, played_feed
@@ -70,7 +70,8 @@ def live_command(
         port: Port of the page; 0 takes a free one.
         open_browser: Open the page in the default browser.
         seconds: Stop after this time of the source; null runs until Ctrl+C or the end of the source.
-        lookahead: Seconds of sound after a picture in its window, 0 to 0.4875; more follows onsets better, and later.
+        lookahead: Seconds of sound after the picture for which the model waits, 0 to 0.4875. With more, onsets are
+            more accurate and the latency is longer.
         context: Samples in a clip: the new one and those before it.
         missing_audio: Without sound, raise an error or use silence.
         damaged: If a part of the stream cannot be decoded, skip it or raise an error.

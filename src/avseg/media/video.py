@@ -74,7 +74,7 @@ class Picture(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) in pixels, upright."""
+        """Return (H, W) in pixels, upright."""
         return _upright_size(self.frame)
 
     def rgb(self) -> NDArray[np.uint8]:

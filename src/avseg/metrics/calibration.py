@@ -67,22 +67,22 @@ class BinnedCalibration:
 
     @property
     def mean(self) -> Tensor:
-        """(bins,) float64, mean number in each bin; NaN for empty bins."""
+        """Return the mean value in each bin, (bins,) float64; NaN for empty bins."""
         return self.sums / self.counts
 
     @property
     def share(self) -> Tensor:
-        """(bins,) float64, share of positives in each bin; NaN for empty bins."""
+        """Return the share of positives in each bin, (bins,) float64; NaN for empty bins."""
         return self.positives / self.counts.double()
 
     @property
     def average(self) -> float:
-        """Mean of all values; NaN if there is none."""
+        """Return the mean of all values; NaN if there is none."""
         return float(self.sums.sum() / self.counts.sum())
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |mean - share| averaged over all values; NaN if there is none."""
+        """Return the expected calibration error: |mean - share| averaged over all values; NaN if there is none."""
         return float((self.sums - self.positives).abs().sum() / self.counts.sum())
 
     def as_dict(self) -> dict[str, list[float | None]]:
@@ -119,7 +119,7 @@ class BinnedAUROC:
 
     @property
     def auroc(self) -> float:
-        """AUROC: 0.5 at chance, 1 for a perfect detector; NaN without both positives and negatives."""
+        """Return the AUROC: 0.5 at chance, 1 for a perfect detector; NaN without both positives and negatives."""
         negatives, positives = self.negatives.double(), self.positives.double()
         ordered = (positives * (negatives.cumsum(0) - negatives / 2)).sum()
         return float(ordered / (negatives.sum() * positives.sum()))

@@ -24,7 +24,7 @@ BETA2 = 0.3
 """β² of F in AVS papers; precision has more weight than recall."""
 
 _FRAMES_AT_ONCE = 4
-"""Frames in a histogram: intermediate results of more exceed the cache."""
+"""Frames per histogram. With more frames, intermediate results do not fit the cache."""
 _EPSILON = 1e-7
 """Added to the union by AVSBench; changes scores in the seventh digit."""
 
@@ -44,17 +44,17 @@ class Areas(NamedTuple):
 
     @property
     def union(self) -> Tensor:
-        """Area that is predicted or labelled."""
+        """Return the area that is predicted or labelled."""
         return self.predicted + self.labelled - self.both
 
     @property
     def iou(self) -> Tensor:
-        """Intersection over union; NaN where the class is neither predicted nor labelled."""
+        """Return the intersection over union; NaN where the class is neither predicted nor labelled."""
         return self.both / self.union
 
     @property
     def fdr(self) -> Tensor:
-        """False discovery rate, the wrong share of the predicted area; NaN where nothing is predicted."""
+        """Return the false discovery rate, the wrong share of the predicted area; NaN where nothing is predicted."""
         return (self.predicted - self.both) / self.predicted
 
     def f(self, beta2: float = BETA2) -> Tensor:
@@ -92,7 +92,7 @@ def class_areas(predicted: Tensor, labels: Tensor, classes: int) -> Areas:
 
 @cache
 def thresholds() -> Tensor:
-    """Return 255 float32 thresholds from 0 to 1, as in AVSBench, whose last, 1 - 1e-10, is 1 in float32."""
+    """Return 255 float32 thresholds from 0 to 1, as in AVSBench. The last is 1 - 1e-10 there, which rounds to 1."""
     return torch.linspace(0, 1 - 1e-10, 255)
 
 
@@ -115,7 +115,7 @@ def threshold_areas(probability: Tensor, labels: Tensor) -> Areas:
 
 
 def _histogram(probability: Tensor, labels: Tensor) -> Tensor:
-    """Count pixels by label, 0 or 1, and number of thresholds that do not exceed their probability: (n, 2, 256)."""
+    """Count pixels by label, 0 or 1, and by how many thresholds are ≤ their probability: (n, 2, 256)."""
     edges = thresholds().to(probability.device)
     # Thresholds are equidistant: one comparison with the nearest replaces a search among all.
     nearest = (probability * (len(edges) - 1)).round_().clamp_(0, len(edges) - 1).int()
@@ -199,8 +199,12 @@ def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Return IoU and F (β² = 0.3) of class maps, as in AVSBench-semantic.
 
     Scores per frame and class are averaged over the frames in which the class is predicted or labelled, then over
-    classes; absent classes count as 0. The official "no background" averages leave out the last class and keep the
-    background, which is class 0. They have the official name here; the averages without class 0 are ``foreground``.
+    classes; absent classes count as 0. The averages are over these classes::
+
+        miou                 0..K-1, with the background, which is class 0
+        miou_no_background   0..K-2: the official code keeps the background and drops the last class
+        miou_foreground      1..K-1, without the background
+        miou_present         those that are predicted or labelled in any frame; printed by the official code
 
     Args:
         logits: (N, K, H, W) or (B, T, K, H, W).
@@ -208,9 +212,9 @@ def semantic_scores(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
             miscounts them).
 
     Returns:
-        0-d float64 ``miou`` and ``fscore``; the same with ``_no_background`` (official: all but the last class),
-        ``_foreground`` (all but class 0), ``_present`` (the classes that occur; printed by the official code). And
-        (K,) ``iou_per_class``, ``fscore_per_class``, ``frames_per_class``, the frames with the class.
+        0-d float64 ``miou``, ``miou_no_background``, ``miou_foreground``, ``miou_present``, and the same four of
+        ``fscore``. And (K,) ``iou_per_class``, ``fscore_per_class``, ``frames_per_class``, the number of frames in
+        which the class is predicted or labelled.
 
     Raises:
         ValueError: When shapes do not agree, a label is out of range or a logit is NaN.

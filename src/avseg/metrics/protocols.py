@@ -80,7 +80,7 @@ class Headline(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name in reports: ``<protocol>/<score>``."""
+        """Return the name in reports: ``<protocol>/<score>``."""
         return f"{self.protocol}/{self.score}"
 
 
@@ -185,7 +185,7 @@ class AVSBench(Protocol):
     predictions. F: β² = 0.3; for each clip the best of 255 thresholds on the mean curve of its non-empty frames, mean
     over clips.
 
-    Quirks: the threshold of F is selected on the ground truth of every clip; a clip without sounding object has F = 0
+    Note: the threshold of F is selected on the ground truth of every clip; a clip without sounding object has F = 0
     and is included. AVSegFormer reports F at two clips per batch, which depends on the order of the clips and is lower:
     compute it with :func:`binary_fscore` on the frames of both clips.
 
@@ -306,7 +306,7 @@ class DatasetLevel(Protocol):
     Reported by CAVP, CPM, DDESeg, AMA+UE and on VPO, for one class as background and foreground. The scores are much
     higher than those of AVSBench for the same model (CAVP on S4: 89.4 against 78.8) and must not be compared with them.
 
-    Quirks: the background is a class. ``f1`` (β² = 1), ``fscore`` (β² = 0.3) and ``fdr`` (lower is better) are means
+    Note: the background is a class. ``f1`` (β² = 1), ``fscore`` (β² = 0.3) and ``fdr`` (lower is better) are means
     over the classes for which they are defined, while absent classes count as 0 in ``miou``.
 
     Args:
@@ -413,7 +413,7 @@ class Davis(Protocol):
     is not predicted there, else 0; then the mean over objects. F is :func:`boundary_f`. First and last frames are
     included; ignored pixels are background in prediction and ground truth.
 
-    Quirks: clips without sounding object, and classes that are predicted but not labelled, do not affect the score.
+    Note: clips without sounding object, and classes that are predicted but not labelled, do not affect the score.
 
     ``compute``: ``j``, ``f``, ``jf``.
     """

@@ -200,7 +200,7 @@ class CPM(AVSModel):
 
         @property
         def set_loss(self) -> SetLoss:
-            """Weights of the set loss."""
+            """Return the weights of the set loss."""
             return SetLoss(self.class_weight, self.mask_weight, self.dice_weight, self.no_object, self.points)
 
     paper: ClassVar[str] = "2407.05358"

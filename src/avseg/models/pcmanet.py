@@ -244,7 +244,7 @@ class PCMANet(AVSModel):
 
     @property
     def object_names(self) -> tuple[str, ...]:
-        """Names of the classes of the class prior; empty without it, and for a task with several classes."""
+        """Return the names of the classes of the class prior; empty without it, and for a task with several classes."""
         return tuple(c.name for c in object_classes()) if self.prior is not None and self.classes == 1 else ()
 
     def object_scores(self, prediction: Prediction) -> Tensor | None:

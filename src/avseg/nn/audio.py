@@ -192,7 +192,7 @@ class AudioEncoder(nn.Module):
         audio = audio.expand(-1, -1, self.audio_channels, -1, -1)  # mono is used for both channels of stereo
         with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
             maps = net.features(audio.flatten(0, 2).unsqueeze(1))
-            return AudioFeatures(net.embed(maps).view(b, t, -1), maps.view(b, t, -1, *maps.shape[2:]))
+            return AudioFeatures(net.embed(maps).view(b, t, -1), maps.reshape(b, t, -1, *maps.shape[2:]))
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """Return the logits of the AudioSet classes, in the order of :func:`avseg.nn.mobile_audio.audioset_classes`.

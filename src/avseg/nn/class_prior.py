@@ -7,8 +7,9 @@ logits l of the image classifier at each position:
     a_c = sigmoid(α · max_{k in audio(c)} logit(s_k) + β)
     v_c = Σ_{k in image(c)} exp(l_k / τ) / (Σ_k exp(l_k / τ) + exp(θ))
 
-The prior is max_c a_c v_c. α, β, τ and θ are learned, but shared by all classes, so that they transfer to classes for
-which there are no masks. Objects without an ImageNet class, such as people, have learned rows in place of l.
+The prior has four maps: max_c a_c v_c, min(1, Σ_c a_c v_c), max_c v_c and max_c a_c. α, β, τ and θ are learned, but
+shared by all classes, so that they transfer to classes for which there are no masks. Objects without an ImageNet class,
+such as people, use learned logits instead of l.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from avseg.nn.efficientnet import HEAD_CHANNELS, ImageNetHead
 from avseg.nn.mobile_audio import audioset_classes
 
 _MAPS = 4
-"""Maps of a :class:`ClassPrior`."""
+"""Maps of a :class:`ClassPrior`, see :meth:`ClassPrior.forward`."""
 
 
 class ObjectClass(NamedTuple):
@@ -92,12 +93,12 @@ class ClassPrior(nn.Module):
         return self
 
     def audio_classes(self, scores: Tensor) -> Tensor:
-        """Return a (N, C) in 0..1 for AudioSet logits (N, 521)."""
+        """Return a (N, S) of the S classes, in 0..1, for AudioSet logits (N, 521)."""
         best = scores.unsqueeze(1).masked_fill(~self.members_audio, -torch.inf).amax(2)
         return torch.sigmoid(self.audio_scale * best + self.audio_shift)
 
     def image_classes(self, deepest: Tensor) -> Tensor:
-        """Return v (N, C, h, w) in 0..1 for the backbone's map at stride 32 (N, 320, h, w)."""
+        """Return v (N, S, h, w) of the S classes, in 0..1, for the backbone's map at stride 32 (N, 320, h, w)."""
         features = self.head.features(deepest)
         logits = torch.cat([self.head.class_maps(features), self.learned(features)], 1).float() * self.image_scale
         top = torch.maximum(logits.amax(1, keepdim=True), self.image_other)
@@ -106,7 +107,9 @@ class ClassPrior(nn.Module):
         return torch.einsum("nkhw,ck->nchw", weights / total, self.members_image.float()).to(self.learned.weight.dtype)
 
     def forward(self, deepest: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Return maps (N, 4, h, w): max and sum over c of a_c v_c, max of v_c, max of a_c; and a_c v_c (N, C, h, w).
+        """Return the four maps of the prior (N, 4, h, w), and a_c v_c of each of the S classes (N, S, h, w).
+
+        The maps are the maximum over c of a_c v_c, its sum over c, at most 1, and the maxima of v_c and of a_c.
 
         Args:
             deepest: (N, 320, h, w), the backbone's map at stride 32.
@@ -114,8 +117,8 @@ class ClassPrior(nn.Module):
         """
         audio, image = self.audio_classes(scores), self.image_classes(deepest)
         both = audio[:, :, None, None] * image
-        loudest = audio.amax(1)[:, None, None].expand_as(both[:, 0])
-        return torch.stack([both.amax(1), both.sum(1).clamp(max=1.0), image.amax(1), loudest], 1), both
+        most_probable = audio.amax(1)[:, None, None].expand_as(both[:, 0])
+        return torch.stack([both.amax(1), both.sum(1).clamp(max=1.0), image.amax(1), most_probable], 1), both
 
 
 class PriorFusion(nn.Module):

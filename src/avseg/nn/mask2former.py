@@ -105,7 +105,7 @@ class MaskTransformer(Mask2FormerPreTrainedModel):  # type: ignore[no-untyped-ca
 
     @property
     def queries(self) -> tuple[Tensor, Tensor]:
-        """Class-agnostic queries and their position embeddings, (N, d) each."""
+        """Return the class-agnostic queries and their position embeddings, (N, d) each."""
         module = self.transformer_module
         return module.queries_features.weight, module.queries_embedder.weight
 

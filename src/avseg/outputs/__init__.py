@@ -34,7 +34,7 @@ OUTPUTS: Registry[Output] = Registry(__name__, "output", Output)
 DEFAULT = ("overlay", "masks", "summary", "json")
 """Names of the outputs that are written by default; with uncertainty, also ``"uncertainty"``."""
 _TO_OPEN = ("page", "overlay", "summary")
-"""Outputs for a person, the most complete first."""
+"""Outputs to view, the most complete first."""
 _AHEAD = 4
 """Frames that are decoded in advance."""
 _TOLERANCE = 1e-6
@@ -97,7 +97,7 @@ def _config(name: str, settings: Any) -> Any:
 
 
 def patterns(names: Iterable[str]) -> list[str]:
-    """Return the patterns of all files of a result with these outputs, and of all outputs of this package."""
+    """Return the glob patterns of the files of these outputs and of all built-in outputs."""
     return [pattern for name in {*OUTPUTS.own(), *names} for pattern in output_class(name).files]
 
 
@@ -146,7 +146,8 @@ def write(
             show(frame.time)
             reached(frame.time)
         written: dict[str, list[str]] = {name: [] for name in outputs}
-        # result.json lists the files of the page; the page links to result.json, whose name is fixed.
+        # The page is finished before result.json, which lists its files. The page can link to result.json before that
+        # exists, since its name is fixed.
         for name, output in sorted(named.items(), key=lambda item: (item[1].finishes_last, item[0] == "json")):
             output.written, output.settings = written, settings_of(outputs)
             output.finish()
@@ -180,6 +181,6 @@ def _frames(record: Record, read: bool) -> Iterator[OutputFrame]:
 
 def _changed(record: Record) -> MediaError:
     return MediaError(
-        f"{record.source} is not the video of this result, its frames have another size, number or time: predict it "
-        "again, or save masks and json only"
+        f"{record.source} is not the video of this result: size, number or times of its frames differ. Predict it "
+        "again, or save only masks and json"
     )

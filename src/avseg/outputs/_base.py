@@ -1,4 +1,4 @@
-"""Base of the outputs, and the frame that they get."""
+"""Base class of the outputs, and the frame that they receive."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ class OutputFrame:
 
     @property
     def time(self) -> float:
-        """Start of the frame, in seconds since the start of the file."""
+        """Return the start of the frame, in seconds since the start of the file."""
         return self.record.frames[self.index].time
 
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB.
+        """Return the frame, (H, W, 3) RGB.
 
         Raises:
             RuntimeError: When the output does not declare ``reads_video``.
@@ -58,13 +58,13 @@ class OutputFrame:
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
-        """(H, W) class of every pixel; 0 is the background."""
+        """Return the class of every pixel, (H, W); 0 is the background."""
         labels: NDArray[np.uint8] = self.record.labels[self.index]
         return labels
 
     @cached_property
     def probability(self) -> NDArray[np.float32]:
-        """(H, W) probability that a pixel belongs to a sounding class, 0..1, as :attr:`Record.probabilities`.
+        """Return (H, W): probability 0..1 that a pixel belongs to a sounding class, as :attr:`Record.probabilities`.
 
         Raises:
             ConfigError: When a result of an earlier version of avseg has none.
@@ -80,7 +80,7 @@ class OutputFrame:
 
     @cached_property
     def uncertainty(self) -> NDArray[np.float32] | None:
-        """(H, W) uncertainty of every pixel, 0..1; None if it was not requested."""
+        """Return the uncertainty of every pixel, (H, W), 0..1; None if it was not requested."""
         return self.record.uncertainty[self.index] if self.record.has_uncertainty else None
 
 

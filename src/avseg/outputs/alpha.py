@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from avseg.media.writer import PRORES_4444, VP9_ALPHA
-from avseg.outputs._alpha import check_softness, opacity
 from avseg.outputs._base import OutputFrame
+from avseg.outputs._opacity import check_softness, opacity
 from avseg.outputs._video import VideoOutput
 from avseg.prediction.record import Record
 

@@ -9,8 +9,8 @@ from PIL import Image, ImageColor
 from typing_extensions import Self
 
 from avseg.errors import ConfigError
-from avseg.outputs._alpha import check_softness, opacity
 from avseg.outputs._base import Output, OutputFrame, numbered
+from avseg.outputs._opacity import check_softness, opacity
 from avseg.outputs._video import VideoOutput
 from avseg.prediction.record import Record
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from avseg.media.writer import H264
-from avseg.outputs._alpha import check_softness, opacity
 from avseg.outputs._base import OutputFrame
+from avseg.outputs._opacity import check_softness, opacity
 from avseg.outputs._video import VideoOutput
 from avseg.prediction.record import Record
 

@@ -35,7 +35,7 @@ LONGEST = 960
 EMBED_LIMIT = 16 * 2**20
 """Largest video in bytes that is part of the page. As base64 it takes a third more; browsers accept 32 MB."""
 MOST_MASKS = 10_000
-"""Largest number of masks in the page; of longer videos, every second or n-th frame has one."""
+"""Largest number of masks in the page; longer videos have only every n-th mask (n ≥ 2)."""
 MOST_MAPS = 600
 """Largest number of uncertainty maps in the page."""
 _VIDEO = "page.mp4"

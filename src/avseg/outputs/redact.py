@@ -43,7 +43,7 @@ class Redact(VideoOutput):
             padding: Seconds by which the covered area is extended before and after each frame.
             strength: Side of a cell of blur or pixelate, relative to the longer side of the frame; 0.01 or more, since
                 smaller cells leave faces recognisable.
-            mute: Silence while an object is covered; with ``keep``, while none is shown.
+            mute: Silence while an object is covered; with ``keep``, silence while no object is visible.
             classes: Names of the classes to cover, or to keep; null for all.
         """
 

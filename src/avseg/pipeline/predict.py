@@ -76,8 +76,8 @@ def predict(
         upsampling: Enlarge the probabilities along the edges of the frame (``"guided"``), or ``"bilinear"``.
         precision: ``"float32"``, or ``"bf16"`` for bfloat16, which is faster on processors that have it.
         gated: Compute the finest stage of the decoder at uncertain pixels only, see :func:`avseg.optimize`.
-        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty; None takes
-            the value in the model's card, 0 disables the gate.
+        peak_gate: Probability. If no pixel of a sample exceeds it, the mask of the sample is empty. None takes the
+            value in the model's card, 0 disables the gate.
         progress: Show a progress bar.
 
     Returns:
@@ -219,9 +219,9 @@ def stream(
         upsampling: ``"guided"`` or ``"bilinear"``.
         precision: ``"float32"`` or ``"bf16"``.
         gated: Compute the finest stage of the decoder at uncertain pixels only.
-        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty.
-        lookahead: Live sources: seconds of sound after a sample in its window. With 0, the window has past sound only;
-            with 0.4875, it is that of a file.
+        peak_gate: Probability. If no pixel of a sample exceeds it, the mask of the sample is empty.
+        lookahead: Live sources: seconds of sound after a sample for which the model waits. With 0, the window has
+            past sound only; with 0.4875, it is that of a file.
         late: Live sources: predict every sample (``"wait"``), or leave out samples when the next one has come
             (``"drop"``), which bounds the latency.
         context: Live sources: samples in a clip, the new one and those before it.

@@ -87,9 +87,9 @@ class Options:
         upsampling: From the size of the model to that of the frame: guided, along the edges of the frame, or bilinear.
         precision: float32, or bf16, which is faster on processors that have it.
         gated: Compute the finest stage of the decoder at uncertain pixels only (PCMANet).
-        peak_gate: Probability that the most probable pixel of a sample must exceed, or its mask is empty: fewer masks
-            of objects that make no sound. null (in Python, None) takes the value in the model's card: 0.8 for small,
-            0, which disables the gate, for a card without one.
+        peak_gate: Probability. If no pixel of a sample exceeds it, the mask of the sample is empty: fewer masks of
+            objects that make no sound. null (in Python, None) takes the value in the model's card: 0.8 for small, 0,
+            which disables the gate, for a card without one.
     """
 
     fps: float = 1.0
@@ -124,7 +124,7 @@ class Options:
 
     @property
     def modes(self) -> list[Mode]:
-        """Modes of :func:`avseg.optimize` in addition to ``exact``."""
+        """Return the modes of :func:`avseg.optimize` in addition to ``exact``."""
         modes: list[Mode] = []
         if self.gated:
             modes.append("gated")

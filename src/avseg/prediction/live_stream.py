@@ -62,7 +62,7 @@ class LiveStream:
         model: Model in evaluation mode.
         options: Settings; ``timing`` is always that of the window.
         note: Called with each warning.
-        lookahead: Seconds of sound after a sample in its window, from 0 to :data:`LOOKAHEAD`.
+        lookahead: Seconds of sound after a sample for which the model waits, from 0 to :data:`LOOKAHEAD`.
         late: Predict all samples and let the source wait (``"wait"``), or read the source at its own speed and leave
             out the samples that are late (``"drop"``).
         context: Samples in a clip: the new one and those before it.

@@ -104,17 +104,17 @@ class Record:
 
     @property
     def masks(self) -> Masks:
-        """(N, H, W) bool: pixels of any sounding class; decoded on access."""
+        """Return (N, H, W) bool: pixels of any sounding class; decoded on access."""
         return Masks(self._foreground, (len(self.frames), *self.size), bool)
 
     @property
     def labels(self) -> Masks:
-        """(N, H, W) uint8: class of every pixel, 0 for the background; decoded on access."""
+        """Return (N, H, W) uint8: class of every pixel, 0 for the background; decoded on access."""
         return Masks(self._labels, (len(self.frames), *self.size), np.uint8)
 
     @property
     def probabilities(self) -> Masks:
-        """(N, H, W) float32: probability that a pixel belongs to a sounding class, 0..1, before the threshold.
+        """Return (N, H, W) float32: probability 0..1 that a pixel belongs to a sounding class, before the threshold.
 
         It is computed on access from a small map (:mod:`avseg.prediction.soft_masks`) and the frame of the video,
         which is read again unless the prediction was made with ``upsampling="bilinear"``. Reading in order is
@@ -131,7 +131,7 @@ class Record:
 
     @property
     def threshold(self) -> float:
-        """Probability above which a pixel belongs to a mask."""
+        """Return the probability above which a pixel belongs to a mask."""
         return float(self.options.get("threshold", 0.5))
 
     def probability_maps(self) -> list[GreyMap]:
@@ -147,12 +147,12 @@ class Record:
 
     @property
     def has_uncertainty(self) -> bool:
-        """True if uncertainty was requested: ``predict(..., show="uncertainty")``."""
+        """Return whether uncertainty was requested: ``predict(..., show="uncertainty")``."""
         return any(frame.uncertainty is not None for frame in self.frames)
 
     @property
     def uncertainty(self) -> Masks:
-        """(N, H, W) float32: uncertainty of every pixel, 0..1; decoded on access.
+        """Return (N, H, W) float32: uncertainty of every pixel, 0..1; decoded on access.
 
         Raises:
             ConfigError: When it was not requested.
@@ -162,7 +162,7 @@ class Record:
 
     @cached_property
     def mean_uncertainty(self) -> NDArray[np.float64]:
-        """(N,) mean uncertainty of every frame.
+        """Return the mean uncertainty of every frame, (N,).
 
         Raises:
             ConfigError: When it was not requested.
@@ -171,12 +171,12 @@ class Record:
 
     @cached_property
     def times(self) -> NDArray[np.float64]:
-        """(N,) start of every frame, in seconds since the start of the file."""
+        """Return the start of every frame, (N,), in seconds since the start of the file."""
         return np.array([frame.time for frame in self.frames])
 
     @cached_property
     def areas(self) -> NDArray[np.int64]:
-        """(N, K) pixels per frame and class; column 0, the background, is 0."""
+        """Return the pixels per frame and class, (N, K); column 0, the background, is 0."""
         areas = np.zeros((len(self.frames), len(self.class_names)), np.int64)
         for row, frame in zip(areas, self.frames, strict=True):
             for region in frame.regions:
@@ -185,7 +185,7 @@ class Record:
 
     @cached_property
     def scores(self) -> NDArray[np.float64]:
-        """(N,) mean probability of the predicted class over the pixels of the mask; 0 for an empty mask."""
+        """Return (N,): mean probability of the predicted class over the pixels of the mask; 0 for an empty mask."""
         sums = [
             sum(region.score * self.areas[i, region.label] for region in frame.regions)
             for i, frame in enumerate(self.frames)
@@ -195,7 +195,7 @@ class Record:
 
     @cached_property
     def intervals(self) -> list[Interval]:
-        """Time spans in which a class covers more than a thousandth of the frame, sorted by onset.
+        """Return the time spans in which a class covers more than a thousandth of the frame, sorted by onset.
 
         A span starts with the first such frame and ends with the last one.
         """
@@ -210,13 +210,13 @@ class Record:
 
     @cached_property
     def objects(self) -> list[NamedObject | None]:
-        """Kind of object of each of :attr:`intervals`; None where the model scores no kinds, or none high enough."""
+        """Return the kind of object of each of :attr:`intervals`; None without kinds or a high score."""
         spans = np.searchsorted(self.times, [(i.start, i.end) for i in self.intervals]).reshape(-1, 2).tolist()
         return [best(frame.objects for frame in self.frames[first:last]) for first, last in spans]
 
     @property
     def captions(self) -> list[str]:
-        """Name of the object of each of :attr:`intervals`, or of its class where the object has no name."""
+        """Return the object's name of each of :attr:`intervals`, or the class name if the object has none."""
         pairs = zip(self.intervals, self.objects, strict=True)
         return [interval.name if found is None else found.name for interval, found in pairs]
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from avseg.interface import IGNORE
 from avseg.synthesis.stage import Actor, Camera, Pose, Setting, setting_size
-from avseg.synthesis.stock import Photo, Stock
+from avseg.synthesis.stock import Stock, StockImage
 
 Kind = Literal["photo", "pair", "mosaic", "paste"]
 
@@ -116,7 +116,7 @@ class Composer:
             if scene.setting.instances is not None:
                 scene.setting.instances.paste(Image.fromarray(instances), (left, top))
 
-    def _picture(self, rng: np.random.Generator, pictures: Sequence[Photo]) -> Photo:
+    def _picture(self, rng: np.random.Generator, pictures: Sequence[StockImage]) -> StockImage:
         """Return one of the pictures of a class."""
         factors = self._picture_weights.items()
         names = [picture.file.rsplit("/", 1)[-1] for picture in pictures]

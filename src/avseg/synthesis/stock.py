@@ -1,6 +1,7 @@
-"""Photographs, cut-outs and recordings of one part of a stock folder, decoded once and shared by all processes.
+"""Photographs, cut-outs and recordings of one part of a stock, decoded once and shared by all processes.
 
-A stock folder holds ``classes.yaml`` and a folder for each part (train, val, test, ...)::
+A stock is a folder with the material of composed clips: photographs with masks, cut-out objects, and recordings. It has
+``classes.yaml`` and a folder for each part (train, val, test, ...)::
 
     <root>/classes.yaml
     <root>/<part>/images/<class>/<name>.jpg              a photograph, RGB
@@ -9,15 +10,16 @@ A stock folder holds ``classes.yaml`` and a folder for each part (train, val, te
     <root>/<part>/cutouts/<class>/<name>.png             an object with an alpha channel
     <root>/<part>/sounds/<sound class>/<name>.<ext>      a recording
 
-``classes.yaml`` lists the classes with their number in the masks and the sound classes that each of them makes::
+``classes.yaml`` lists the classes with their number in the masks and the sound classes that each of them makes;
+without ``sounds``, a class makes no sound::
 
     classes:
       - {number: 1, name: person, sounds: [speech, singing]}
-      - {number: 2, name: chair, silent: true}
+      - {number: 2, name: chair}
     background_sounds: {rain: [], traffic: [car]}   # sound class: classes that it could come from
 
-Images are decoded and reduced once. The pixels and samples lie in memory-mapped files of the cache folder, so that
-workers share them.
+Images are decoded and reduced once. The pixels and samples are stored in memory-mapped files of the cache folder,
+so that workers share them.
 """
 
 import hashlib
@@ -47,8 +49,10 @@ from avseg.synthesis.recordings import find_sounds
 Broken = Literal["error", "skip"]
 
 _PHOTOS = (".jpg", ".jpeg")
+_LEAST_ALPHA = 32
+"""Cut-outs are cropped to the pixels of this alpha or more."""
 _VERSION = 1
-"""Part of the name of a cache; a change of the cache's form raises it."""
+"""Version of the format of the cache, part of its name; increase it when the format changes."""
 
 
 class StockClass(NamedTuple):
@@ -65,15 +69,15 @@ class StockClass(NamedTuple):
     sounds: tuple[str, ...]
 
 
-class Photo(NamedTuple):
-    """A photograph in the cache.
+class StockImage(NamedTuple):
+    """A photograph or cut-out in the cache.
 
     Attributes:
         file: Path below the part's folder.
         size: Height and width.
         start: Position of its pixels in the file of pixels.
-        classes: Numbers in its mask, without 0 and 255.
-        channels: 4: RGB and mask. 5: RGB, mask and instances. For a cut-out 4: RGBA.
+        classes: Numbers in its mask, without 0 and 255; of a cut-out the number of its class.
+        channels: 4 for a photograph (RGB, mask), 5 with instances (RGB, mask, instances); 4 for a cut-out (RGBA).
     """
 
     file: str
@@ -84,7 +88,13 @@ class Photo(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """A recording in the cache: its path below the part's folder, and where its samples are."""
+    """A recording in the cache.
+
+    Attributes:
+        file: Path below the part's folder.
+        start: Position of its first sample in ``samples.bin``.
+        length: Number of its samples.
+    """
 
     file: str
     start: int
@@ -106,19 +116,19 @@ class Stock:
 
     classes: Mapping[int, StockClass]
     background_sounds: Mapping[str, tuple[int, ...]]
-    photos: Mapping[int, Sequence[Photo]]
-    cutouts: Mapping[int, Sequence[Photo]]
+    photos: Mapping[int, Sequence[StockImage]]
+    cutouts: Mapping[int, Sequence[StockImage]]
     recordings: Mapping[str, Sequence[Recording]]
     cache: Path
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """Memory-mapped uint8 pixels of all photographs and cut-outs."""
+        """Return the memory-mapped uint8 pixels of all photographs and cut-outs."""
         return _mapped(self.cache / "pixels.bin", np.uint8)
 
     @cached_property
     def samples(self) -> NDArray[np.int16]:
-        """Memory-mapped int16 samples of all recordings at 16 kHz."""
+        """Return the memory-mapped int16 samples of all recordings at 16 kHz."""
         return _mapped(self.cache / "samples.bin", np.int16)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,11 +139,11 @@ class Stock:
         """Return the sound classes of a class that have recordings."""
         return [name for name in self.classes[number].sounds if name in self.recordings]
 
-    def planes(self, photo: Photo) -> NDArray[np.uint8]:
+    def planes(self, image: StockImage) -> NDArray[np.uint8]:
         """Return (H, W, channels) uint8, read-only."""
-        height, width = photo.size
-        count = height * width * photo.channels
-        return self.pixels[photo.start : photo.start + count].reshape(height, width, photo.channels)
+        height, width = image.size
+        count = height * width * image.channels
+        return self.pixels[image.start : image.start + count].reshape(height, width, image.channels)
 
     def wave(self, recording: Recording) -> NDArray[np.float32]:
         """Return (n,) float32 in -1..1 at 16 kHz."""
@@ -203,9 +213,9 @@ def read_classes(path: Path) -> tuple[dict[int, StockClass], dict[str, tuple[int
         numbers = {entry.name: entry.number for entry in entries}
         sounds = {str(name): tuple(numbers[c] for c in sources or ()) for name, sources in pairs}
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} must list classes with number, name and sounds: {error!r}") from None
+        raise DataError(f"{path} must list classes with number, name and, if any, sounds: {error!r}") from None
     if len(numbers) < len(entries) or sorted(numbers.values()) != list(range(1, len(entries) + 1)):
-        raise DataError(f"{path} must number its classes 1, 2, 3, … and give each a name of its own")
+        raise DataError(f"{path} must number its classes 1, 2, 3, … and give each a unique name")
     return {entry.number: entry for entry in entries}, sounds
 
 
@@ -256,7 +266,7 @@ class _Writer:
             return read(path)
         except DataError as error:
             if self._broken == "error":
-                raise DataError(f"{error}. Mend or remove it, or set broken to skip") from None
+                raise DataError(f"{error}. Repair or remove it, or set broken to skip") from None
             self._skipped.append(str(error))
             return None
 
@@ -308,7 +318,7 @@ def _photo(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
 
 
 def _cutout(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
-    """Return (H, W, 4) uint8: RGBA, cut to what is not transparent; ``classes`` is not used."""
+    """Return (H, W, 4) uint8: RGBA, cropped to the pixels of alpha 32 or more; ``classes`` is not used."""
     try:
         with Image.open(path) as file:
             if "A" not in file.getbands() and "transparency" not in file.info:
@@ -316,9 +326,9 @@ def _cutout(path: Path, side: int, classes: int) -> NDArray[np.uint8]:
             picture = file.convert("RGBA")
     except UNREADABLE as error:
         raise DataError(f"cannot read {path} as an image: {error}") from None
-    box = picture.getchannel("A").point([0] * 32 + [255] * 224).getbbox()
+    box = picture.getchannel("A").point([0] * _LEAST_ALPHA + [255] * (256 - _LEAST_ALPHA)).getbbox()
     if box is None:
-        raise DataError(f"{path} is transparent everywhere")
+        raise DataError(f"{path} has no pixel of alpha {_LEAST_ALPHA} or more: a cut-out needs some")
     picture = picture.crop(box)
     return np.asarray(picture.resize(_reduced(picture.size, side), Image.Resampling.LANCZOS))
 
@@ -339,11 +349,11 @@ def _wave(path: Path) -> NDArray[np.int16]:
 
 def _opened(kept: Path, classes: Mapping[int, StockClass], background: Mapping[str, tuple[int, ...]]) -> Stock:
     index = json.loads((kept / "index.json").read_text(encoding="utf-8"))
-    tables: dict[str, dict[int, list[Photo]]] = {"photos": defaultdict(list), "cutouts": defaultdict(list)}
+    tables: dict[str, dict[int, list[StockImage]]] = {"photos": defaultdict(list), "cutouts": defaultdict(list)}
     for kind, table in tables.items():
         for number, file, size, start, present, channels in index[kind]:
             inside = tuple(v for v in present if v not in (0, IGNORE))
-            table[number].append(Photo(file, (size[0], size[1]), start, inside, channels))
+            table[number].append(StockImage(file, (size[0], size[1]), start, inside, channels))
     recordings: dict[str, list[Recording]] = defaultdict(list)
     for name, file, start, length in index["recordings"]:
         recordings[name].append(Recording(file, start, length))

@@ -17,13 +17,13 @@ Short = Literal["last", "zero"]
 
 
 def consecutive(waveform: Tensor, frames: int, short: Short, path: Path) -> Tensor:
-    """Return consecutive log-mel patches as in AVSBench's code: frame k has 0.96 k … 0.96 (k + 1) s.
+    """Return consecutive log-mel patches as in AVSBench's code: frame k, from 0, has 0.96 k … 0.96 (k + 1) s.
 
     Args:
         waveform: (n,) at 16 kHz.
         frames: T.
         short: Patch of frames after the end of the audio: ``"last"`` repeats the last patch (S4, MS3), ``"zero"`` is
-            log-mel 0 (AVSBench-semantic), which is not silence.
+            log-mel 0 (AVSBench-semantic). This is not silence, whose log-mel is ln 0.01.
         path: File to name in the error.
 
     Returns:
@@ -50,7 +50,7 @@ def one_per_frame(patches: Tensor, frames: int, short: Short, path: Path) -> Ten
     return torch.cat([patches, patches.new_zeros(frames - count, *patches.shape[1:])])
 
 
-def remembered(folder: str | None, files: Sequence[Path], how: str, compute: Callable[[], Tensor]) -> Tensor:
+def cached(folder: str | None, files: Sequence[Path], how: str, compute: Callable[[], Tensor]) -> Tensor:
     """Return the result of ``compute`` from a cache folder, which any number of processes may share.
 
     Args:

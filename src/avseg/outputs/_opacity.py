@@ -14,11 +14,12 @@ def check_softness(softness: float) -> None:
 
 
 def opacity(frame: OutputFrame, softness: float) -> NDArray[np.uint8]:
-    """Return the opacity of a frame, (H, W), 0..255: 127.5 at the threshold, rising with the probability.
+    """Return the opacity of a frame, (H, W) uint8, which rises with the probability: 128 (half) at the threshold.
 
     Args:
         frame: The frame.
-        softness: Width of the ramp in probability. 0 gives the mask; 1 gives the probability if the threshold is 0.5.
+        softness: Width of the ramp in probability. 0 gives the mask, which is 0 at the threshold and 255 above; 1 gives
+            the probability if the threshold is 0.5.
     """
     probability, threshold = frame.probability, frame.record.threshold
     if softness == 0:

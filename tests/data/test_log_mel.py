@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from avseg.data._sound import consecutive, remembered
+from avseg.data._log_mel import cached, consecutive
 from avseg.errors import DataError
 from avseg.mel import log_mel
 
@@ -59,27 +59,27 @@ def file(tmp_path: Path) -> Path:
 def test_cache_is_valid_until_file_changes(file: Path, tmp_path: Path) -> None:
     folder, make = str(tmp_path / "new" / "cache"), Costly()
     for _ in range(2):
-        assert remembered(folder, [file], "wav", make)[0, 0] == 1
-    assert remembered(folder, [file], "centred", make)[0, 0] == 2
+        assert cached(folder, [file], "wav", make)[0, 0] == 1
+    assert cached(folder, [file], "centred", make)[0, 0] == 2
     file.write_bytes(b"12345")
-    assert remembered(folder, [file], "wav", make)[0, 0] == 3
+    assert cached(folder, [file], "wav", make)[0, 0] == 3
     os.utime(file, ns=(0, 0))
-    assert remembered(folder, [file], "wav", make)[0, 0] == 4
-    assert remembered(None, [file], "wav", make)[0, 0] == 5
+    assert cached(folder, [file], "wav", make)[0, 0] == 4
+    assert cached(None, [file], "wav", make)[0, 0] == 5
     assert not [p for p in Path(folder).iterdir() if p.suffix != ".npy"]
 
 
 def test_damaged_cache_file_is_recomputed(file: Path, tmp_path: Path) -> None:
     folder, make = tmp_path / "cache", Costly()
-    remembered(str(folder), [file], "wav", make)
+    cached(str(folder), [file], "wav", make)
     (kept,) = folder.iterdir()
     for damage in (b"", kept.read_bytes()[:-4], b"no numpy"):
         kept.write_bytes(damage)
         before = make.calls
-        assert remembered(str(folder), [file], "wav", make)[0, 0] == before + 1
+        assert cached(str(folder), [file], "wav", make)[0, 0] == before + 1
         assert np.load(kept)[0, 0] == before + 1
 
 
 def test_unwritable_cache_raises(file: Path) -> None:
     with pytest.raises(DataError, match=r"cannot write .*a.wav \(.*\): give another cache"):
-        remembered(str(file), [file], "wav", Costly())
+        cached(str(file), [file], "wav", Costly())
