@@ -9,7 +9,7 @@ row                   clone of github.com                          compared
 ``pcmanet_resnet50``  ``PrettyPlate/PCMANet``                      logits of five 224 × 224 frames
 ``pcmanet_pvt``       ``PrettyPlate/PCMANet``                      the same with PVT-v2-b5
 ``tpavi_resnet50``    ``OpenNLPLab/AVSBench``                      logits of five 224 × 224 frames
-``training``          ``PrettyPlate/PCMANet``                      loss of a step on two clips; peak memory
+``training``          ``PrettyPlate/PCMANet``                      loss, gradient and peak memory, two clips
 ``fmeasure``          either                                       F of 20 frames of 224 × 224 over 255 thresholds
 ``logmel``            either                                       log-mel of 10 s of sound
 ====================  ===========================================  ==================================================
@@ -46,7 +46,7 @@ from avseg.errors import ConfigError
 from avseg.interface import AVSModel, Clip, Target
 from avseg.metrics import binary_fscore
 from avseg.models.pcmanet import PCMANet
-from avseg.nn.fast_training import fast_convolutions
+from avseg.nn.fast_training import fast_layers
 from avseg.provenance import provenance, write_result
 from speed import SHARE, alternate, gated
 
@@ -186,12 +186,12 @@ class Steps:
     """Training steps of one side on the same two clips, of which the first frames are labelled, as in S4.
 
     Args:
-        side: ``"release"``, our ``"plain"`` model, or ours with the layers of ``avseg train`` (``"train"``).
+        side: ``"release"``, our ``"plain"`` model, or ours as ``avseg train`` trains it (``"train"``).
         checkout: The release.
     """
 
     def __init__(self, side: str, checkout: Path) -> None:
-        self.clip = inputs(2)
+        self.side, self.clip = side, inputs(2)
         self.masks = torch.zeros(2, FRAMES, SIZE, SIZE, dtype=torch.int64)
         self.masks[..., 60:150, 40:180] = 1
         with program(checkout) as load:
@@ -203,17 +203,33 @@ class Steps:
         self.model: Any = theirs if side == "release" else from_release(theirs.state_dict())
         self.loss = self._release_loss if side == "release" else self._our_loss
         cpu = torch.device("cpu")
-        self.layers = partial(fast_convolutions, self.model, cpu) if side == "train" else nullcontext
+        self.layers = partial(fast_layers, self.model, cpu) if side == "train" else nullcontext
         self.model.train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
 
     def __call__(self) -> float:
         """Take one step and return the loss."""
+        loss = self._backward()
+        self.optimizer.step()
+        if self.side == "train":
+            self.optimizer.zero_grad()
+        return loss
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Return the gradients of the parameters under the names of our model, without a step."""
+        self._backward()
+        found = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        self.optimizer.zero_grad()
+        if self.side == "release":
+            zeros = {name: torch.zeros_like(value) for name, value in self.model.state_dict().items()}
+            found = dict(from_release({**zeros, **found}).named_parameters())
+        return found
+
+    def _backward(self) -> float:
         with torch.enable_grad(), patch.object(Tensor, "cuda", lambda x: x), self.layers():
             loss = self.loss()
             self.optimizer.zero_grad()
             loss.backward()
-            self.optimizer.step()
         return loss.item()
 
     def _release_loss(self) -> Tensor:
@@ -243,9 +259,23 @@ def training(checkout: Path) -> dict[str, Any]:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {side: pool.apply(_peak, (side, checkout)) for side in sides}
     steps = {side: Steps(side, checkout) for side in sides}
+    gradients = {side: step.gradients() for side, step in steps.items()}
     losses = {side: step() for side, step in steps.items()}
-    times = alternate(steps, 2)
-    return {"batch": [2, FRAMES, SIZE, SIZE], "first_losses": losses, "peak_mib": peaks, "forms": times}
+    differences = {side: _difference(gradients[side], gradients["release"]) for side in sides}
+    times = alternate(steps, 4)
+    return {
+        "batch": [2, FRAMES, SIZE, SIZE],
+        "first_losses": losses,
+        "relative_gradient_differences": differences,
+        "peak_mib": peaks,
+        "forms": times,
+    }
+
+
+def _difference(gradients: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Return the norm of the differences of gradients divided by the norm of those expected."""
+    ours, theirs = (torch.cat([g[name].flatten() for name in gradients]) for g in (gradients, expected))
+    return float((ours - theirs).norm() / theirs.norm())
 
 
 def fmeasure(load: Callable[[str], ModuleType]) -> dict[str, Any]:

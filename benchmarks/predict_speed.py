@@ -31,6 +31,7 @@ _SIZE = (720, 1280)
 _RATE = 25
 _EVERY = 0.5
 """Seconds between two measurements of the memory."""
+CONFIG = {"model": "small", "fps": 1.0, "outputs": "default"}
 SHARES = tuple(range(5, 101, 5))
 """Per cent of the wall time at which the memory is given."""
 
@@ -154,12 +155,10 @@ def main(argv: list[str]) -> None:
         folder = Path(temporary)
         first = repeated(EXAMPLE, folder / "start.mp4", 1.0)
         made = [repeated(EXAMPLE, folder / f"example_{s:g}s.mp4", s) for s in lengths]
-        rows = [row(first, video, folder) for video in [*given.videos, *made]]
-    report = code | {
-        "config": {"model": "small", "fps": 1.0, "outputs": "default"},
-        "numbers": rows,
-    }
-    write_result(given.out, report)
+        rows: list[dict[str, Any]] = []
+        for video in [*given.videos, *made]:  # written after each: long videos take long
+            rows.append(row(first, video, folder))
+            write_result(given.out, {**code, "config": CONFIG, "numbers": rows})
     if len(rows) > 1:
         draw(rows, given.out.with_suffix(".png"))
 

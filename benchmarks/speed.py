@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py ROW OUT.json
 
-Rows: pcmanet_resnet50, pcmanet_pvt_v2_b5, tpavi_resnet50, training, gated_quality, fmeasure, logmel,
-qsca, bf16, and cheap for the last four in one file; onnx reads small.onnx in the working folder, written by
-``avseg export small -o small.onnx``.
+Rows: pcmanet_resnet50, pcmanet_pvt_v2_b5, tpavi_resnet50, training, fmeasure, logmel, qsca, bf16, and cheap for the
+last four in one file; onnx reads small.onnx in the working folder, written by ``avseg export small -o small.onnx``. The
+row qsca also draws a chart, OUT.png.
 
 The forms of a row alternate in one process. The clock is the CPU time of the process, so that other processes on the
 machine change the times only through the caches. The first round is a warm-up; the ratio of a form is the median over
@@ -27,7 +27,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import avseg
 from avseg import build, log_mel, optimize
 from avseg.costs import all_macs
-from avseg.data import build_dataset
 from avseg.fast_paths import Mode
 from avseg.interface import AVSModel, Clip
 from avseg.metrics.functional import threshold_areas, thresholds
@@ -208,31 +207,36 @@ def logmel() -> dict[str, Any]:
     return {"seconds_of_sound": 10, "largest_difference": float(difference), "forms": alternate(forms, 7)}
 
 
-def gated_quality() -> dict[str, Any]:
-    """Return J of the bundled model on synthetic clips for several thresholds of the gate."""
-    plain = avseg.load("small")
-    data = build_dataset("synthetic", "test", variant="ms3", size=224)
-    samples = [data[k] for k in range(8)]
-    shares: list[float] = []
+def qsca_macs(share: float, tokens: int, frames: int = 5, channels: int = 256) -> float:
+    """Return the operations of QSCA as a function of the keep ratio, Eq. (6), without those of the audio embeddings.
 
-    def j(model: AVSModel) -> float:
-        scores = [avseg.metrics.binary_iou(model(s.clip).logits, s.target.masks) for s in samples]
-        return torch.stack(scores).mean().item()
+    Embedding and output projection of all tokens, and query projection and attention of the selected ones.
+    """
+    return tokens * (2 * channels**2 + share * (channels**2 + 2 * frames * channels))
 
-    rows: dict[str, Any] = {"exact": {"j": j(optimize(plain))}, "bf16": {"j": j(optimize(plain, "bf16"))}}
-    rows["gated, bf16"] = {"j": j(optimize(plain, ("gated", "bf16")))}
-    for confidence in (0.6, 0.8, 0.9, 0.95, 0.99, 0.999):
-        model: Any = optimize(plain, "gated", confidence=confidence)
-        unsure, shares = model._unsure, []
 
-        def counted(outputs: Mapping[int, Tensor], size: torch.Size, unsure: Any = unsure, to: Any = shares) -> Tensor:
-            mask: Tensor = unsure(outputs, size)
-            to.append(mask.float().mean().item())
-            return mask
+def draw_qsca(numbers: Mapping[str, Any], path: Path) -> None:
+    """Draw operations and time of QSCA over the keep ratio, with :func:`qsca_macs`; that of the time is scaled."""
+    import matplotlib as mpl
 
-        model._unsure = counted
-        rows[f"{confidence}"] = {"j": j(model), "computed": statistics.mean(shares)}
-    return {"model": "small", "data": "synthetic ms3 test, 8 clips", "rows": rows}
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    macs = {float(share): count / 1e9 for share, count in numbers["macs"].items()}
+    seconds = {float(share): 1e3 * row["seconds"] for share, row in numbers["forms"].items()}
+    line = [qsca_macs(share, numbers["tokens"]) / 1e9 for share in (0.0, 1.0)]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
+    for panel, found, scale, unit in (
+        (axes[0], macs, 1.0, "multiply-accumulates in G"),
+        (axes[1], seconds, seconds[1.0] / line[1], "CPU time in ms"),
+    ):
+        panel.plot([0, 1], [scale * value for value in line], "--", color="0.5", label="Eq. (6)")
+        panel.plot(list(found), list(found.values()), "o-", label="counted" if panel is axes[0] else "measured")
+        panel.set(xlabel="keep ratio", title=unit, xlim=(0, 1.05), ylim=(0, 1.15 * max(found.values())))
+        panel.legend(loc="lower right")
+        panel.grid(alpha=0.3)
+    axes[1].get_legend().get_texts()[0].set_text("Eq. (6), scaled to the time at 1")
+    figure.savefig(path, dpi=110)
 
 
 ROWS: dict[str, Callable[[], dict[str, Any]]] = {
@@ -244,7 +248,6 @@ ROWS: dict[str, Callable[[], dict[str, Any]]] = {
     "qsca": qsca,
     "fmeasure": fmeasure,
     "logmel": logmel,
-    "gated_quality": gated_quality,
     "onnx": onnx,
 }
 CHEAP = ("fmeasure", "logmel", "qsca", "bf16")
@@ -260,6 +263,8 @@ def main(row: str, out: str) -> None:
     numbers = ROWS[row]()
     config = {"row": row, "clock": "CPU time of the process", "threads": 1, "wall_seconds": time.perf_counter() - start}
     write_result(Path(out), {**report, "config": config, "numbers": numbers})
+    if row == "qsca":
+        draw_qsca(numbers, Path(out).with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import runpy
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -47,9 +47,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return WorkStealingScheduling(config, log)
 
 
-def pytest_collection_finish() -> None:
-    """Leave modules and tests, some 10⁶ objects, out of all later garbage collections."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave modules and tests, some 10⁶ objects, out of all garbage collections."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -317,6 +323,12 @@ def _scene(split: str, number: int, variant: str, size: tuple[int, int], frames:
 @pytest.fixture(scope="session")
 def _stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts")
+
+
+@pytest.fixture(scope="session")
+def shared_tiny(tmp_path_factory: pytest.TempPathFactory, _stock: Path) -> Tiny:
+    """Return a writer of released layouts that several tests read and none changes."""
+    return Tiny(tmp_path_factory.mktemp("shared"), _stock)
 
 
 @pytest.fixture

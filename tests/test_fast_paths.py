@@ -59,6 +59,12 @@ def original(name: str) -> AVSModel:
     return build(name, visual="resnet18")
 
 
+@cache
+def optimized(name: str) -> AVSModel:
+    """Return the optimized :func:`original`, shared as well."""
+    return avseg.optimize(original(name))
+
+
 def clip(model: AVSModel, size: tuple[int, int, int] = SIZES[1]) -> Clip:
     frames, height, width = size
     generator = torch.Generator().manual_seed(1)
@@ -73,8 +79,7 @@ def logits(model: AVSModel, inputs: Clip) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exact_differs_by_less_than_a_thousandth(name: str) -> None:
-    model = original(name)
-    fast = avseg.optimize(model)
+    model, fast = original(name), optimized(name)
     norms = [m for m in fast.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm3d)]
     assert not norms
     for size in SIZES:
@@ -94,10 +99,9 @@ def test_exact_with_wide_layers_and_another_size_after_the_first() -> None:
 
 
 def test_optimized_model_can_be_copied() -> None:
-    model = build("pcmanet")
-    fast = avseg.optimize(model)
-    expected = logits(fast, clip(model))
-    assert torch.equal(logits(copy.deepcopy(fast), clip(model)), expected)
+    fast = optimized("pcmanet")
+    expected = logits(fast, clip(fast))
+    assert torch.equal(logits(copy.deepcopy(fast), clip(fast)), expected)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,7 @@ def _model_without_masks() -> AVSModel:
         (_model_without_masks, "gated", {}, "select false"),
         (lambda: original("pcmanet"), "gated", {"confidence": 0.3}, "0.5..1, got 0.3"),
         (lambda: original("pcmanet"), "exact", {"confidence": 0.9}, "mode 'gated' only"),
-        (lambda: avseg.optimize(original("pcmanet")), "exact", {}, "optimized already"),
+        (lambda: optimized("pcmanet"), "exact", {}, "optimized already"),
     ],
 )
 def test_refusals(make: Any, mode: Mode, settings: dict[str, Any], message: str) -> None:

@@ -66,7 +66,7 @@ def test_eq6_saving_by_hand(small: Profile) -> None:
 
 def test_model_without_masks_has_one_ratio() -> None:
     found = profile(
-        build("pcmanet", visual="resnet18", channels=16, audio="none", qsca=False),
+        build("pcmanet", visual="pvt_v2_b0", channels=16, audio="none", qsca=False),
         frames=1,
         height=32,
         width=48,
@@ -91,13 +91,24 @@ def prompted() -> Profile:
 
 
 def cpm(**settings: object) -> AVSModel:
-    small = {"visual": "resnet18", "audio": "compact", "channels": 32, "queries": 5, "layers": 3, "pixel_layers": 1}
+    small = {
+        "visual": "efficientnet_lite0",
+        "audio": "compact",
+        "channels": 32,
+        "queries": 5,
+        "layers": 3,
+        "pixel_layers": 1,
+    }
     return build("cpm", 3, **{**small, **settings})
 
 
+@pytest.fixture(scope="module")
+def without() -> Profile:
+    return profile(cpm(acp=False, vcp=False, pcl=False), frames=2, height=64, width=64, runs=1)
+
+
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
-def test_prompting_costs_nothing_at_inference(prompted: Profile, source: str) -> None:
-    without = profile(cpm(acp=False, vcp=False, pcl=False), frames=2, height=64, width=64, runs=1)
+def test_prompting_costs_nothing_at_inference(prompted: Profile, without: Profile, source: str) -> None:
     found = (
         prompted if source == "mixture" else profile(cpm(prompt_source=source), frames=2, height=64, width=64, runs=1)
     )
@@ -150,6 +161,6 @@ def test_saved_json_has_provenance(small: Profile, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"frames": 0}, {"height": 0}, {"runs": 0}])
 def test_numbers_below_one_are_refused(settings: dict[str, int]) -> None:
-    model = build("pcmanet", visual="resnet18", channels=16, audio="none")
+    model = build("pcmanet", visual="pvt_v2_b0", channels=16, audio="none")
     with pytest.raises(ConfigError, match="must be 1 or more"):
         profile(model, **settings)

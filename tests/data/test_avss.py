@@ -14,8 +14,15 @@ from avseg.media.images import denormalise
 from avseg.metrics import AVSBenchSemantic
 
 
+@pytest.fixture(scope="module")
+def shared(shared_tiny) -> Path:
+    """Return the folder of a data set for the tests that change no file of it."""
+    return shared_tiny.avss()
+
+
 @pytest.fixture
 def root(tiny) -> Path:
+    """Return the folder of a data set of the test."""
     return tiny.avss()
 
 
@@ -53,8 +60,8 @@ def test_class_file_not_valid_raises(root: Path, text: str | None, hint: str) ->
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_colour_and_index_masks_give_equal_labels(root: Path, split: str) -> None:
-    numbers, colours = (data(root, split, masks=masks) for masks in ("labels_semantic", "labels_rgb"))
+def test_colour_and_index_masks_give_equal_labels(shared: Path, split: str) -> None:
+    numbers, colours = (data(shared, split, masks=masks) for masks in ("labels_semantic", "labels_rgb"))
     assert len(numbers) == 6
     for a, b in zip(numbers, colours, strict=True):
         assert torch.equal(a.target.masks, b.target.masks)
@@ -64,8 +71,8 @@ def test_colour_and_index_masks_give_equal_labels(root: Path, split: str) -> Non
     assert len(np.unique(scene.masks)) > 1
 
 
-def test_short_clip_padded_as_released(root: Path) -> None:
-    sample, bare = data(root)[0], data(root, pad=0)[0]
+def test_short_clip_padded_as_released(shared: Path) -> None:
+    sample, bare = data(shared)[0], data(shared, pad=0)[0]
     assert sample.names == bare.names == ["v1s/v1s-val-0"]
     assert bare.clip.frames.shape[1] == 5
     assert torch.equal(sample.clip.frames[:, :5], bare.clip.frames)
@@ -77,20 +84,20 @@ def test_short_clip_padded_as_released(root: Path) -> None:
     assert denormalise(sample.clip.frames)[0, 9, 0, 0].tolist() == [124, 116, 104]
 
 
-def test_ten_seconds_are_not_padded(root: Path) -> None:
-    sample = data(root)[4]
+def test_ten_seconds_are_not_padded(shared: Path) -> None:
+    sample = data(shared)[4]
     assert sample.names == ["v2/v2-val-0"]
     assert sample.clip.valid.all()
     assert sample.clip.valid.shape == (1, 10)
 
 
 @pytest.mark.parametrize(("split", "v1s", "v1m"), [("train", 1, 5), ("val", 5, 5), ("test", 5, 5)])
-def test_frames_with_a_mask_are_labelled(root: Path, split: str, v1s: int, v1m: int) -> None:
-    assert [int(s.target.labelled.sum()) for s in data(root, split)] == [v1s, v1s, v1m, v1m, 10, 10]
+def test_frames_with_a_mask_are_labelled(shared: Path, split: str, v1s: int, v1m: int) -> None:
+    assert [int(s.target.labelled.sum()) for s in data(shared, split)] == [v1s, v1s, v1m, v1m, 10, 10]
 
 
-def test_padding_scored_only_by_its_protocol(root: Path) -> None:
-    sample = data(root)[0]
+def test_padding_scored_only_by_its_protocol(shared: Path) -> None:
+    sample = data(shared)[0]
     truth = torch.nn.functional.one_hot(sample.target.masks, 13).movedim(-1, 2).float()
     wrong = truth.clone()
     wrong[:, 5:, 1] = 9.0  # predicts accordions in padding frames
@@ -103,13 +110,13 @@ def test_padding_scored_only_by_its_protocol(root: Path) -> None:
         assert (scores[0] - scores[1] > worse) == padded
 
 
-def test_resize_crops_train_and_squashes_others(root: Path) -> None:
-    frames = {split: data(root, split, resize="native", pad=0)[4].clip.frames for split in ("train", "test")}
-    assert torch.equal(data(root, "train", size=40)[4].clip.frames, frames["train"][..., 4:44])
-    squashed = data(root, "test", size=40)[4].clip.frames
+def test_resize_crops_train_and_squashes_others(shared: Path) -> None:
+    frames = {split: data(shared, split, resize="native", pad=0)[4].clip.frames for split in ("train", "test")}
+    assert torch.equal(data(shared, "train", size=40)[4].clip.frames, frames["train"][..., 4:44])
+    squashed = data(shared, "test", size=40)[4].clip.frames
     assert torch.allclose(squashed.mean(), frames["test"].mean(), atol=0.02)
     assert not torch.equal(squashed, frames["test"][..., 4:44])
-    assert torch.equal(data(root, "test", size=40, resize="crop")[4].clip.frames, frames["test"][..., 4:44])
+    assert torch.equal(data(shared, "test", size=40, resize="crop")[4].clip.frames, frames["test"][..., 4:44])
 
 
 def test_original_masks_of_padded_clip(root: Path) -> None:
@@ -127,14 +134,14 @@ def test_original_masks_of_padded_clip(root: Path) -> None:
 
 
 @pytest.mark.parametrize(("subsets", "clips"), [(("v2",), 2), (("v1s", "v1m"), 4), (["v1m"], 2)])
-def test_subsets_are_chosen_by_name(root: Path, subsets, clips: int) -> None:
-    ours = data(root, subsets=subsets)
+def test_subsets_are_chosen_by_name(shared: Path, subsets, clips: int) -> None:
+    ours = data(shared, subsets=subsets)
     assert len(ours) == clips
     assert {entry.name.partition("/")[0] for entry in ours.entries} == set(subsets)
 
 
-def test_binary_task_has_one_class_and_same_masks(root: Path) -> None:
-    semantic, binary = (data(root, subsets=("v1m",), pad=0, task=task) for task in ("semantic", "binary"))
+def test_binary_task_has_one_class_and_same_masks(shared: Path) -> None:
+    semantic, binary = (data(shared, subsets=("v1m",), pad=0, task=task) for task in ("semantic", "binary"))
     assert (binary.class_names, binary.classes) == (("background", "sounding"), 1)
     assert binary.category_names == semantic.category_names == semantic.class_names
     assert binary.categories == semantic.categories == len(KINDS)
@@ -181,15 +188,15 @@ def test_short_audio_padded_with_zeros(tiny, root: Path) -> None:
         ({"pad": -1}, "pad must be 0 (no padding) or more frames, got -1"),
     ],
 )
-def test_wrong_setting_raises(root: Path, settings: dict[str, object], hint: str) -> None:
+def test_wrong_setting_raises(shared: Path, settings: dict[str, object], hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        data(root, **settings)
+        data(shared, **settings)
     assert hint in str(caught.value)
 
 
-def test_published_sizes(root: Path) -> None:
-    assert [data(root, split).published for split in ("train", "val", "test")] == [8498, 1304, 1554]
-    assert data(root, "train", subsets=("v1s", "v1m")).published == 3748
+def test_published_sizes(shared: Path) -> None:
+    assert [data(shared, split).published for split in ("train", "val", "test")] == [8498, 1304, 1554]
+    assert data(shared, "train", subsets=("v1s", "v1m")).published == 3748
 
 
 def test_row_of_unknown_subset_raises(tiny, root: Path) -> None:

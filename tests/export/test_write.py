@@ -69,6 +69,16 @@ def test_exported_file_has_dynamic_batch_and_frames(exported: tuple[AVSModel, Pa
         torch.testing.assert_close(avseg.load(path)(clip).logits, model(clip).logits, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["cpm", "ama_ue"])
+def test_models_with_clustering_and_queries_export(tmp_path: Path, name: str) -> None:
+    model, clip = small(name), noise(1, 3)
+    parity = export(model, tmp_path / "model.onnx", size=SIZE, frames=2)
+    assert max(found.probabilities for found in parity) <= write.TOLERANCE
+    with torch.no_grad():
+        found, expected = avseg.load(tmp_path / "model.onnx")(clip), model(clip)
+    assert (found.probabilities - expected.probabilities).abs().max() <= write.TOLERANCE
+
+
 def test_padding_frames_do_not_change_exported_predictions(exported: tuple[AVSModel, Path]) -> None:
     model, path = exported
     clip = noise(2, 3)

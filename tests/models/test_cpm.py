@@ -341,7 +341,7 @@ def banded(truth: Target) -> Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["mixture", "embedding"])
 def test_prompt_losses_fall_in_training(source: str) -> None:
-    model, truth = build(prompt_source=source, prompt_weight=1.0), target(clip())
+    model, truth = build(prompt_source=source, prompt_weight=1.0, visual="resnet18"), target(clip())
     inputs = Clip(clip().frames, banded(truth))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     found: list[dict[str, float]] = []

@@ -21,7 +21,11 @@ OF_BACKBONES = ("output_size", "gradients", "padding_values", "padding_gradients
 """Checks whose result can depend on the backbone."""
 PRIOR = {**MOBILE, "class_prior": True}
 QUICK: dict[str, Any] = {"visual": "pvt_v2_b0"}
-"""Settings of a backbone that takes half the time of ResNet-18, with normalised outputs."""
+"""Settings of a backbone that takes half the time of ResNet-18.
+
+EfficientNet-Lite0 takes less, but without trained weights its maps are near zero in evaluation mode, so that logits
+hardly depend on the frames.
+"""
 CASES = [pytest.param(c, marks=pytest.mark.slow) if c in ("export", "overfits") else c for c in CHECKS]
 
 
@@ -32,7 +36,7 @@ def build(name: str, classes: int = 1, **settings: Any) -> AVSModel:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("check", CASES)
 def test_every_model(name: str, check: str) -> None:
-    check_model(model_class(name), [check], **QUICK)
+    check_model(model_class(name), [check], **({} if check == "overfits" else QUICK))  # PVT-v2-B0 needs more steps
 
 
 @pytest.mark.slow

@@ -8,8 +8,13 @@ import torch
 from avseg.errors import ConfigError
 from avseg.nn.visual import VisualBackbone, VisualName, VisualTraining, original_source
 
+QUICK = {"resnet18", "resnet50", "pvt_v2_b0", "pvt_v2_b5", "swin_tiny", "efficientnet_lite0"}
+"""Each kind of backbone, and both kinds of blocks of ResNet and of PVT-v2."""
 
-@pytest.mark.parametrize("name", get_args(VisualName))
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in get_args(VisualName)]
+)
 def test_every_backbone_has_four_maps(name: str) -> None:
     with torch.device("meta"):
         backbone = VisualBackbone(name)

@@ -83,7 +83,7 @@ def test_a_model_with_16_bit_weights_predicts_rounded_logits(make_video, make_be
 
 
 def test_gated_and_precision_are_recorded_and_leave_the_model_unchanged(beeping, ear):
-    model = avseg.build("pcmanet", visual="resnet18", audio="compact", channels=32).eval()
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="compact", channels=32).eval()
     result = predict(beeping, model, precision="bf16", gated=True)
     assert (result.options["precision"], result.options["gated"]) == ("bf16", True)
     assert model.optimized == ()

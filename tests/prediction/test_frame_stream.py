@@ -60,7 +60,9 @@ def walk(path, model, note=None, **options):
     return FrameStream(path, model, Options(**options), note or pytest.fail)
 
 
-@pytest.mark.parametrize("rate", [24_000 / 1001, 25.1, 59.94, 12.3])
+@pytest.mark.parametrize(
+    "rate", [24_000 / 1001, *(pytest.param(r, marks=pytest.mark.slow) for r in (25.1, 59.94)), 12.3]
+)
 @pytest.mark.parametrize("late", [0.0, 0.35, 1.2])
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4"])
 def test_masks_follow_the_sound(make_video, make_beep, ear, rate, late, name):

@@ -77,7 +77,7 @@ RUN = (
         "--model",
         "tpavi",
         "--model.visual",
-        "resnet18",
+        "pvt_v2_b0",
         "--model.audio",
         "compact",
         "--model.train_audio",

@@ -29,6 +29,7 @@ from avseg.data import AVSDataset, Sample, build_dataset
 from avseg.errors import CheckpointError, ConfigError
 from avseg.interface import Clip, Prediction, Target
 from avseg.models.pcmanet import PCMANet
+from avseg.nn.fast_training import FastConv2d
 from avseg.training.checkpoint import _writing
 from avseg.training.module import AVSLightningModule, mirror, rate_factor, score_names
 from avseg.training.sampler import Position, ResumableSampler
@@ -191,6 +192,23 @@ def test_after_step_gets_the_batches_of_each_optimizer_step(
         assert calls == [optimizer, two] * 4 + [optimizer, rest]
     else:
         assert calls == [optimizer, two, two] * 2 + [optimizer, rest]
+
+
+def test_training_on_a_cpu_uses_fast_convolutions_and_frees_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+    step = AVSLightningModule.training_step
+
+    def recorded(self: AVSLightningModule, batch: Sample, batch_idx: int) -> torch.Tensor:
+        convs = [m for m in self.model.modules() if isinstance(m, torch.nn.Conv2d)]
+        freed = all(p.grad is None for p in self.model.parameters())
+        seen.append((all(type(conv) is FastConv2d for conv in convs), freed))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(AVSLightningModule, "training_step", recorded)
+    assert main([*SMALL, "--train.max_steps", "2", "--train.out", str(tmp_path)]) == 0
+    assert seen == [(True, True)] * 2
 
 
 def test_categories_do_not_change_loss_and_scores(whole: Path, tmp_path: Path) -> None:
@@ -535,7 +553,7 @@ def test_rate_rises_then_stays_or_falls_to_zero() -> None:
 
 
 def lesson(**settings: object) -> AVSLightningModule:
-    model = avseg.build("pcmanet", visual="resnet18", audio="compact", train_audio=True, channels=8)
+    model = avseg.build("pcmanet", visual="pvt_v2_b0", audio="compact", train_audio=True, channels=8)
     data = build_dataset("synthetic", split="train", size=32, frames=1, train=4)
     made = AVSLightningModule(model, data, data, TrainConfig(**settings))  # type: ignore[arg-type]
     made.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]

@@ -183,11 +183,12 @@ class Temporal(nn.Module):
         size = maps.shape[-2:]
         tokens_BNTC = maps.flatten(2).unflatten(0, valid.shape).permute(0, 3, 1, 2)
         qkv = self.inside(self.norm(tokens_BNTC)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)
+        # Positions are part of the batch: ONNX has attention of four dimensions only.
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(1, 2).unbind(0)
         # In a clip of padding frames only, the padding is the keys, so that the unused output stays finite.
-        keys = (valid | ~valid.any(1, keepdim=True))[:, None, None, None]
-        attended = scaled_dot_product_attention(q, k, v, keys).transpose(2, 3).flatten(3)
-        tokens_BNTC = tokens_BNTC + self.outside(attended)
+        keys = (valid | ~valid.any(1, keepdim=True)).repeat_interleave(tokens_BNTC.shape[1], 0)[:, None, None]
+        attended = scaled_dot_product_attention(q, k, v, keys).transpose(1, 2).flatten(2)
+        tokens_BNTC = tokens_BNTC + self.outside(attended.unflatten(0, tokens_BNTC.shape[:2]))
         out: Tensor = tokens_BNTC.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, size)
         return out
 

@@ -280,7 +280,7 @@ class CPM(AVSModel):
         audio = self.audio.features(clip.audio)
         sound = self._sound(real_frames(audio.maps, valid))
         bias = self.audio_query_bias(real_frames(audio.embeddings, valid))[:, None]
-        queries, positions = (q.expand(len(bias), -1, -1) for q in self.transformer.queries)
+        queries, positions = (q.expand(bias.shape[0], -1, -1) for q in self.transformer.queries)
         outputs = self._decode(pixels, sound, queries + bias, positions)
         classes = self.head(outputs.queries)
         logits = self._logits(self._probabilities(outputs, classes[-1]), outputs.masks[-1], clip.frames.shape[-2:])

@@ -88,10 +88,13 @@ def _centres(tokens: Tensor, clusters: int, neighbours: int) -> Tensor:
     distances = _distances(tokens, tokens)
     nearest = distances.topk(min(neighbours, count), largest=False).values
     density = -nearest.square().mean(-1)
-    rank = density.argsort(descending=True, stable=True).argsort()
-    denser = rank[:, :, None] < rank[:, None]
+    index = torch.arange(count, device=tokens.device)
+    one, other = density[:, :, None], density[:, None]
+    denser = (one > other) | ((one == other) & (index[:, None] < index))
     separation = distances.masked_fill(~denser, torch.inf).amin(1)
     score = density + separation.log()
+    if is_exporting():  # ONNX has no stable sort, but its topk takes the lower index of ties
+        return score.topk(min(clusters, count)).indices
     order: Tensor = score.argsort(descending=True, stable=True)
     return order[:, :clusters]
 

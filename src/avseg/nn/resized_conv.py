@@ -1,8 +1,8 @@
 """Convolution of an enlarged map, with the products computed at the size before enlarging.
 
-Both steps are linear and act on each side: the output is Σ_ab S_a U (W_ab x) Uᵀ S_bᵀ over the nine pixels of the kernel,
-with the bilinear interpolation U and the shift S that moves zeros in. W_ab x has the size of x: for a map enlarged by
-two, a quarter of the multiplications. The enlarged map is neither computed nor kept for the gradient.
+Both steps are linear, so that the output is Σ_ab S_a U (W_ab x) Uᵀ S_bᵀ over the nine pixels (a, b) of the kernel W,
+with the bilinear interpolation U along one side, and the shift S that moves zeros in. W_ab x has the size of x: for a
+map enlarged by two, a quarter of the multiplications. The enlarged map is neither computed nor kept for the gradient.
 """
 
 from functools import cache
@@ -38,7 +38,7 @@ def resized_conv(x: Tensor, weight: Tensor, bias: Tensor | None, size: tuple[int
     Returns:
         (N, K, H, W) in the channels-last memory format.
     """
-    out: Tensor = _ResizedConv.apply(x, weight, bias, size)
+    out: Tensor = _ResizedConv.apply(x, weight, bias, size)  # type: ignore[no-untyped-call]
     return out
 
 

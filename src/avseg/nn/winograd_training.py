@@ -44,7 +44,7 @@ def winograd_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (N, K, h, w) in the channels-last memory format.
     """
-    out: Tensor = _WinogradConv.apply(x, weight, bias)
+    out: Tensor = _WinogradConv.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -89,7 +89,7 @@ class _Tiles:
         """Return the outputs (n, h, w, K) of the products (36, tiles, K)."""
         flat = _matrices()[2] @ m.flatten(1)
         tiles = flat.view(TILE_OUT, TILE_OUT, -1, self.rows, self.columns, m.shape[-1])
-        whole = tiles.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
+        whole: Tensor = tiles.permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
         return whole[:, : self.height, : self.width]
 
     def output_gradients(self, g: Tensor) -> Tensor:
@@ -98,7 +98,8 @@ class _Tiles:
         whole = pad(g, (0, 0, 0, right, 0, down)) if right or down else g
         tiles = whole.unflatten(2, (-1, TILE_OUT)).unflatten(1, (-1, TILE_OUT))
         flat = tiles.permute(2, 4, 0, 1, 3, 5).reshape(TILE_OUT**2, -1)
-        return (_matrices()[2].T @ flat).view(TILE_IN**2, -1, g.shape[-1])
+        spread: Tensor = _matrices()[2].T @ flat
+        return spread.view(TILE_IN**2, -1, g.shape[-1])
 
     def input_gradients(self, v: Tensor) -> Tensor:
         """Return the gradients (n, h, w, C) of the inputs from those of V (36, tiles, C)."""

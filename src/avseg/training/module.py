@@ -131,11 +131,13 @@ class AVSLightningModule(pl.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimizer, then call :meth:`AVSModel.after_step` for each batch of the step.
+        """Step the optimizer, free the gradients, and call :meth:`AVSModel.after_step` for each batch of the step.
 
+        The gradients would otherwise be kept until the end of the next forward pass, when most memory is in use.
         ``on_train_batch_end`` of the module would be too late, because it runs after the callback that saves the run.
         """
         super().optimizer_step(*args, **kwargs)
+        self.zero_grad()
         with torch.no_grad():
             for prediction, target in self._since_step:
                 self.model.after_step(prediction, target)

@@ -29,7 +29,7 @@ from avseg.interface import AVSModel
 from avseg.model_folder import bundled, is_model
 from avseg.models import build_for
 from avseg.nn.audio import AudioEncoder
-from avseg.nn.fast_training import fast_convolutions
+from avseg.nn.fast_training import fast_layers
 from avseg.provenance import commit
 from avseg.signals import default_handlers
 from avseg.training.checkpoint import CONFIG, AtomicCheckpointIO, Resume, RunCheckpoint, find_resume
@@ -187,7 +187,7 @@ def _fit(trainer: pl.Trainer, module: AVSLightningModule, resume: Path | None) -
         ):
             warnings.filterwarnings("ignore", harmless)
         try:
-            with default_handlers(), fast_convolutions(module.model, trainer.strategy.root_device):
+            with default_handlers(), fast_layers(module.model, trainer.strategy.root_device):
                 trainer.fit(module, ckpt_path=resume, weights_only=True)
         except SIGTERMException:
             raise SystemExit(143) from None
