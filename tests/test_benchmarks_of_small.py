@@ -58,6 +58,7 @@ def model(tmp_path) -> Path:
     return save(built, tmp_path / "model", data={"name": "composed", "size": 64})
 
 
+@pytest.mark.slow
 def test_composed_v1_writes_scores_of_every_model(listed, model, tmp_path, capsys):
     out = tmp_path / "out.json"
     composed_v1.main([str(listed), str(tmp_path / "work"), str(out), str(model)])
@@ -94,6 +95,7 @@ def test_frozen_list_names_each_file_once_with_a_free_licence():
     assert not any("research" in row["file"] or "NC" in row["licence"] for row in rows)
 
 
+@pytest.mark.slow
 def test_composed_speed_writes_times_and_their_ratio(listed, tmp_path, monkeypatch):
     listed.joinpath("test").rename(listed / "train")
     recipe = {

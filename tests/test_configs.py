@@ -112,6 +112,7 @@ def test_recipe_without_data_names_the_missing_file(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_smoke_recipe_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--config", str(ROOT / "configs/pcmanet_smoke.yaml")]) == 0

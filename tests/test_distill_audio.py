@@ -241,6 +241,7 @@ def settings_for(out: Path) -> Settings:
     )
 
 
+@pytest.mark.slow
 def test_training_resumes_where_it_stopped(library: Library, tmp_path: Path) -> None:
     def training(out: str) -> Training:
         s = settings_for(tmp_path / out)
@@ -275,6 +276,7 @@ def test_training_resumes_where_it_stopped(library: Library, tmp_path: Path) -> 
     assert all(torch.equal(saved[k], v) for k, v in rest.averaged().net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(library: Library, tmp_path: Path) -> None:
     s = dataclasses.replace(settings_for(tmp_path), shards=1, shard=16, batch=8, epochs=12, warmup=1, ema=0.5)
     shards = distill_audio.prepare(s, Mixer(library, s.mixing), small_trunk, SmallTeacher())

@@ -33,6 +33,7 @@ def test_video_is_small_and_of_the_documented_format() -> None:
     assert info.duration == pytest.approx(10.0)
 
 
+@pytest.mark.slow
 def test_frames_are_those_of_the_script(script: dict[str, Any]) -> None:
     count = 0
     for made, shown in zip(script["frames"](), pictures(VIDEO), strict=True):

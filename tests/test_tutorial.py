@@ -38,6 +38,7 @@ def test_tutorial_runs_from_top_to_bottom(
     assert (tmp_path / "portrait_and_cat_mine/overlay.mp4").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_python_page_runs_from_top_to_bottom() -> None:
     variables: dict[str, object] = {}
     for _, text in blocks("docs/howto/python.md"):

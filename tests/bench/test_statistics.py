@@ -31,6 +31,7 @@ def test_pairing_removes_variance_of_clips() -> None:
     assert 0.08 < found.low < 0.1 < found.high < 0.12
 
 
+@pytest.mark.slow
 def test_interval_has_nominal_coverage() -> None:
     rng = np.random.default_rng(2)
     hits = 0

@@ -164,6 +164,7 @@ TRAIN = [
 ]
 
 
+@pytest.mark.slow
 def test_runs_start_from_pretrained_and_trained_weights(
     theirs: Mask2FormerForUniversalSegmentation, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_unknown_checkpoint_is_refused() -> None:
         avseg.from_release({"backbone.x": torch.zeros(1)})
 
 
+@pytest.mark.slow
 def test_convert_writes_what_load_reads(layouts: dict, tmp_path: Path) -> None:
     torch.save(empty(layouts["pcmanet_resnet50_s4"]), tmp_path / "S4_best.pth")
     folder = convert(tmp_path / "S4_best.pth", tmp_path / "out")
@@ -152,6 +153,7 @@ def test_without_vggish_log_mel_is_refused(layouts: dict) -> None:
         model(Clip(torch.zeros(1, 1, 3, 32, 32), torch.zeros(1, 1, 1, 96, 64)))
 
 
+@pytest.mark.slow
 def test_with_vggish_log_mel_is_accepted(layouts: dict, tmp_path: Path) -> None:
     vggish = {k: torch.full(s, 0.5) for k, s in layouts["vggish"].items()}
     torch.save(vggish, tmp_path / "vggish.pth")

@@ -27,6 +27,7 @@ def digest(sample) -> str:
     return hashlib.sha256(b"".join(p.numpy().tobytes() for p in parts)).hexdigest()
 
 
+@pytest.mark.slow
 def test_clip_is_equal_in_another_process():
     code = (
         "from avseg.data import build_dataset\n"

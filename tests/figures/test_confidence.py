@@ -26,6 +26,7 @@ def test_vermilion_area_equals_share_of_queries(trained, tmp_path, pixels):
     assert share(picture, QUERY) * height * width == pytest.approx(queries * cell, rel=0.08)
 
 
+@pytest.mark.slow
 def test_page_grows_with_frames_and_clips(trained, tmp_path, pixels):
     def size(**settings):
         return pixels(confidence(str(trained), tmp_path / "x.png", dpi=72, **settings)).shape[:2]

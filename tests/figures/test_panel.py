@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 from avseg.cli import main
@@ -13,6 +14,7 @@ from avseg.interface import Clip, Prediction
 from avseg.models.pcmanet import PCMANet
 
 
+@pytest.mark.slow
 def test_row_per_model_and_column_per_frame(trained, tmp_path, pixels):
     def size(models, clips, **data):
         return pixels(panel([str(trained)] * models, tmp_path / "x.png", data, clips=clips, dpi=72)).shape[:2]

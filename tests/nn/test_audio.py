@@ -11,6 +11,7 @@ from avseg.nn.audio import AudioEncoder, VGGish, statistics_kept
 GOLDEN = np.load(Path(__file__).parents[1] / "parity" / "vggish.npz")
 
 
+@pytest.mark.slow
 def test_vggish_equals_the_public_port(layouts: dict, weights: Callable) -> None:
     net = VGGish()
     net.load_state_dict(weights(layouts["vggish"], gain=1.4))

@@ -115,6 +115,7 @@ def test_image_smaller_than_the_stride_gives_maps_of_one_pixel(name: str) -> Non
     assert [tuple(x.shape[-2:]) for x in maps] == [(1, 2), (1, 1), (1, 1), (1, 1)]
 
 
+@pytest.mark.slow
 def test_efficientnet_does_not_import_transformers() -> None:
     code = "import sys, avseg; avseg.load('small'); assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

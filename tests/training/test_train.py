@@ -117,6 +117,7 @@ def test_terminated_run_saves_its_position(
     assert state["global_step"] == 3
 
 
+@pytest.mark.slow
 def test_keep_every_keeps_weights(whole: Path, tmp_path: Path) -> None:
     assert main([*SMALL, "--train.keep_every", "5", "--train.out", str(tmp_path)]) == 0
     assert same_run(tmp_path, whole)
@@ -211,6 +212,7 @@ def test_training_on_a_cpu_uses_fast_convolutions_and_frees_gradients(
     assert seen == [(True, True)] * 2
 
 
+@pytest.mark.slow
 def test_categories_do_not_change_loss_and_scores(whole: Path, tmp_path: Path) -> None:
     assert main([*SMALL, "--data.categories", "true", "--train.out", str(tmp_path)]) == 0
     assert same_run(tmp_path, whole)
