@@ -54,6 +54,7 @@ def _lose(folder) -> None:
     (folder / "a").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("act", "end"),
     [

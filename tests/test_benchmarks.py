@@ -195,6 +195,7 @@ def test_unknown_label_prints_one_line(script: object, tmp_path: Path, capsys: p
     assert list(tmp_path.iterdir()) == [runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [matching_stability, cpm_classifiers])
 def test_model_without_matching_raises(script: object, tmp_path: Path) -> None:
     model = avseg.build("ama_ue", **small_settings(model_class("ama_ue")))

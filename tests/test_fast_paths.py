@@ -104,6 +104,7 @@ def test_optimized_model_can_be_copied() -> None:
     assert torch.equal(logits(copy.deepcopy(fast), clip(fast)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"visual": "pvt_v2_b0"}, {"visual": "efficientnet_lite0"}, {**PCMANet.RELEASE, "visual": "resnet18"}]
 )

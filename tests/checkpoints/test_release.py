@@ -116,6 +116,7 @@ def test_mismatched_keys_are_listed_in_release_names(layouts: dict) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_dataparallel_prefixes_and_wrappers_are_removed(layouts: dict, tmp_path: Path) -> None:
     state = {f"module.{k}": v for k, v in empty(layouts["pcmanet_resnet50_ms3"]).items()}
     torch.save({"state_dict": state}, tmp_path / "MS3_best.pth")

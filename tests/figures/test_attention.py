@@ -24,6 +24,7 @@ def test_scale_is_shared_and_zero_is_end_or_middle():
     assert Scale([np.zeros((1, 1, 1), np.float32)]).ticks == ["1", "0.5", "0"]
 
 
+@pytest.mark.slow
 def test_page_has_every_cell_of_every_map(trained, tmp_path, pixels):
     picture = pixels(attention(str(trained), tmp_path / "x.png", pick=[0], frame=1, dpi=144))
     (clip,) = load_examples([str(trained)], None, split="test", clips=1, pick=[0]).clips
@@ -36,6 +37,7 @@ def test_page_has_every_cell_of_every_map(trained, tmp_path, pixels):
         assert {tuple(c) for c in colours.reshape(-1, 3).tolist()} <= painted
 
 
+@pytest.mark.slow
 def test_default_frame_has_largest_sounding_area(trained, tmp_path, pixels):
     (clip,) = load_examples([str(trained)], {"frames": 5}, split="test", clips=1, pick=[0]).clips
     most = int((clip.truth != 0).sum((1, 2)).argmax())

@@ -54,6 +54,7 @@ def test_camera_and_microphone(tiny, capsys):
     assert rows[-1]["sound_dbfs"] > -30
 
 
+@pytest.mark.slow
 def test_file_at_its_own_speed(tiny, video, capsys):
     assert main(["live", str(video), "--display", "lines", "--threshold", "0.01", "--model", tiny]) == 0
     rows, errors = lines(capsys)

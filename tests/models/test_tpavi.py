@@ -85,6 +85,7 @@ def test_eq1_pixels_attend_to_pixels(form: str) -> None:
     assert torch.allclose(module(maps, maps, valid), slow_block(module, maps, maps, valid), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"visual_visual": True}, {"visual_audio": False, "visual_visual": True}])
 def test_linear_and_quadratic_forms_have_equal_outputs_and_gradients(settings: dict[str, bool]) -> None:
     linear = build(**settings).double()

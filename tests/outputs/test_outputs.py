@@ -138,6 +138,7 @@ def test_overlay_is_striped_where_uncertainty_is_high(doubted, tmp_path):
         assert with_rows.height > without_rows.height + 150
 
 
+@pytest.mark.slow
 def test_results_with_and_without_uncertainty_overwrite_each_other(doubted, tmp_path):
     folder = doubted.save(tmp_path / "out")
     without(doubted).save(folder, overwrite=True)

@@ -473,6 +473,7 @@ def test_unknown_monitor_is_refused_with_a_suggestion(tmp_path: Path, capsys: py
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_last_weights_are_saved_without_validation(tmp_path: Path) -> None:
     words = ["--train.val_every", "5", "--train.epochs", "1", "--train.out", str(tmp_path)]
     assert main([*SMALL, *words]) == 0

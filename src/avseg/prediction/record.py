@@ -82,7 +82,7 @@ class Record:
         source: The video.
         size: (H, W) of its frames, as displayed.
         class_names: Label → name; the first is the background.
-        frames: One entry per frame; about 1 kB each at 720p, up to 4 kB more with uncertainty.
+        frames: One entry per frame; about 6 kB each at 720p, up to 4 kB more with uncertainty.
         end: End of the last frame, in seconds since the start of the file.
         model: Name of the model.
         options: Settings of the prediction.

@@ -36,6 +36,7 @@ def test_sound_has_full_length_and_is_audible_in_every_patch(kind):
         assert (audio.amax((1, 2, 3)) > np.log(0.01) + 3.0).all()
 
 
+@pytest.mark.slow
 def test_nearest_centroid_classifies_test_sounds():
     kinds = range(len(KINDS))
     train = np.array([[features(p) for c in range(10) for p in patches(k, "train", c)] for k in kinds])
