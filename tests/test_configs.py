@@ -132,6 +132,7 @@ def test_recipes_lists_name_command_and_purpose(capsys: pytest.CaptureFixture[st
         assert re.fullmatch(r".{20,110}\.", purpose), name
 
 
+@pytest.mark.slow
 def test_recipe_is_found_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     by_path = read_run(["--config", str(ROOT / "configs/pcmanet_resnet50_s4.yaml"), "--train.lr", "1e-3"])

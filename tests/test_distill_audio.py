@@ -201,6 +201,7 @@ def test_ridge_without_penalty_is_least_squares() -> None:
     torch.testing.assert_close(found[1], bias, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_start_keeps_the_channels_that_matter() -> None:
     torch.manual_seed(0)
     teacher = MobileAudio(1024).eval()

@@ -77,6 +77,7 @@ def logits(model: AVSModel, inputs: Clip) -> Tensor:
     return model(inputs).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_exact_differs_by_less_than_a_thousandth(name: str) -> None:
     model, fast = original(name), optimized(name)
@@ -86,6 +87,7 @@ def test_exact_differs_by_less_than_a_thousandth(name: str) -> None:
         assert (logits(fast, clip(model, size)) - logits(model, clip(model, size))).abs().max() < 1e-3, size
 
 
+@pytest.mark.slow
 def test_exact_with_wide_layers_and_another_size_after_the_first() -> None:
     model = build("pcmanet", channels=MIN_CHANNELS_AVX512)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -172,6 +174,7 @@ def test_gated_computes_the_finest_features_at_uncertain_pixels_only(classes: in
     assert (whole[0] - nn.functional.interpolate(expected, (64, 96), mode="bilinear")).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_gated_copies_everything_when_all_pixels_are_confident() -> None:
     model = original("pcmanet")
     with torch.no_grad():
@@ -180,6 +183,7 @@ def test_gated_copies_everything_when_all_pixels_are_confident() -> None:
     assert nn.functional.l1_loss(found, coarse) < 0.1 * coarse.abs().mean()  # upsampled in two steps
 
 
+@pytest.mark.slow
 def test_gated_equals_exact_when_no_pixel_is_confident() -> None:
     model = original("pcmanet")
     gated = avseg.optimize(model, "gated", confidence=1.0)
@@ -194,6 +198,7 @@ def test_bf16_has_the_logits_of_float32_rounded(name: str) -> None:
     assert (found.float() - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
 
 
+@pytest.mark.slow
 def test_bf16_without_instructions_warns_once_and_names_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast_paths, "has_bf16", lambda device: False)
     with pytest.warns(AvsegWarning, match=r"^this processor has no bfloat16 .*\(--precision float32\)$"):
@@ -248,6 +253,7 @@ def test_float16_logits_are_finite(name: str) -> None:
     assert (found - expected).abs().mean() < 0.05 * expected.abs().mean() + 0.02
 
 
+@pytest.mark.slow
 def test_load_optimizes(tmp_path: Path) -> None:
     model = original("pcmanet")
     save(model, tmp_path / "m")

@@ -132,6 +132,7 @@ def test_clip_accepts_values_whose_sum_overflows() -> None:
     assert Clip(torch.full((1, 1, 3, 4, 4), 3e38), torch.zeros(1, 1, 128)).frames.isfinite().all()
 
 
+@pytest.mark.slow
 def test_clip_accepts_symbolic_sizes_of_export_and_keeps_its_checks() -> None:
     class Levels(torch.nn.Module):
         def forward(self, frames: torch.Tensor, audio: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,7 @@ def test_equal_to_the_release_on_resnet50_s4(layouts: dict, weights: Callable) -
     np.testing.assert_allclose(ratios, recorded["mask_keep_ratio_432"], atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", quick_first(PCMANET))
 def test_every_released_layout_loads(case: str, layouts: dict) -> None:
     model = avseg.from_release(empty(layouts[case]))
@@ -63,6 +64,7 @@ def test_every_released_layout_loads(case: str, layouts: dict) -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", quick_first(TPAVI_CASES))
 def test_every_layout_of_tpavi_loads(case: str, layouts: dict) -> None:
     model = avseg.from_release(empty(layouts[case]))
@@ -95,6 +97,7 @@ def test_tpavi_is_equal_to_the_release(case: str, layouts: dict, weights: Callab
     assert loss["matching"].item() == pytest.approx(recorded[f"{name}_matching"].item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tpavi_of_some_stages_loads(layouts: dict) -> None:
     state = {
         k: v for k, v in empty(layouts["tpavi_resnet50_s4"]).items() if "tpavi_b1" not in k and "tpavi_b3" not in k
@@ -148,6 +151,7 @@ def test_convert_does_not_overwrite_foreign_weights(tmp_path: Path) -> None:
     assert mine.read_bytes() == b"weeks of training"
 
 
+@pytest.mark.slow
 def test_without_vggish_log_mel_is_refused(layouts: dict) -> None:
     model = avseg.from_release(empty(layouts["pcmanet_resnet50_s4"]))
     with pytest.raises(avseg.AvsegError, match="no audio encoder"):

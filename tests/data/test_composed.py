@@ -155,6 +155,7 @@ def test_off_screen_sounds_are_of_no_visible_class(stock):
     assert used > 20
 
 
+@pytest.mark.slow
 def test_onsets_and_offsets_lie_inside_clips(stock):
     data = composed(stock, train=80, frames=5, size=32, negatives=0.0)
     changing = [row for k in range(80) for row in data.compose(k).states if {SOUNDING, SILENT} <= set(row)]

@@ -104,6 +104,7 @@ def test_mask_shows_visible_sounding_objects(variant):
             assert ((target.masks[0, t] > 0).numpy() == np.isin(scene.instances[t], [a + 1 for a in loud])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["s4", "ms3"])
 def test_categories_change_only_labels(variant):
     plain, named, full = data(variant), data(variant, categories=True), data("avss", categories=True)
@@ -120,11 +121,13 @@ def test_categories_change_only_labels(variant):
     assert max(int(named[index].target.masks.max()) for index in range(4)) > 1
 
 
+@pytest.mark.slow
 def test_s4_source_is_visible_in_every_frame():
     ours = data("s4", "val", size=32)
     assert all(ours[k].target.masks.flatten(2).any(2).all() for k in range(30))
 
 
+@pytest.mark.slow
 def test_seconds_without_source_are_near_noise_floor():
     ours, quiet, loud = data(size=16), [], []
     for index in range(40):
@@ -137,6 +140,7 @@ def test_seconds_without_source_are_near_noise_floor():
     assert min(loud) > np.log(OFFSET) + 2.0
 
 
+@pytest.mark.slow
 def test_saliency_baseline_is_low():
     ours = data("s4", "test", size=32)
     share = []

@@ -385,6 +385,7 @@ def test_polygon_covers_pixels_with_centre_inside(root, film):
     np.testing.assert_array_equal(mask, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", ["png", "coco"])
 def test_train_and_eval(root, film, tmp_path, capsys, masks):
     for name in "abcd":
@@ -414,6 +415,7 @@ def test_mask_of_a_second_that_no_video_reaches_raises(root, film, second):
         Videos(Videos.Config(root=str(root)), "train").find()
 
 
+@pytest.mark.slow
 def test_whole_video_as_a_clip_with_a_late_mask_raises(root, film):
     film()
     paint(root, "a", 600_000, stripes(0, 1))

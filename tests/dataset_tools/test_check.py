@@ -141,6 +141,7 @@ def test_strays_are_not_faults(tiny, capsys: pytest.CaptureFixture[str]) -> None
     assert "train-0_0_2.png is in no list" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_long_list_is_shortened_only_on_the_screen(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.avss()
     for path in root.glob("v2/*/labels_semantic/*.png"):

@@ -48,6 +48,7 @@ def files(root: Path) -> dict[str, tuple[int, bytes]]:
     return {p.relative_to(root).as_posix(): (p.stat().st_mtime_ns, p.read_bytes()) for p in found}
 
 
+@pytest.mark.slow
 def test_released_layout_is_written(raw):
     done = prepare(raw, progress=False)
     assert (done.folder, done.made, done.kept, done.failed) == (raw, 6, 0, ())
@@ -61,6 +62,7 @@ def test_released_layout_is_written(raw):
     assert not list(raw.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_frames_and_audio_equal_the_release(raw):
     prepare(raw, progress=False)
     with av.open(str(raw / "Single-source/s4_data/raw_videos/train/dog/a.mp4")) as container:
@@ -77,6 +79,7 @@ def test_frames_and_audio_equal_the_release(raw):
         assert np.abs(sound[18_000:30_000]).max() / 32_767 == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_prepared_folder_with_masks_is_a_data_set(raw):
     prepare(raw, progress=False)
     white = Image.new("L", (224, 224), 255)
@@ -93,6 +96,7 @@ def test_prepared_folder_with_masks_is_a_data_set(raw):
         assert sample.clip.audio[0].amax((1, 2, 3)).argmax() == 1  # 0.96 to 1.92 s of the beep from 1 to 2 s
 
 
+@pytest.mark.slow
 def test_only_incomplete_clips_are_rewritten(raw):
     prepare(raw, progress=False)
     before = files(raw)

@@ -68,6 +68,7 @@ def test_any_model_with_attention_maps_is_plotted(trained, tmp_path, monkeypatch
     assert (np.abs(picture - orange.round()) < 1.5).all(-1).any()
 
 
+@pytest.mark.slow
 def test_command_and_model_without_attention(several, without_maps, tmp_path, capsys):
     assert main(["figures", "attention", str(several), "-o", str(tmp_path / "x.svg"), "--dpi", "72"]) == 0
     assert "<svg" in (tmp_path / "x.svg").read_text()

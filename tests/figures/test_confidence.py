@@ -14,6 +14,7 @@ def share(picture, colour):
     return (picture == colour).all(-1).mean()
 
 
+@pytest.mark.slow
 def test_vermilion_area_equals_share_of_queries(trained, tmp_path, pixels):
     picture = pixels(confidence(str(trained), tmp_path / "x.png", pick=[1], dpi=144))
     (clip,) = load_examples([str(trained)], None, split="test", clips=1, pick=[1]).clips
@@ -38,6 +39,7 @@ def test_page_grows_with_frames_and_clips(trained, tmp_path, pixels):
     assert flat[0] < one[0]
 
 
+@pytest.mark.slow
 def test_unlabelled_frame_is_marked_in_white(trained, tmp_path, pixels):
     data = {"variant": "s4", "train": 1, "frames": 1}
     labelled = pixels(confidence(str(trained), tmp_path / "x.png", data, split="train", dpi=144))

@@ -45,6 +45,7 @@ def test_mask_is_drawn_at_its_position(trained, tmp_path, monkeypatch, pixels):
     assert palette(2)[1, 0] > palette(2)[1, 1]
 
 
+@pytest.mark.slow
 def test_no_spectrogram_row_for_embeddings(trained, tmp_path, monkeypatch, pixels):
     sample = build_dataset("synthetic", "test", size=32, frames=2)[0]
     with_sound = pixels(panel([str(trained)], tmp_path / "x.png", clips=1, dpi=72))
@@ -59,6 +60,7 @@ def test_no_spectrogram_row_for_embeddings(trained, tmp_path, monkeypatch, pixel
     assert 45 < with_sound.shape[0] - silent.shape[0] < 55
 
 
+@pytest.mark.slow
 def test_command_with_two_models_and_picked_clips(several, tmp_path, capsys, pixels):
     out = tmp_path / "x.jpg"
     words = ["figures", "panel", str(several), str(several), "-o", str(out), "--pick", "1", "3", "--dpi", "72"]

@@ -52,6 +52,7 @@ def test_dots_of_calibrated_model_lie_on_diagonal(tmp_path, pixels):
     assert slope == pytest.approx(-1, abs=0.15)  # about square
 
 
+@pytest.mark.slow
 def test_groups_have_colours_and_labels_columns(tmp_path, pixels):
     def draw(labels, groups):
         diagrams = {f"model {k}": {f"group {g}": counted() for g in range(groups)} for k in range(labels)}

@@ -102,6 +102,7 @@ def test_several_classes_have_names_and_colours(several):
     assert examples.score == "mIoU"
 
 
+@pytest.mark.slow
 def test_binary_task_has_one_colour_for_all_categories(trained):
     plain, told = (
         load_examples([str(trained)], {"categories": told}, split="test", clips=5, pick=None) for told in (False, True)

@@ -82,6 +82,7 @@ def test_keep_ratios_and_validation_score(tmp_path, pixels):
     assert not has(below, GREEN)
 
 
+@pytest.mark.slow
 def test_runs_in_panels_or_chained(tmp_path, pixels):
     runs = [run(tmp_path / f"run{k}", steps) for k, steps in enumerate((100, 200, 60, 80))]
     one, four = (pixels(trend(r, tmp_path / "x.png", dpi=72)).shape for r in (runs[:1], runs))

@@ -46,6 +46,7 @@ def check(rows, errors):
     assert f"avseg: {len(rows)} predictions" in errors
 
 
+@pytest.mark.slow
 def test_camera_and_microphone(tiny, capsys):
     words = ["--camera", CAMERA, "--microphone", MICROPHONE, "--seconds", "1", "--model", tiny]
     assert main(["live", "--display", "lines", "--threshold", "0.01", *words]) == 0
@@ -127,6 +128,7 @@ def get(address):
         return answer.read()
 
 
+@pytest.mark.slow
 def test_page_shows_every_picture_and_its_text():
     image = np.full((48, 64, 3), 200, np.uint8)
     with LivePage(0) as page:
@@ -158,6 +160,7 @@ def test_port_in_use():
         LivePage(int(page.address.split(":")[2].split("/")[0]))
 
 
+@pytest.mark.slow
 def test_page_of_a_run(tiny, video, capsys, monkeypatch):
     shown = []
     monkeypatch.setattr(LivePage, "show", lambda _, image, text: shown.append((image.shape, text)))

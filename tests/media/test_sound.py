@@ -24,6 +24,7 @@ def blocks(samples, rate, start=0.0, jitter=0.0, size=1000):
         yield Block(start + first / rate + random.uniform(-jitter, jitter), rate, samples[first : first + size])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 44_101])
 def test_windows_equal_resampled_whole_track(rate):
     wave = noise(3, rate)[0]

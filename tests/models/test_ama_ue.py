@@ -364,6 +364,7 @@ def test_every_parameter_receives_gradient(changes: dict[str, Any], classes: int
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
+@pytest.mark.slow
 def test_supervise_logits_selects_final_or_mask_logits() -> None:
     inputs = clip()
     truth = target(inputs)

@@ -170,6 +170,7 @@ def test_loss_is_the_sum_of_weighted_terms() -> None:
         assert torch.allclose(terms[name], 2 * half[name], rtol=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["acp", "vcp", "pcl"])
 def test_each_loss_term_can_be_disabled(name: str) -> None:
     model = taught(**{name: False})
@@ -356,6 +357,7 @@ def test_prompt_losses_fall_in_training(source: str) -> None:
         assert late < share * early, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     ["one frame", "more classes than queries", "class absent", "bfloat16", "one clip", "embeddings", "stereo"],

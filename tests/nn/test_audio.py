@@ -76,6 +76,7 @@ def test_audio_of_wrong_shape_is_refused(name: str, shape: tuple, message: str) 
         AudioEncoder(name, train=False)(torch.zeros(shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels"), [("compact", 128), ("vggish", 512)])
 @pytest.mark.parametrize("ears", [1, 2])
 def test_embeddings_are_pooled_maps(name: str, channels: int, ears: int) -> None:

@@ -126,6 +126,7 @@ def test_keys_of_the_other_encoders_are_those_of_published_weights() -> None:
     assert {k.rpartition(".")[0] for k in AudioEncoder("vggish", train=True).state_dict()} == vggish
 
 
+@pytest.mark.slow
 def test_weights_come_from_a_file_or_from_a_saved_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = MobileAudio()

@@ -127,6 +127,7 @@ def test_uncertainty_is_a_grey_picture_of_the_full_size(doubted, tmp_path):
     assert (grey[:, -40:] == 255).all()
 
 
+@pytest.mark.slow
 def test_overlay_is_striped_where_uncertainty_is_high(doubted, tmp_path):
     veiled, plain = doubted.save(tmp_path / "out"), without(doubted).save(tmp_path / "plain")
     shown, before = (next(pictures(folder / "overlay.mp4")).rgb().astype(int) for folder in (veiled, plain))

@@ -66,6 +66,7 @@ def test_thumbnails_are_small():
     assert isinstance(thumbnail(np.zeros((4, 4, 3), np.uint8)), Image.Image)
 
 
+@pytest.mark.slow
 def test_uncertainty_has_its_rows(make_video, make_beep):
     """Each map is one grey, black for 0 and white for 1: the row has it under its picture."""
     path = make_video(times=[k / 5 for k in range(20)], size=(64, 96), sound=make_beep(4, 1, 2))

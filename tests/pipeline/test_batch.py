@@ -72,6 +72,7 @@ class _Links(HTMLParser):
         self.found += [unquote(value) for key, value in attrs if key in ("href", "src")]
 
 
+@pytest.mark.slow
 def test_index_links_existing_files_and_escapes_names(clips, loaded, tmp_path):
     out = tmp_path / "out"
     predict_many(clips, out, save=["overlay", "summary"])

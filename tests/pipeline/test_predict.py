@@ -70,6 +70,7 @@ def test_a_model_in_training_is_put_into_evaluation(beeping, ear):
     assert not ear.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "share"), [(torch.bfloat16, 1.0), (torch.float16, 0.1)])
 def test_a_model_with_16_bit_weights_predicts_rounded_logits(make_video, make_beep, dtype, share):
     video = make_video("short.mp4", times=[k / 10 for k in range(10)], size=(64, 64), sound=make_beep(1, 0, 1))
@@ -290,6 +291,7 @@ def test_no_uncertainty_without_request(doubtful, doubter):
     assert not any(doubter.asked)
 
 
+@pytest.mark.slow
 def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: doubter)
     out = tmp_path / "out"

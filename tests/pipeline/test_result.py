@@ -165,6 +165,7 @@ def test_uncertainty_without_request_is_refused(result):
             getattr(result, name)
 
 
+@pytest.mark.slow
 def test_uncertainty_that_was_saved_loads_equal(doubted, tmp_path):
     again = Result.load(doubted.save(tmp_path / "out"))
     assert again.frames == tuple(doubted.frames)

@@ -126,6 +126,7 @@ def test_probabilities_are_blended_in_time(make_video, make_beep, ear):
             assert 0.5 < frame.regions[0].score <= left + 1e-4
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length(make_video, ear, monkeypatch):
     alive: weakref.WeakSet = weakref.WeakSet()
     most = 0
@@ -181,6 +182,7 @@ def test_silence_gate_marks_nothing_below_its_level(make_video, make_beep, doubt
     assert all(frame.regions for frame in walk(path, doubter, silence_gate=None, timing="window"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [1, 2, 4, 8])
 def test_onset_and_offset_do_not_depend_on_fps(make_video, make_beep, doubter, fps):
     """The model marks every frame whose 0.96 s are not silent, and so up to half a second too much."""

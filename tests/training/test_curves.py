@@ -88,6 +88,7 @@ RUN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loggers", "files"), [("[]", set()), ("[csv]", {"metrics.csv"}), ("[tensorboard]", {"events"})]
 )

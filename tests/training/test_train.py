@@ -98,6 +98,7 @@ def _reached(folder: Path, step: int) -> bool:
     return path.exists() and any(line.startswith(f"{step},") for line in path.read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_terminated_run_saves_its_position(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +166,7 @@ def test_cpm_resumes_bit_for_bit_with_its_mixtures(tmp_path: Path) -> None:
     assert model.mixtures.fitted.any()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_after_step_gets_the_batches_of_each_optimizer_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
@@ -195,6 +197,7 @@ def test_after_step_gets_the_batches_of_each_optimizer_step(
         assert calls == [optimizer, two, two] * 2 + [optimizer, rest]
 
 
+@pytest.mark.slow
 def test_training_on_a_cpu_uses_fast_convolutions_and_frees_gradients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +247,7 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return error
 
 
+@pytest.mark.slow
 def test_run_starts_from_a_model_with_other_classes(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -380,6 +384,7 @@ def test_infinite_loss_stops_and_names_the_clips(tmp_path: Path, capsys: pytest.
     assert torch.load(tmp_path / "resume.ckpt", weights_only=True)["global_step"] == 1
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_keeps_checkpoints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +464,7 @@ def test_frozen_audio_encoder_without_weights_names_flags_that_work(
     assert all(torch.equal(value, trained[key]) for key, value in bundled.items())
 
 
+@pytest.mark.slow
 def test_weights_model_without_a_matching_audio_encoder_is_refused(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
