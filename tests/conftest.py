@@ -378,8 +378,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]],
     return run
 
 
-class Doubter(AVSModel):
-    """Marks the left half of every frame; its uncertainty about the k-th frame it sees is ``doubt(k)``."""
+class UncertainModel(AVSModel):
+    """Mark the left half of every frame; the uncertainty of the k-th input frame is ``uncertainty_of(k)``."""
 
     @dataclass(frozen=True)
     class Config:
@@ -390,16 +390,16 @@ class Doubter(AVSModel):
     def __init__(self) -> None:
         super().__init__(self.Config(), classes=1)
         self.card = {"data": {"size": 16, "frames": 3}}
-        self.seen = count()
-        self.asked: list[bool] = []
+        self.frame_numbers = count()
+        self.maps_requested: list[bool] = []
 
     def forward(self, clip: Clip, target: Target | None = None, *, maps: bool = False) -> Prediction:
-        self.asked.append(maps)
+        self.maps_requested.append(maps)
         logits = torch.where(torch.arange(16) < 8, 8.0, -8.0).expand(*clip.frames.shape[:2], 1, 16, 16)
-        doubts = torch.stack([self.doubt(next(self.seen)) for _ in range(clip.frames.shape[1])])
-        return Prediction(logits, maps={"uncertainty": doubts[None, :, None]} if maps else {})
+        uncertainty = torch.stack([self.uncertainty_of(next(self.frame_numbers)) for _ in range(clip.frames.shape[1])])
+        return Prediction(logits, maps={"uncertainty": uncertainty[None, :, None]} if maps else {})
 
-    def doubt(self, k: int) -> Tensor:
+    def uncertainty_of(self, k: int) -> Tensor:
         """(6, 8), rising from left to right: 0.1 on, first to 0.8, from frame to frame a quarter less."""
         return 0.1 + 0.7 * 0.75**k * torch.arange(8.0).expand(6, 8) / 7
 
@@ -408,15 +408,13 @@ class Doubter(AVSModel):
 
 
 @pytest.fixture
-def doubter() -> Doubter:
+def uncertain_model() -> UncertainModel:
     """A model that predicts its uncertainty."""
-    return Doubter().eval()
+    return UncertainModel().eval()
 
 
 @pytest.fixture
-def doubtful(make_video: Callable, make_beep: Callable):
+def grey_video(make_video: Callable, make_beep: Callable):
     """2 s at 10 fps, 96 × 128, grey, nearly lossless, with sound."""
     times = [k / 10 for k in range(20)]
-    return make_video(
-        "doubtful.mkv", times=times, size=(96, 128), sound=make_beep(2, 0, 2), codec="ffv1", pix_fmt="bgr0"
-    )
+    return make_video("grey.mkv", times=times, size=(96, 128), sound=make_beep(2, 0, 2), codec="ffv1", pix_fmt="bgr0")

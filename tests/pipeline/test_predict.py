@@ -272,36 +272,36 @@ def test_several_classes(beeping, ear):
     assert decode(result.frames[-1].regions[0].rle).sum() + decode(result.frames[-1].regions[1].rle).sum() == 96 * 128
 
 
-def test_uncertainty_is_returned_on_request(doubtful, doubter):
-    result = predict(doubtful, doubter, show="uncertainty")
+def test_uncertainty_is_returned_on_request(grey_video, uncertain_model):
+    result = predict(grey_video, uncertain_model, show="uncertainty")
     assert result.options["show"] == "uncertainty"
     assert result.uncertainty.shape == result.masks.shape == (20, 96, 128)
     np.testing.assert_allclose(result.uncertainty[0][:, [0, -1]], [[0.1, 0.8]] * 96, atol=0.5 / 255 + 1e-6)
     for frame, values, mask in zip(result.frames, result.uncertainty, result.masks, strict=True):
         assert frame.regions[0].uncertainty == pytest.approx(values[mask].mean(), abs=1e-4)
-    doubter.seen = itertools.count()
-    assert list(stream(doubtful, doubter, show="uncertainty")) == list(result.frames)
+    uncertain_model.frame_numbers = itertools.count()
+    assert list(stream(grey_video, uncertain_model, show="uncertainty")) == list(result.frames)
 
 
-def test_no_uncertainty_without_request(doubtful, doubter):
-    result = predict(doubtful, doubter)
+def test_no_uncertainty_without_request(grey_video, uncertain_model):
+    result = predict(grey_video, uncertain_model)
     assert "uncertainty" not in json.dumps({**result.to_dict(), "source": "a path of any name"})
     options = {"fps", "missing_audio", "damaged", "device", "silence_gate", "timing", "threshold", "upsampling"}
     assert set(result.options) == options
-    assert not any(doubter.asked)
+    assert not any(uncertain_model.maps_requested)
 
 
 @pytest.mark.slow
-def test_command_shows_uncertainty(doubtful, doubter, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: doubter)
+def test_command_shows_uncertainty(grey_video, uncertain_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("avseg.pipeline.predict.load", lambda name, device: uncertain_model)
     out = tmp_path / "out"
-    assert main(["predict", str(doubtful), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
+    assert main(["predict", str(grey_video), "--model", "runs/sure", "--show", "uncertainty", "-o", str(out)]) == 0
     assert sorted(p.name for p in out.iterdir()) == [*CONTENTS, "uncertainty"]
     assert len(list((out / "uncertainty").iterdir())) == 20
     assert "uncertainty 0.41 on average, 0.45 at most (at 0.00 s)" in capsys.readouterr().out
     assert Result.load(out).has_uncertainty
-    doubter.seen = itertools.count()
-    predict_command(doubtful, out, overwrite=True)
+    uncertain_model.frame_numbers = itertools.count()
+    predict_command(grey_video, out, overwrite=True)
     assert sorted(p.name for p in out.iterdir()) == CONTENTS
     assert "uncertainty 0" not in capsys.readouterr().out
 

@@ -170,25 +170,25 @@ def test_a_silent_track_is_noted(make_video, make_beep, ear):
     assert notes == ["still.mkv has a silent sound track: nothing in it is louder than -80 dB"]
 
 
-def test_silence_gate_marks_nothing_below_its_level(make_video, make_beep, doubter):
+def test_silence_gate_marks_nothing_below_its_level(make_video, make_beep, uncertain_model):
     """The model marks the left half of every frame; the second second of the sound is at -70 dBFS."""
     wave = make_beep(2, 0, 1)
     wave = wave + np.float32(10 ** (-70 / 20) * 2**0.5) * np.sin(np.arange(wave.shape[1], dtype=np.float32) * 0.3)
     path = make_video("quiet.mkv", times=[k / 10 for k in range(20)], size=(16, 16), sound=wave)
-    marked = [bool(frame.regions) for frame in walk(path, doubter)]
+    marked = [bool(frame.regions) for frame in walk(path, uncertain_model)]
     assert marked[:6] == [True] * 6
     assert marked[-5:] == [False] * 5
-    assert all(frame.regions for frame in walk(path, doubter, silence_gate=-90.0, timing="window"))
-    assert all(frame.regions for frame in walk(path, doubter, silence_gate=None, timing="window"))
+    assert all(frame.regions for frame in walk(path, uncertain_model, silence_gate=-90.0, timing="window"))
+    assert all(frame.regions for frame in walk(path, uncertain_model, silence_gate=None, timing="window"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fps", [1, 2, 4, 8])
-def test_onset_and_offset_do_not_depend_on_fps(make_video, make_beep, doubter, fps):
+def test_onset_and_offset_do_not_depend_on_fps(make_video, make_beep, uncertain_model, fps):
     """The model marks every frame whose 0.96 s are not silent, and so up to half a second too much."""
     path = make_video(times=[k / 25 for k in range(125)], sound=make_beep(5, 1.6, 3.2))
     wide, refined = (
-        [frame.time for frame in walk(path, doubter, fps=fps, timing=timing) if frame.regions]
+        [frame.time for frame in walk(path, uncertain_model, fps=fps, timing=timing) if frame.regions]
         for timing in ("window", "refined")
     )
     assert wide[0] < 1.4
@@ -205,15 +205,15 @@ def test_fps_above_that_of_the_video_is_refused(make_video, make_beep, ear):
     walk(slides, ear)  # one per second is always allowed
 
 
-def test_peak_gate_marks_nothing_in_samples_without_a_probable_pixel(make_video, make_beep, doubter):
+def test_peak_gate_marks_nothing_in_samples_without_a_probable_pixel(make_video, make_beep, uncertain_model):
     """The model marks the left half of every frame with a probability of sigmoid(8) = 0.99966."""
     path = make_video("peak.mkv", times=[k / 10 for k in range(10)], size=(16, 16), sound=make_beep(1, 0, 1))
-    assert all(frame.regions for frame in walk(path, doubter))
-    assert all(frame.regions for frame in walk(path, doubter, peak_gate=0.9996))
-    assert not any(frame.regions for frame in walk(path, doubter, peak_gate=0.9997))
-    doubter.card["peak_gate"] = 0.9997
-    assert not any(frame.regions for frame in walk(path, doubter))
-    assert all(frame.regions for frame in walk(path, doubter, peak_gate=0.0))
+    assert all(frame.regions for frame in walk(path, uncertain_model))
+    assert all(frame.regions for frame in walk(path, uncertain_model, peak_gate=0.9996))
+    assert not any(frame.regions for frame in walk(path, uncertain_model, peak_gate=0.9997))
+    uncertain_model.card["peak_gate"] = 0.9997
+    assert not any(frame.regions for frame in walk(path, uncertain_model))
+    assert all(frame.regions for frame in walk(path, uncertain_model, peak_gate=0.0))
 
 
 def test_peak_is_that_of_any_sounding_class():
@@ -278,9 +278,9 @@ def test_settings_that_cannot_work_are_refused(setting, message):
         Options(**setting)
 
 
-def test_uncertainty_is_blended_in_time(doubtful, doubter):
+def test_uncertainty_is_blended_in_time(grey_video, uncertain_model):
     """Seen at 0.25 s, 0.75 s, 1.25 s and 1.75 s: linear in between, the nearest one before and after."""
-    frames = list(walk(doubtful, doubter, fps=2.0, show="uncertainty"))
+    frames = list(walk(grey_video, uncertain_model, fps=2.0, show="uncertainty"))
     for frame in frames:
         place = min(max((frame.time - 0.25) / 0.5, 0.0), 3.0)
         before, share = int(place), place - int(place)
@@ -292,22 +292,22 @@ def test_uncertainty_is_blended_in_time(doubtful, doubter):
         (region,) = frame.regions
         assert region.uncertainty == pytest.approx(row[:4].mean(), abs=0.01)  # the left half
     assert len(frames) == 20
-    assert doubter.asked == [True, True]
+    assert uncertain_model.maps_requested == [True, True]
 
 
-def test_uncertainty_changes_no_mask(doubtful, doubter):
-    plain = list(walk(doubtful, doubter))
-    assert doubter.asked == [False]
-    shown = list(walk(doubtful, doubter, show="uncertainty"))
+def test_uncertainty_changes_no_mask(grey_video, uncertain_model):
+    plain = list(walk(grey_video, uncertain_model))
+    assert uncertain_model.maps_requested == [False]
+    shown = list(walk(grey_video, uncertain_model, show="uncertainty"))
     assert [(f.time, [r[:3] for r in f.regions]) for f in shown] == [
         (f.time, [r[:3] for r in f.regions]) for f in plain
     ]
     assert {(f.uncertainty, f.regions[0].uncertainty) for f in plain} == {(None, None)}
 
 
-def test_uncertainty_costs_a_picture_a_few_kilobytes(doubtful, doubter):
-    doubter.doubt = lambda k: torch.rand(224, 224)
-    for frame in walk(doubtful, doubter, show="uncertainty"):
+def test_uncertainty_costs_a_picture_a_few_kilobytes(grey_video, uncertain_model):
+    uncertain_model.uncertainty_of = lambda k: torch.rand(224, 224)
+    for frame in walk(grey_video, uncertain_model, show="uncertainty"):
         assert frame.uncertainty.size == (64, 64)
         assert len(frame.uncertainty.png) < 4500
 

@@ -57,13 +57,13 @@ def test_silence_has_no_regions():
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_a_region_has_the_mean_uncertainty_of_its_pixels(classes):
-    doubt = pack(np.random.default_rng(0).random((5, 7), np.float32))
+    uncertainty = pack(np.random.default_rng(0).random((5, 7), np.float32))
     probabilities = smooth(classes) if classes == 1 else (4 * smooth(classes)).softmax(0)
     plain = find_regions(probabilities.numpy(), (61, 37))
-    found = find_regions(probabilities.numpy(), (61, 37), doubt)
+    found = find_regions(probabilities.numpy(), (61, 37), uncertainty)
     assert found
     assert [region.uncertainty for region in plain] == [None] * len(found)
     assert [region[:3] for region in plain] == [region[:3] for region in found]
     for region in found:
-        values = [unpack(doubt, (61, 37))[y, x] for y, x in np.argwhere(decode(region.rle))]
+        values = [unpack(uncertainty, (61, 37))[y, x] for y, x in np.argwhere(decode(region.rle))]
         assert region.uncertainty == pytest.approx(sum(values) / len(values), abs=1e-4)
