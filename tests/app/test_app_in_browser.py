@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 import threading
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -78,7 +80,9 @@ def upload(page, path):
 
 
 def files(folder):
-    return [file for part in ("uploads", "results") for file in (folder / part).rglob("*") if file.is_file()]
+    # The app may delete folders meanwhile: os.walk leaves them out, rglob raises.
+    walks = (os.walk(folder / part) for part in ("uploads", "results"))
+    return [Path(parent, name) for walk in walks for parent, _, names in walk for name in names]
 
 
 def eventually(condition):
